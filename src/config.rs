@@ -1,0 +1,201 @@
+//! The configuration as meant: validated, resolved, defaults filled in. [`file`] reads it as written.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[site] name`.
+    pub site: String,
+    pub datapath: Datapath,
+    pub admin: Admin,
+    /// What this site lends to connections carried to a remote site; needed as soon as a service has a remote.
+    pub proxy: Option<Proxy>,
+    pub peers: Vec<Peer>,
+    pub services: Vec<Service>,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Datapath {
+    pub interfaces: Vec<String>,
+    pub backend: Backend,
+    pub workers: Workers,
+    pub max_flows: u32,
+    pub idle: Idle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Auto,
+    AfPacket,
+    AfXdp,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Workers {
+    /// One per CPU that the process may run on.
+    Auto,
+    /// So many, on the first CPUs that the process may run on.
+    Count(usize),
+    /// One on each of these CPUs.
+    Cpus(Vec<usize>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    Adaptive,
+    Spin,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    pub socket: PathBuf,
+    /// None: no metrics listener.
+    pub metrics: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxy {
+    pub addresses: Vec<IpAddr>,
+    pub ports: RangeInclusive<u16>,
+    /// How long a returned port rests before it is lent again.
+    pub port_rest: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peer {
+    pub name: String,
+    pub proxy_addresses: Vec<IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    pub name: String,
+    pub vip: IpAddr,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub mode: Mode,
+    pub encapsulation: Encapsulation,
+    pub scheduler: Scheduler,
+    pub on_down: OnDown,
+    pub check: Check,
+    pub reals: Vec<Real>,
+    pub remotes: Vec<Remote>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Nat,
+    Direct,
+    Tunnel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    Ipip,
+    Gre,
+    Gue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduler {
+    RoundRobin,
+    WeightedRoundRobin,
+    LeastConnections,
+    WeightedLeastConnections,
+    SourceHash,
+    Maglev,
+    Fastest,
+}
+
+/// What becomes of the old connections of a target that goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    Keep,
+    Reset,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    pub kind: CheckKind,
+    /// The port that is checked; None: the target's own.
+    pub port: Option<u16>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckKind {
+    /// Always up.
+    None,
+    Tcp,
+    Icmp,
+    /// `tls`: https. `status`: which answers are healthy, by default 200-399.
+    Http {
+        tls: bool,
+        path: String,
+        host: Option<String>,
+        status: RangeInclusive<u16>,
+    },
+    /// Greeting `+OK`, then the login if one is given, then QUIT.
+    Pop3 {
+        login: Option<Login>,
+    },
+    /// Greeting `* OK`, the login if one is given, then LOGOUT.
+    Imap {
+        login: Option<Login>,
+    },
+    /// Greeting 220, EHLO, then QUIT.
+    Smtp {
+        helo: String,
+    },
+    /// A query for `name` (type A); any well-formed answer to it with NOERROR or NXDOMAIN is healthy.
+    Dns {
+        name: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Real {
+    pub name: String,
+    pub address: IpAddr,
+    pub port: u16,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remote {
+    /// The peer's name; with the service it is the TARGET `service/site`.
+    pub site: String,
+    pub vip: IpAddr,
+    pub port: u16,
+    pub priority: u32,
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeouts {
+    pub tcp_syn: Duration,
+    pub tcp_established: Duration,
+    pub tcp_closing: Duration,
+    /// After an RST.
+    pub tcp_reset: Duration,
+    pub udp: Duration,
+}

@@ -1,0 +1,1 @@
+//! (frame, now, state) -> Verdict.

@@ -1,0 +1,12 @@
+//! farside: a userspace load balancer for a service that lives at two or more sites.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod counters;
+pub mod device;
+pub mod flow;
+pub mod forward;
+pub mod route;
+pub mod service;
+pub mod sys;
+pub mod wire;

@@ -1,0 +1,2 @@
+//! The only room with `unsafe`: memory maps, sockets, rings, kernel programs, pinning.
+#![allow(unsafe_code)]
