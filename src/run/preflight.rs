@@ -1,0 +1,88 @@
+//! What this host must be like for a configuration to run: told in sentences before anything is touched.
+
+use crate::config::Config;
+use std::fs;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+/// Bits of the capability set (linux/capability.h).
+const NET_ADMIN: u64 = 1 << 12;
+const NET_RAW: u64 = 1 << 13;
+const SYS_ADMIN: u64 = 1 << 21;
+const BPF: u64 = 1 << 39;
+
+/// May this process open packet sockets and load kernel programs?
+pub fn privileges() -> Result<(), String> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let held = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    let enough = held & NET_ADMIN != 0 && held & NET_RAW != 0 && held & (BPF | SYS_ADMIN) != 0;
+    if enough {
+        return Ok(());
+    }
+    Err("farside needs root (or the capabilities NET_ADMIN, NET_RAW and BPF) to open packet sockets and to load its \
+         kernel programs; start it as root or by its systemd unit"
+        .into())
+}
+
+/// `host`: the addresses that the host holds.
+pub fn addresses(config: &Config, host: &[IpAddr], ephemeral: RangeInclusive<u16>) -> Result<(), String> {
+    let mut wrong = Vec::new();
+    for service in &config.services {
+        if host.contains(&service.vip) {
+            wrong.push(format!(
+                "service {}: the VIP {} is an address of this host, whose own stack would answer for it; take it off the \
+                 interface (ip address del) or choose another VIP",
+                service.name, service.vip
+            ));
+        }
+    }
+    for proxy in &config.proxy {
+        let clash = *proxy.ports.start() <= *ephemeral.end() && *ephemeral.start() <= *proxy.ports.end();
+        for address in proxy.addresses.iter().filter(|address| clash && host.contains(address)) {
+            wrong.push(format!(
+                "[proxy]: {address} is an address of this host, which takes ports {}-{} for its own connections; lend others \
+                 (ports = \"{}\"), narrow net.ipv4.ip_local_port_range, or use an address of its own",
+                ephemeral.start(),
+                ephemeral.end(),
+                free_range(&ephemeral)
+            ));
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// The larger part of 1024-65535 that the host leaves free.
+fn free_range(ephemeral: &RangeInclusive<u16>) -> String {
+    let below = ephemeral.start().saturating_sub(1024);
+    let above = u16::MAX - ephemeral.end();
+    if below >= above {
+        format!("1024-{}", ephemeral.start().saturating_sub(1).max(1024))
+    } else {
+        format!("{}-65535", ephemeral.end() + 1)
+    }
+}
+
+/// The ports that the host's stack takes for its own connections; the kernel's default where /proc does not tell.
+pub fn ephemeral_ports() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().filter_map(|word| word.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) => first..=last,
+        _ => 32768..=60999,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_free_range_is_the_larger_side() {
+        assert_eq!(free_range(&(32768..=60999)), "1024-32767");
+        assert_eq!(free_range(&(1024..=30000)), "30001-65535");
+    }
+}

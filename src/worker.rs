@@ -1,0 +1,257 @@
+//! A worker: a pinned thread that polls its device, runs every frame through `forward`, sends what comes out, and
+//! does the small chores of a tick in between. It shares nothing that it writes with other workers but the flow table.
+
+pub mod held;
+
+use crate::config::Idle;
+use crate::counters::{Count, Counters, Refusal, WorkerCounters};
+use crate::device::{BATCH, Device};
+use crate::flow::{TICK_MS, Timeouts};
+use crate::forward::limit::Limits;
+use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
+use crate::route::Fib;
+use crate::service::ServiceMap;
+use crate::wire::{Parsed, parse};
+use arc_swap::{ArcSwap, Cache};
+use held::Held;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// How long an adaptive worker keeps polling after its last frame before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// The longest sleep: chores wait no longer than this.
+const NAP: Duration = Duration::from_millis(TICK_MS as u64);
+
+/// The sleep while packets are held for a neighbour.
+const HELD_NAP: Duration = Duration::from_millis(2);
+
+/// The whole table is swept once in so many ticks.
+const SWEEP_TICKS: u32 = 16;
+
+/// The most records swept between two bursts, so that a burst never waits long.
+const SWEEP_SLICE: usize = 256;
+
+/// What all workers follow.
+pub struct World {
+    pub shared: Arc<Shared>,
+    pub services: Arc<ArcSwap<ServiceMap>>,
+    pub fib: Arc<ArcSwap<Fib>>,
+    pub timeouts: Arc<ArcSwap<Timeouts>>,
+    pub counters: Arc<Counters>,
+    /// When `Now` began.
+    pub start: Instant,
+    pub stop: Arc<AtomicBool>,
+    /// The target slot whose connections shall be reset, plus one; 0: none. Raised by control, one at a time.
+    pub reset: Arc<AtomicU32>,
+}
+
+impl World {
+    pub fn now(&self) -> Now {
+        now_since(self.start)
+    }
+}
+
+pub fn now_since(start: Instant) -> Now {
+    let elapsed = start.elapsed();
+    Now { tick: (elapsed.as_millis() / u128::from(TICK_MS)) as u32, micros: elapsed.as_micros() as u32 }
+}
+
+pub struct Worker<D: Device> {
+    index: u8,
+    device: D,
+    world: Arc<World>,
+    services: Cache<Arc<ArcSwap<ServiceMap>>, Arc<ServiceMap>>,
+    fib: Cache<Arc<ArcSwap<Fib>>, Arc<Fib>>,
+    timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
+    limits: Limits,
+    held: Held,
+    parsed: [Result<Parsed, Refusal>; BATCH],
+    hashes: [u64; BATCH],
+    /// Records that the sweep owes, by the clock.
+    swept_at: u32,
+    sweep_due: usize,
+}
+
+impl<D: Device> Worker<D> {
+    pub fn new(index: u8, device: D, world: Arc<World>) -> Worker<D> {
+        Worker {
+            index,
+            device,
+            services: Cache::new(world.services.clone()),
+            fib: Cache::new(world.fib.clone()),
+            timeouts: Cache::new(world.timeouts.clone()),
+            limits: Limits::default(),
+            held: Held::new(),
+            parsed: [Err(Refusal::ShortFrame); BATCH],
+            hashes: [0; BATCH],
+            swept_at: 0,
+            sweep_due: 0,
+            world,
+        }
+    }
+
+    /// Polls until the world stops.
+    pub fn run(&mut self, idle: Idle) {
+        let mut busy_at = Instant::now();
+        while !self.world.stop.load(Relaxed) {
+            if self.burst() > 0 {
+                busy_at = Instant::now();
+            } else if idle == Idle::Adaptive && busy_at.elapsed() > SPIN {
+                self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// One round over all ports, and the chores. Gives the number of frames.
+    pub fn burst(&mut self) -> usize {
+        let now = self.world.now();
+        let mut frames = 0;
+        for port in 0..self.device.ports() {
+            let count = self.device.receive(port, BATCH);
+            if count > 0 {
+                frames += count;
+                self.batch(count, now);
+                self.device.flush();
+            }
+        }
+        self.chores(now);
+        frames
+    }
+
+    /// Parse all, hash all, prefetch; then forward each: the cache misses of a batch overlap.
+    fn batch(&mut self, count: usize, now: Now) {
+        let shared = &*self.world.shared;
+        let counters = self.world.counters.worker(usize::from(self.index));
+        let mut bytes = 0;
+        for i in 0..count {
+            let frame = self.device.frame(i);
+            bytes += frame.wire_len as u64;
+            let parsed = if frame.wire_len > frame.len {
+                Err(Refusal::Truncated)
+            } else {
+                parse(&frame.buf[frame.start..frame.start + frame.len])
+            };
+            self.hashes[i] = match &parsed {
+                Ok(Parsed::Ip(packet)) => shared.table.hash(&packet.key()),
+                _ => 0,
+            };
+            shared.table.prefetch(self.hashes[i]);
+            self.parsed[i] = parsed;
+        }
+        for hash in &self.hashes[..count] {
+            shared.table.prefetch_record(*hash);
+        }
+        counters.add(Count::RxPackets, count as u64);
+        counters.add(Count::RxBytes, bytes);
+        let mut ctx = Context {
+            shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters,
+            limits: &mut self.limits,
+            worker: self.index,
+            now,
+        };
+        for i in 0..count {
+            let mut frame = self.device.frame(i);
+            match forward(&mut frame, self.parsed[i], self.hashes[i], &mut ctx) {
+                Verdict::Transmit { span, port } => {
+                    let sent = self.device.send(i, span, usize::from(port));
+                    count_sent(counters, sent, span.len);
+                }
+                Verdict::Hold => match self.held.keep(&frame, now) {
+                    Ok(()) => counters.add(Count::Held, 1),
+                    Err(refusal) => counters.refuse(refusal),
+                },
+                Verdict::Refuse(refusal) => counters.refuse(refusal),
+                Verdict::NotOurs => counters.add(Count::NotOurs, 1),
+            }
+        }
+    }
+
+    fn chores(&mut self, now: Now) {
+        if !self.held.is_empty() {
+            self.run_held(now);
+        }
+        self.sweep(now);
+    }
+
+    /// Runs the held packets again: by now their neighbours may have answered.
+    fn run_held(&mut self, now: Now) {
+        let counters = self.world.counters.worker(usize::from(self.index));
+        let mut ctx = Context {
+            shared: &self.world.shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters,
+            limits: &mut self.limits,
+            worker: self.index,
+            now,
+        };
+        let device = &mut self.device;
+        self.held.retry(|frame| {
+            let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
+            let hash = match &parsed {
+                Ok(Parsed::Ip(packet)) => ctx.shared.table.hash(&packet.key()),
+                _ => 0,
+            };
+            match forward(frame, parsed, hash, &mut ctx) {
+                Verdict::Transmit { span, port } => {
+                    let bytes = &frame.buf[span.start..span.start + span.len];
+                    let sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    count_sent(counters, sent, span.len);
+                    true
+                }
+                Verdict::Hold => false,
+                Verdict::Refuse(refusal) => {
+                    counters.refuse(refusal);
+                    true
+                }
+                Verdict::NotOurs => true,
+            }
+        });
+        counters_of_expired(counters, self.held.expire(now));
+        self.device.flush();
+    }
+
+    /// Moves the clock hand over as many records as the time that has passed is worth.
+    fn sweep(&mut self, now: Now) {
+        let shared = &*self.world.shared;
+        let ticks = now.tick.wrapping_sub(self.swept_at);
+        if ticks > 0 {
+            self.swept_at = now.tick;
+            let share = shared.table.share(usize::from(self.index));
+            self.sweep_due = (self.sweep_due + share * ticks as usize / SWEEP_TICKS as usize + 1).min(share);
+        }
+        if self.sweep_due == 0 {
+            return;
+        }
+        let slice = self.sweep_due.min(SWEEP_SLICE);
+        self.sweep_due -= slice;
+        let counters = self.world.counters.worker(usize::from(self.index));
+        let epoch = self.fib.load().epoch();
+        let timeouts = self.timeouts.load();
+        shared.table.sweep(usize::from(self.index), slice, now.tick, timeouts, epoch, |flow| {
+            settle(flow, shared, counters, now);
+        });
+    }
+}
+
+fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {
+    if sent {
+        counters.add(Count::TxPackets, 1);
+        counters.add(Count::TxBytes, len as u64);
+    } else {
+        counters.refuse(Refusal::TxFull);
+    }
+}
+
+fn counters_of_expired(counters: &WorkerCounters, expired: usize) {
+    for _ in 0..expired {
+        counters.refuse(Refusal::NeighbourUnresolved);
+    }
+}
