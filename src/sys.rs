@@ -1,2 +1,5 @@
 //! The only room with `unsafe`: memory maps, sockets, rings, kernel programs, pinning.
 #![allow(unsafe_code)]
+
+pub mod huge;
+pub mod prefetch;
