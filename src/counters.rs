@@ -41,9 +41,9 @@ names! {
         IcmpErrorsTranslated = "icmp_errors_translated",
         EchoReplies = "echo_replies",
         ArpReplies = "arp_replies",
-        NeighbourAdvertisements = "neighbour_advertisements",
+        NeighborAdvertisements = "neighbor_advertisements",
         MssClamped = "mss_clamped",
-        /// Packets that waited for a neighbour's MAC.
+        /// Packets that waited for a neighbor's MAC.
         Held = "held",
         /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
         FlowTwins = "flow_twins",
@@ -83,8 +83,8 @@ names! {
         /// An ICMP type that a VIP does not answer.
         IcmpType = "icmp_type",
         IcmpChecksum = "icmp_checksum",
-        /// A neighbour solicitation that breaks the rules of RFC 4861 7.1.1.
-        NeighbourSolicitation = "neighbour_solicitation",
+        /// A neighbor solicitation that breaks the rules of RFC 4861 7.1.1.
+        NeighborSolicitation = "neighbor_solicitation",
         /// No service, flow or answer for it, though it is addressed to us.
         NoService = "no_service",
         /// TCP without a flow and no SYN: refused with RST.
@@ -98,10 +98,12 @@ names! {
         TableFull = "table_full",
         /// The same client address and port already talks to the chosen real server by another VIP.
         TupleClash = "tuple_clash",
+        /// Another worker was inserting the same flow, and neither got through.
+        LostRace = "lost_race",
         NoRoute = "no_route",
-        /// The next hop did not answer ARP or neighbour solicitation in time.
-        NeighbourUnresolved = "neighbour_unresolved",
-        /// Too many packets wait for neighbours.
+        /// The next hop did not answer ARP or neighbor solicitation in time.
+        NeighborUnresolved = "neighbor_unresolved",
+        /// Too many packets wait for neighbors.
         HoldFull = "hold_full",
         TtlExceeded = "ttl_exceeded",
         /// Larger than the next hop's MTU.

@@ -1,7 +1,7 @@
 //! THE JOURNEY of one packet: (frame, state, now) -> [`Verdict`]. No device, clock or file is known here, so that the
 //! worker, `replay`, the tests and the benches run one and the same function.
 //!
-//! 1. What is it? ARP, neighbour solicitation and ICMP have rooms of their own.
+//! 1. What is it? ARP, neighbor solicitation and ICMP have rooms of their own.
 //! 2. Is its flow on record? Then the record says everything: [`carry`].
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
 //!    remote site, put both sides on record or neither: [`open`]. Then carry it.
@@ -11,32 +11,31 @@
 
 pub mod icmp;
 pub mod limit;
-pub mod neighbour;
+pub mod neighbor;
 pub mod reply;
 pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::ports::{Ledger, PoolId};
-use crate::flow::table::{Flow, FlowTable, NewFlow, Refused};
-use crate::flow::{self, Mode, Side, State, Timeouts};
-use crate::route::{Fib, Hop, HopTable, NO_HOP, ResolveQueue, Step};
+use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
+use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::pick::Choice;
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
 use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
-use crate::wire::{ETHERNET, Packet, Parsed};
+use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use limit::Limits;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What lives as long as the process and is shared by all workers.
 pub struct Shared {
     pub table: FlowTable,
     pub ledger: Ledger,
-    pub status: StatusTable,
-    pub hops: HopTable,
-    pub resolve: ResolveQueue,
+    pub status: Arc<StatusTable>,
+    pub hops: Arc<HopTable>,
+    pub resolve: Arc<ResolveQueue>,
 }
 
 /// The time, read once per burst.
@@ -76,7 +75,7 @@ pub enum Verdict {
 pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ctx: &mut Context) -> Verdict {
     let packet = match parsed {
         Ok(Parsed::Ip(packet)) => packet,
-        Ok(Parsed::Arp(request)) => return neighbour::answer_arp(frame, &request, ctx),
+        Ok(Parsed::Arp(request)) => return neighbor::answer_arp(frame, &request, ctx),
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
@@ -86,11 +85,11 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         _ => return stray(frame, &packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
-        Some(flow) if flow.side == Side::Client && flow::is_fresh_start(flow.state, packet.tcp_flags) => {
+        Some(flow) if packet.protocol == TCP && flow.is_fresh_start(packet.tcp_flags) => {
             end(&flow, ctx);
             open(frame, &packet, hash, ctx)
         }
-        Some(flow) => carry(frame, &packet, &flow, ctx),
+        Some(flow) => carry(frame, &packet, flow, ctx),
         None => open(frame, &packet, hash, ctx),
     }
 }
@@ -131,9 +130,9 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
             Err(refusal) => return reply::refuse(frame, packet, refusal, ctx),
         }
         return match ctx.shared.table.lookup(&key, hash) {
-            Some(flow) => carry(frame, packet, &flow, ctx),
+            Some(flow) => carry(frame, packet, flow, ctx),
             // Another worker's insert of the same flow was undone meanwhile. The client sends its SYN again.
-            None => Verdict::Refuse(Refusal::NoFlow),
+            None => Verdict::Refuse(Refusal::LostRace),
         };
     }
     reply::refuse(frame, packet, Refusal::TupleClash, ctx)
@@ -150,8 +149,11 @@ fn open_to(
 ) -> Result<(), Refusal> {
     let shared = ctx.shared;
     let (local, pool) = match mode {
-        Mode::Remote => lend(target, hash, ctx).ok_or(Refusal::PortsExhausted)?,
-        _ => (key.src, PoolId::NONE),
+        Mode::Remote => {
+            let (local, pool) = lend(target, hash, ctx).ok_or(Refusal::PortsExhausted)?;
+            (local, Some(pool))
+        }
+        _ => (key.src, None),
     };
     let flow = NewFlow {
         family: key.family,
@@ -166,14 +168,17 @@ fn open_to(
         worker: ctx.worker,
         track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
         state: if key.protocol == TCP { State::SynSent } else { State::Udp },
-        opened_us: ctx.now.micros,
+        hops: [NO_HOP; 2],
+        epoch: ctx.fib.epoch(),
     };
     // Counted before it is on record, so that whoever ends it never counts below zero.
     let slot = shared.status.slot(target.slot);
     slot.active.fetch_add(1, Relaxed);
-    let inserted = shared.table.insert(usize::from(ctx.worker), &flow, hash, ctx.now.tick);
+    let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
     let refusal = match inserted {
-        Ok(_) => {
+        Ok(flow) => {
+            // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
+            stamp_opened(&flow, ctx);
             slot.total.fetch_add(1, Relaxed);
             ctx.counters.add(if mode == Mode::Remote { Count::FlowsRemote } else { Count::FlowsLocal }, 1);
             return Ok(());
@@ -181,7 +186,7 @@ fn open_to(
         Err(refused) => refused,
     };
     slot.active.fetch_sub(1, Relaxed);
-    if pool != PoolId::NONE {
+    if let Some(pool) = pool {
         shared.ledger.give_back(pool, local.port, ctx.now.tick);
     }
     match refusal {
@@ -190,7 +195,14 @@ fn open_to(
             Ok(())
         }
         Refused::ServerTwin => Err(Refusal::TupleClash),
-        Refused::Full => Err(Refusal::TableFull),
+        Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
+    }
+}
+
+/// See [`measure_connect`].
+fn stamp_opened(flow: &Flow, ctx: &Context) {
+    if flow.protocol == TCP {
+        ctx.shared.table.note_ack(&Flow { side: Side::Server, track_acks: true, ..*flow }, ctx.now.micros);
     }
 }
 
@@ -205,12 +217,12 @@ fn lend(target: &Target, hash: u64, ctx: &Context) -> Option<(Endpoint, PoolId)>
 }
 
 /// A packet whose flow is on record goes on its way, either way.
-fn carry(frame: &mut Frame, packet: &Packet, flow: &Flow, ctx: &mut Context) -> Verdict {
+fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
     let (src, dst) = match flow.side {
         Side::Client => (flow.local, flow.target),
         Side::Server => (flow.vip, flow.client),
     };
-    let hop = match next_hop(flow, flow.side.other(), &dst.addr, ctx) {
+    let hop = match next_hop(&mut flow, &dst.addr, ctx) {
         Ok(hop) => hop,
         Err(verdict) => return verdict,
     };
@@ -227,7 +239,7 @@ fn carry(frame: &mut Frame, packet: &Packet, flow: &Flow, ctx: &mut Context) -> 
             ctx.counters.add(Count::MssClamped, 1);
         }
     }
-    note(bytes, packet, flow, ctx);
+    note(bytes, packet, &mut flow, ctx);
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
@@ -235,74 +247,67 @@ fn carry(frame: &mut Frame, packet: &Packet, flow: &Flow, ctx: &mut Context) -> 
 }
 
 /// Brings the record up to date: counts, last seen, TCP state.
-fn note(bytes: &[u8], packet: &Packet, flow: &Flow, ctx: &Context) {
+fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) {
     let table = &ctx.shared.table;
-    table.touch(flow, ctx.now.tick, u64::from(packet.end) - ETHERNET as u64);
+    table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
     if packet.protocol != TCP {
         return;
     }
-    let state = flow::next(flow.state, flow.side, packet.tcp_flags, flow.one_sided());
-    if state != flow.state {
-        table.set_state(flow, state);
-        if flow.state == State::SynSent && state == State::SynReceived {
-            measure_connect(flow, ctx);
-        }
+    let (before, after) = table.advance(flow, packet.tcp_flags);
+    if (before, after) == (State::SynSent, State::SynReceived) {
+        measure_connect(flow, ctx);
     }
-    if flow.track_acks() && packet.tcp_flags & ACK != 0 {
-        table.note_ack(flow, crate::wire::be32(bytes, usize::from(packet.l4) + 8));
+    if flow.track_acks && packet.tcp_flags & ACK != 0 {
+        table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
     }
 }
 
 /// Takes the SYN to SYN-ACK time into the target's moving average (weight 1/8, as TCP's own; RFC 6298 2.3).
 fn measure_connect(flow: &Flow, ctx: &Context) {
-    let Some(opened_us) = ctx.shared.table.opened_us(flow) else { return };
-    let sample = ctx.now.micros.wrapping_sub(opened_us).max(1);
-    let average = &ctx.shared.status.slot(flow.target_slot).connect_us;
+    let Some(details) = ctx.shared.table.details(flow.at) else { return };
+    let sample = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]).max(1);
+    let average = &ctx.shared.status.slot(details.target_slot).connect_us;
     // Two workers at once may lose one sample: no harm to an average.
     let old = average.load(Relaxed);
     let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
     average.store(new.max(1), Relaxed);
 }
 
-/// The next hop towards `side`, whose address is `dst`: from the record if the routes are still the same, else looked up
-/// and put on record.
-fn next_hop(flow: &Flow, side: Side, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> {
-    let shared = ctx.shared;
-    let fresh = flow.epoch == ctx.fib.epoch();
-    let known = if fresh { flow.hops[side as usize] } else { NO_HOP };
+/// The next hop towards the side that the packet does not come from, whose address is `dst`: from the record if the routes are
+/// still the same, else looked up and put on record.
+fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> {
+    let side = flow.side.other();
+    let known = if flow.epoch == ctx.fib.epoch() { flow.hops[side as usize] } else { NO_HOP };
     let id = if known != NO_HOP {
         known
     } else {
-        let id = route_to(dst, flow.family, flow.hash(), ctx)?;
-        let mut hops = if fresh { flow.hops } else { [NO_HOP; 2] };
-        hops[side as usize] = id;
-        shared.table.set_hops(flow, hops, ctx.fib.epoch());
+        let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+        ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
         id
     };
-    if let Some(hop) = shared.hops.get(id) {
+    if let Some(hop) = ctx.shared.hops.get(id) {
         return Ok(hop);
     }
-    // The neighbour was known and has gone silent: ask again.
-    ask_again(dst, flow.family, flow.hash(), ctx);
-    Err(Verdict::Hold)
+    // The neighbor was known and has gone silent: look again, perhaps there is another way.
+    let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+    ctx.shared.hops.get(id).ok_or(Verdict::Hold)
 }
 
-fn route_to(dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<u16, Verdict> {
+/// The same for all packets of a flow: it stays on one way of a multipath route.
+fn multipath_hash(flow: &Flow) -> u64 {
+    let words = flow.client.addr.0;
+    let ends = words[0] ^ words[1] ^ words[2] ^ words[3] ^ u32::from(flow.client.port) << 16;
+    u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn route_to(dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {
     match ctx.fib.lookup(dst, family, hash) {
         Step::Hop(id) => Ok(id),
-        Step::Resolve { port, neighbour } => {
-            ctx.shared.resolve.push(port, neighbour);
+        Step::Resolve(neighbor) => {
+            ctx.shared.resolve.ask(neighbor);
             Err(Verdict::Hold)
         }
-        // The host's own probes come from the host's own address on the probe interface.
-        Step::Local => ctx.services.probe_hop(dst).ok_or(Verdict::Refuse(Refusal::NoRoute)),
-        Step::NoRoute => Err(Verdict::Refuse(Refusal::NoRoute)),
-    }
-}
-
-fn ask_again(dst: &Addr, family: u8, hash: u64, ctx: &Context) {
-    if let Some((port, neighbour)) = ctx.fib.neighbour_towards(dst, family, hash) {
-        ctx.shared.resolve.push(port, neighbour);
+        Step::NoRoute | Step::Local => Err(Verdict::Refuse(Refusal::NoRoute)),
     }
 }
 
@@ -318,22 +323,19 @@ fn stray(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict {
 
 /// Takes a flow off the record, unless somebody else has, and settles what it held.
 pub fn end(flow: &Flow, ctx: &Context) {
-    if ctx.shared.table.remove(flow) {
-        settle(flow, ctx.shared, ctx.counters, ctx.now);
+    if let Some(details) = ctx.shared.table.remove(flow.at) {
+        settle(&details, ctx.shared, ctx.counters, ctx.now);
     }
 }
 
 /// What follows when a flow has gone off the record: its PIP port goes back, its target has one connection less.
-pub fn settle(flow: &Flow, shared: &Shared, counters: &WorkerCounters, now: Now) {
-    if flow.pool != PoolId::NONE {
-        shared.ledger.give_back(flow.pool, flow.local.port, now.tick);
+pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, now: Now) {
+    if let Some(pool) = gone.pool {
+        shared.ledger.give_back(pool, gone.flow.local.port, now.tick);
     }
-    shared.status.slot(flow.target_slot).active.fetch_sub(1, Relaxed);
+    shared.status.slot(gone.target_slot).active.fetch_sub(1, Relaxed);
     counters.add(Count::FlowsEnded, 1);
 }
-
-/// Timeouts are followed by the sweep, not by packets.
-pub type SweepTimeouts = Timeouts;
 
 #[cfg(test)]
 mod tests;

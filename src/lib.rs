@@ -9,4 +9,7 @@ pub mod forward;
 pub mod route;
 pub mod service;
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod wire;
+pub mod worker;

@@ -8,9 +8,7 @@ pub mod registry;
 pub mod status;
 
 use crate::config::{OnDown, Scheduler};
-use crate::flow::key::HashKey;
-use crate::flow::ports::PoolId;
-use crate::route::HopId;
+use crate::flow::{HashKey, PoolId};
 use crate::wire::ip::{Addr, Endpoint, FlowKey};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
@@ -27,8 +25,6 @@ pub struct ServiceMap {
     /// Addresses of the probe interface, each standing for one remote site of one service: see [`Service::probe`].
     probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
     doors: HashSet<(Addr, u8)>,
-    /// The host's own addresses on the probe interface and the hop to it.
-    probe_hops: Vec<(Addr, HopId)>,
 }
 
 /// A virtual service: what is captured and where it goes.
@@ -85,15 +81,6 @@ impl ServiceMap {
         let Service { protocol, family, .. } = self.services[service];
         self.probes.insert((door, protocol, family), (service, remote));
         self.doors.insert((door.addr, family));
-    }
-
-    /// Says by which hop the host itself is reached at `addr`, its own address on the probe interface.
-    pub fn add_probe_hop(&mut self, addr: Addr, hop: HopId) {
-        self.probe_hops.push((addr, hop));
-    }
-
-    pub fn probe_hop(&self, addr: &Addr) -> Option<HopId> {
-        self.probe_hops.iter().find(|(own, _)| own == addr).map(|(_, hop)| *hop)
     }
 
     /// Is `addr` a door of the probe interface?

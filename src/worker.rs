@@ -22,16 +22,19 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(50);
 
 /// The longest sleep: chores wait no longer than this.
-const NAP: Duration = Duration::from_millis(TICK_MS as u64);
+const NAP: Duration = Duration::from_millis(TICK_MS);
 
-/// The sleep while packets are held for a neighbour.
+/// The sleep while packets are held for a neighbor.
 const HELD_NAP: Duration = Duration::from_millis(2);
 
 /// The whole table is swept once in so many ticks.
 const SWEEP_TICKS: u32 = 16;
 
 /// The most records swept between two bursts, so that a burst never waits long.
-const SWEEP_SLICE: usize = 256;
+const SWEEP_SLICE: u32 = 256;
+
+/// The same while there is nothing else to do.
+const IDLE_SLICE: u32 = 16384;
 
 /// What all workers follow.
 pub struct World {
@@ -71,7 +74,7 @@ pub struct Worker<D: Device> {
     hashes: [u64; BATCH],
     /// Records that the sweep owes, by the clock.
     swept_at: u32,
-    sweep_due: usize,
+    sweep_due: u32,
 }
 
 impl<D: Device> Worker<D> {
@@ -96,9 +99,10 @@ impl<D: Device> Worker<D> {
     pub fn run(&mut self, idle: Idle) {
         let mut busy_at = Instant::now();
         while !self.world.stop.load(Relaxed) {
-            if self.burst() > 0 {
+            let now = self.world.now();
+            if self.burst(now) > 0 {
                 busy_at = Instant::now();
-            } else if idle == Idle::Adaptive && busy_at.elapsed() > SPIN {
+            } else if idle == Idle::Adaptive && self.sweep_due == 0 && busy_at.elapsed() > SPIN {
                 self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
             } else {
                 std::hint::spin_loop();
@@ -107,8 +111,7 @@ impl<D: Device> Worker<D> {
     }
 
     /// One round over all ports, and the chores. Gives the number of frames.
-    pub fn burst(&mut self) -> usize {
-        let now = self.world.now();
+    pub fn burst(&mut self, now: Now) -> usize {
         let mut frames = 0;
         for port in 0..self.device.ports() {
             let count = self.device.receive(port, BATCH);
@@ -118,7 +121,10 @@ impl<D: Device> Worker<D> {
                 self.device.flush();
             }
         }
-        self.chores(now);
+        if !self.held.is_empty() {
+            self.run_held(now);
+        }
+        self.sweep(now, if frames > 0 { SWEEP_SLICE } else { IDLE_SLICE });
         frames
     }
 
@@ -135,15 +141,16 @@ impl<D: Device> Worker<D> {
             } else {
                 parse(&frame.buf[frame.start..frame.start + frame.len])
             };
-            self.hashes[i] = match &parsed {
-                Ok(Parsed::Ip(packet)) => shared.table.hash(&packet.key()),
-                _ => 0,
-            };
-            shared.table.prefetch(self.hashes[i]);
+            if let Ok(Parsed::Ip(packet)) = &parsed {
+                self.hashes[i] = shared.table.hash(&packet.key());
+                shared.table.prefetch(self.hashes[i]);
+            }
             self.parsed[i] = parsed;
         }
-        for hash in &self.hashes[..count] {
-            shared.table.prefetch_record(*hash);
+        for (parsed, hash) in self.parsed[..count].iter().zip(&self.hashes) {
+            if let Ok(Parsed::Ip(packet)) = parsed {
+                shared.table.prefetch_record(*hash, packet.family);
+            }
         }
         counters.add(Count::RxPackets, count as u64);
         counters.add(Count::RxBytes, bytes);
@@ -173,14 +180,7 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    fn chores(&mut self, now: Now) {
-        if !self.held.is_empty() {
-            self.run_held(now);
-        }
-        self.sweep(now);
-    }
-
-    /// Runs the held packets again: by now their neighbours may have answered.
+    /// Runs the held packets again: by now their neighbors may have answered.
     fn run_held(&mut self, now: Now) {
         let counters = self.world.counters.worker(usize::from(self.index));
         let mut ctx = Context {
@@ -218,26 +218,25 @@ impl<D: Device> Worker<D> {
         self.device.flush();
     }
 
-    /// Moves the clock hand over as many records as the time that has passed is worth.
-    fn sweep(&mut self, now: Now) {
+    /// Moves the clock hand over as many records as the time that has passed is worth, `most` at a time.
+    fn sweep(&mut self, now: Now, most: u32) {
         let shared = &*self.world.shared;
+        let worker = usize::from(self.index);
         let ticks = now.tick.wrapping_sub(self.swept_at);
         if ticks > 0 {
             self.swept_at = now.tick;
-            let share = shared.table.share(usize::from(self.index));
-            self.sweep_due = (self.sweep_due + share * ticks as usize / SWEEP_TICKS as usize + 1).min(share);
+            let range = shared.table.sweep_range(worker);
+            self.sweep_due = (self.sweep_due + (range / SWEEP_TICKS + 1).saturating_mul(ticks)).min(range);
         }
         if self.sweep_due == 0 {
             return;
         }
-        let slice = self.sweep_due.min(SWEEP_SLICE);
+        let slice = self.sweep_due.min(most);
         self.sweep_due -= slice;
-        let counters = self.world.counters.worker(usize::from(self.index));
+        let counters = self.world.counters.worker(worker);
         let epoch = self.fib.load().epoch();
         let timeouts = self.timeouts.load();
-        shared.table.sweep(usize::from(self.index), slice, now.tick, timeouts, epoch, |flow| {
-            settle(flow, shared, counters, now);
-        });
+        shared.table.sweep(worker, slice, now.tick, epoch, timeouts, |gone| settle(gone, shared, counters, now));
     }
 }
 
@@ -252,6 +251,6 @@ fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {
 
 fn counters_of_expired(counters: &WorkerCounters, expired: usize) {
     for _ in 0..expired {
-        counters.refuse(Refusal::NeighbourUnresolved);
+        counters.refuse(Refusal::NeighborUnresolved);
     }
 }

@@ -4,8 +4,7 @@
 use super::{Context, Verdict, next_hop, reply, rewrite, stray};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
-use crate::flow::table::Flow;
-use crate::flow::{Mode, Side};
+use crate::flow::{Flow, Mode, Side};
 use crate::wire::checksum::Delta;
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4};
 use crate::wire::l4::checksum_offset;
@@ -29,9 +28,9 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
             Err(refusal) => Verdict::Refuse(refusal),
         };
     }
-    if packet.family != V4 && kind == icmp::V6_NEIGHBOUR_SOLICITATION {
+    if packet.family != V4 && kind == icmp::V6_NEIGHBOR_SOLICITATION {
         return if valid {
-            super::neighbour::answer_solicitation(frame, packet, ctx)
+            super::neighbor::answer_solicitation(frame, packet, ctx)
         } else {
             Verdict::Refuse(Refusal::IcmpChecksum)
         };
@@ -85,14 +84,14 @@ fn answer_echo(frame: &mut Frame, packet: &Packet, answer: u8, ctx: &mut Context
 fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mut Context) -> Verdict {
     let key = quoted.key.reversed();
     let hash = ctx.shared.table.hash(&key);
-    let Some(flow) = ctx.shared.table.lookup(&key, hash) else {
+    let Some(mut flow) = ctx.shared.table.lookup(&key, hash) else {
         return Verdict::Refuse(Refusal::IcmpUnsolicited);
     };
     let (dst, quoted_src, quoted_dst) = match flow.side {
         Side::Client => (flow.target, flow.target, flow.local),
         Side::Server => (flow.client, flow.client, flow.vip),
     };
-    let hop = match next_hop(&flow, flow.side.other(), &dst.addr, ctx) {
+    let hop = match next_hop(&mut flow, &dst.addr, ctx) {
         Ok(hop) => hop,
         Err(verdict) => return verdict,
     };

@@ -14,7 +14,7 @@ pub struct Bucket {
 impl Bucket {
     /// `per_s` on average, and at most as many at once.
     pub fn new(per_s: u32) -> Bucket {
-        Bucket { per_tick: (per_s * TICK_MS / 1000).max(1), most: per_s, left: per_s, filled: 0 }
+        Bucket { per_tick: (per_s * TICK_MS as u32 / 1000).max(1), most: per_s, left: per_s, filled: 0 }
     }
 
     pub fn take(&mut self, now: Now) -> bool {
@@ -53,7 +53,7 @@ mod tests {
         let mut take = |tick| (0..5000).filter(|_| bucket.take(Now { tick, micros: 0 })).count();
         assert_eq!(take(0), 1000);
         assert_eq!(take(0), 0);
-        assert_eq!(take(1), (1000 * TICK_MS / 1000) as usize);
+        assert_eq!(take(1), TICK_MS as usize);
         assert_eq!(take(1_000_000), 1000);
     }
 }

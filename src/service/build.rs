@@ -4,7 +4,7 @@ use super::registry::Registry;
 use super::status::StatusTable;
 use super::{Pip, Service, ServiceMap, Target};
 use crate::config::{self, Config, Protocol};
-use crate::flow::ports::{Ledger, PoolId, PoolKey};
+use crate::flow::{Ledger, PoolId, PoolKey};
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -108,7 +108,7 @@ fn pools(
             let pip = Addr::from(*ip);
             let protocol = protocol_number(service.protocol);
             let key = PoolKey { pip, remote: remote.endpoint, protocol, family };
-            let pool = ledger.open(key, proxy.ports.clone()).map_err(|why| format!("{}: {why}", remote.name))?;
+            let pool = ledger.open(key, proxy.ports.clone(), |_| false).map_err(|why| format!("{}: {why}", remote.name))?;
             Ok((pip, pool))
         })
         .collect()

@@ -19,8 +19,8 @@ pub const V6_TIME_EXCEEDED: u8 = 3;
 pub const V6_PARAMETER_PROBLEM: u8 = 4;
 pub const V6_ECHO: u8 = 128;
 pub const V6_ECHO_REPLY: u8 = 129;
-pub const V6_NEIGHBOUR_SOLICITATION: u8 = 135;
-pub const V6_NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub const V6_NEIGHBOR_SOLICITATION: u8 = 135;
+pub const V6_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 /// Code of [`V6_UNREACHABLE`].
 pub const V6_PORT_UNREACHABLE: u8 = 4;
 

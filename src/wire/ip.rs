@@ -196,7 +196,7 @@ pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
     let mut octets = [0; 16];
     octets.copy_from_slice(&header[8..24]);
     let src = Addr::v6(octets);
-    // Neighbour solicitations of a host that has no address yet come from "::" (RFC 4862 5.4.2); l4::parse sees to the rest.
+    // Neighbor solicitations of a host that has no address yet come from "::" (RFC 4862 5.4.2); l4::parse sees to the rest.
     if octets[0] == 0xff || src == Addr::v6(Ipv6Addr::LOCALHOST.octets()) {
         return Err(Refusal::Martian);
     }

@@ -1,4 +1,4 @@
-//! Packets that wait for a neighbour's MAC: a bounded store of copies, all memory taken at start.
+//! Packets that wait for a neighbor's MAC: a bounded store of copies, all memory taken at start.
 
 use crate::counters::Refusal;
 use crate::device::{Frame, HEADROOM, Offload};
@@ -8,11 +8,11 @@ use crate::forward::Now;
 /// How many may wait at once.
 const PLACES: usize = 256;
 
-/// The longest frame that is kept. A longer one is data of a connection whose neighbour has gone silent; TCP sends it again.
+/// The longest frame that is kept. A longer one is data of a connection whose neighbor has gone silent; TCP sends it again.
 const LONGEST: usize = 2048;
 
-/// How long one waits: as long as the kernel tries to resolve a neighbour, three tries a second apart.
-const PATIENCE_TICKS: u32 = 3000 / TICK_MS + 1;
+/// How long one waits: as long as the kernel tries to resolve a neighbor, three tries a second apart.
+const PATIENCE_TICKS: u32 = 3000 / TICK_MS as u32 + 1;
 
 struct Place {
     len: usize,

@@ -1,13 +1,12 @@
 //! The bench that cases are tried on: one service on two real servers with a remote site behind, and whatever a case changes.
 
 use crate::config::{self, Config, OnDown, Protocol, Scheduler};
-use crate::counters::{Count, Counters, Refusal};
+use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
-use crate::flow::table::FlowTable;
-use crate::flow::{Claims, HashKey, Ledger, Timeouts};
+use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
 use crate::forward::limit::Limits;
 use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
-use crate::route::{Fib, HopTable, ResolveQueue};
+use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::build::build;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
@@ -86,8 +85,11 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
     }
 }
 
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
 pub fn config() -> Config {
-    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     Config {
         site: "south".into(),
         datapath: config::Datapath {
@@ -128,19 +130,18 @@ impl Bench {
     pub fn with(config: Config) -> Bench {
         let key = HashKey { k0: 1, k1: 2 };
         let hops = Arc::new(HopTable::new());
-        let fib = Fib::builder(&hops)
-            .port("wan0", [2, 0, 0, 0, 0, WAN], 1500, &["203.0.113.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()])
-            .port("lan0", [2, 0, 0, 0, 0, LAN], 1500, &["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()])
-            .route("0.0.0.0/0", WAN, Some("203.0.113.254"))
-            .route("203.0.113.0/24", WAN, None)
-            .route("10.0.0.0/24", LAN, None)
-            .route("::/0", WAN, Some("2001:db8:1::fe"))
-            .route("fd00::/64", LAN, None)
-            .neighbour(WAN, "203.0.113.254", CLIENT_MAC)
-            .neighbour(WAN, "2001:db8:1::fe", CLIENT_MAC)
-            .neighbour(LAN, "10.0.0.11", [2, 0, 0, 0, 2, 11])
-            .neighbour(LAN, "10.0.0.12", [2, 0, 0, 0, 2, 12])
-            .neighbour(LAN, "fd00::11", [2, 0, 0, 0, 2, 66])
+        let net = |text: &str| text.parse::<Prefix>().unwrap();
+        let fib = Fib::builder()
+            .hops(hops.clone())
+            .port("wan0", [2, 0, 0, 0, 0, WAN], 1500, &[net("203.0.113.1/24"), net("2001:db8:1::1/64")])
+            .port("lan0", [2, 0, 0, 0, 0, LAN], 1500, &[net("10.0.0.1/24"), net("fd00::1/64")])
+            .route(net("0.0.0.0/0"), WAN, Some(ip("203.0.113.254")))
+            .route(net("::/0"), WAN, Some(ip("2001:db8:1::fe")))
+            .neighbor(WAN, ip("203.0.113.254"), CLIENT_MAC)
+            .neighbor(WAN, ip("2001:db8:1::fe"), CLIENT_MAC)
+            .neighbor(LAN, ip("10.0.0.11"), [2, 0, 0, 0, 2, 11])
+            .neighbor(LAN, ip("10.0.0.12"), [2, 0, 0, 0, 2, 12])
+            .neighbor(LAN, ip("fd00::11"), [2, 0, 0, 0, 2, 66])
             .build();
         let shared = Shared {
             table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
@@ -257,9 +258,9 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let share = shared.table.share(0);
-        shared.table.sweep(0, share, now.tick, &self.timeouts, self.fib.epoch(), |flow| {
-            settle(flow, shared, counters, now);
+        let range = shared.table.sweep_range(0);
+        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+            settle(gone, shared, counters, now);
         });
     }
 
@@ -276,14 +277,4 @@ impl Bench {
         self.pass(WAN, &ack);
         (port, syn)
     }
-}
-
-#[allow(dead_code)]
-pub fn refused(reason: Refusal) -> Verdict {
-    Verdict::Refuse(reason)
-}
-
-#[allow(dead_code)]
-pub fn count(count: Count) -> &'static str {
-    count.name()
 }

@@ -1,10 +1,11 @@
 //! NAT mode to local real servers.
 
-use super::bench::{CLIENT6, REAL6, VIP6};
+use super::bench::{CLIENT6, REAL6, VIP6, ip};
 use super::{Bench, CLIENT, CLIENT_MAC, LAN, REAL_A, REAL_B, VIP, WAN};
 use crate::counters::Refusal;
 use crate::device::Offload;
 use crate::forward::Verdict;
+use crate::route::{Fib, Neighbor};
 use crate::testing::{Build, Seen};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use std::time::Duration;
@@ -186,13 +187,12 @@ fn a_reset_ends_a_connection_soon() {
 }
 
 #[test]
-fn a_packet_to_an_unknown_neighbour_is_held_untouched_and_the_neighbour_asked_for() {
+fn a_packet_to_an_unknown_neighbor_is_held_untouched_and_the_neighbor_asked_for() {
     let mut config = super::bench::config();
     config.services[0].reals[0].address = "10.0.0.99".parse().unwrap();
     let mut bench = Bench::with(config);
     assert_eq!(bench.stop(WAN, &Build::tcp(CLIENT, VIP, SYN)), Verdict::Hold);
-    let (port, neighbour) = bench.shared.resolve.pop().expect("asked for");
-    assert_eq!((port, neighbour.to_ip(4).to_string().as_str()), (LAN, "10.0.0.99"));
+    assert_eq!(bench.shared.resolve.take(), Some(Neighbor::new(LAN, ip("10.0.0.99"))));
     assert_eq!(bench.stop(WAN, &Build::tcp(CLIENT, VIP, SYN)), Verdict::Hold, "the same flow, held again");
     assert_eq!(bench.moved(), [("flows_local", 1)]);
 }
@@ -249,12 +249,13 @@ fn a_packet_longer_than_the_next_hops_mtu_is_answered_with_that_mtu() {
 fn a_flow_follows_a_route_that_changes() {
     let mut bench = Bench::new();
     bench.connect(CLIENT, VIP);
-    bench.fib = crate::route::Fib::builder(&bench.shared.hops)
+    bench.fib = Fib::builder()
+        .hops(bench.shared.hops.clone())
         .epoch(bench.fib.epoch() + 1)
         .port("wan0", [2, 0, 0, 0, 0, WAN], 1500, &[])
         .port("lan0", [2, 0, 0, 0, 0, LAN], 1500, &[])
-        .route("0.0.0.0/0", LAN, Some("10.0.0.254"))
-        .neighbour(LAN, "10.0.0.254", [2, 0, 0, 0, 2, 254])
+        .route("0.0.0.0/0".parse().unwrap(), LAN, Some(ip("10.0.0.254")))
+        .neighbor(LAN, ip("10.0.0.254"), [2, 0, 0, 0, 2, 254])
         .build();
     let (port, seen) = bench.pass(LAN, &Build::tcp(REAL_A, CLIENT, ACK));
     assert_eq!((port, seen.dst_mac), (LAN, [2, 0, 0, 0, 2, 254]));

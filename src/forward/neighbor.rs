@@ -1,4 +1,4 @@
-//! ARP and neighbour solicitation for VIPs, PIPs and the doors of the probe interface are answered here, since the host does not
+//! ARP and neighbor solicitation for VIPs, PIPs and the doors of the probe interface are answered here, since the host does not
 //! own these addresses. For an address that the host does own, the host answers.
 
 use super::reply::{turn_macs, write_icmp_checksum, write_ip};
@@ -9,7 +9,7 @@ use crate::wire::ip::{Addr, ICMPV6, V4, V6};
 use crate::wire::l4::ICMP_HEADER;
 use crate::wire::{ETHERNET, Packet, arp, icmp, put_be16, put_be32};
 
-/// Bytes of a neighbour advertisement with the target's MAC (RFC 4861 4.4).
+/// Bytes of a neighbor advertisement with the target's MAC (RFC 4861 4.4).
 const ADVERTISEMENT: usize = ICMP_HEADER + 16 + 8;
 
 fn answers_for(addr: &Addr, family: u8, ctx: &Context) -> bool {
@@ -39,12 +39,12 @@ pub fn answer_arp(frame: &mut Frame, request: &arp::Request, ctx: &mut Context) 
     Verdict::Transmit { span, port: frame.port }
 }
 
-/// Answers a neighbour solicitation whose checksum is right (RFC 4861 7.1.1, 7.2.4).
+/// Answers a neighbor solicitation whose checksum is right (RFC 4861 7.1.1, 7.2.4).
 pub fn answer_solicitation(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict {
     let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
     let message = &bytes[usize::from(packet.l4)..];
     let Some(target) = message.get(ICMP_HEADER..).and_then(|rest| rest.first_chunk::<16>()) else {
-        return Verdict::Refuse(Refusal::NeighbourSolicitation);
+        return Verdict::Refuse(Refusal::NeighborSolicitation);
     };
     let target = Addr::v6(*target);
     if !answers_for(&target, V6, ctx) {
@@ -52,7 +52,7 @@ pub fn answer_solicitation(frame: &mut Frame, packet: &Packet, ctx: &mut Context
     }
     // A hop limit below 255 means that a router has passed it on: somebody who is not on this link.
     if packet.ttl != 255 || message[1] != 0 || usize::from(packet.l4) != ETHERNET + crate::wire::ip::V6_HEADER {
-        return Verdict::Refuse(Refusal::NeighbourSolicitation);
+        return Verdict::Refuse(Refusal::NeighborSolicitation);
     }
     // Somebody checks whether the address is free: all nodes shall hear that it is not.
     let probe = packet.src == Addr::default();
@@ -66,12 +66,12 @@ pub fn answer_solicitation(frame: &mut Frame, packet: &Packet, ctx: &mut Context
     }
     bytes[6..12].copy_from_slice(&mac);
     let Some(l4) = write_ip(bytes, V6, ICMPV6, &target, &dst, ADVERTISEMENT) else {
-        return Verdict::Refuse(Refusal::NeighbourSolicitation);
+        return Verdict::Refuse(Refusal::NeighborSolicitation);
     };
     bytes[ETHERNET + 7] = 255;
     let message = &mut bytes[l4..l4 + ADVERTISEMENT];
     message.fill(0);
-    message[0] = icmp::V6_NEIGHBOUR_ADVERTISEMENT;
+    message[0] = icmp::V6_NEIGHBOR_ADVERTISEMENT;
     const SOLICITED: u32 = 1 << 30;
     const OVERRIDE: u32 = 1 << 29;
     put_be32(message, 4, if probe { OVERRIDE } else { SOLICITED | OVERRIDE });
@@ -80,7 +80,7 @@ pub fn answer_solicitation(frame: &mut Frame, packet: &Packet, ctx: &mut Context
     message[ICMP_HEADER + 16..ICMP_HEADER + 18].copy_from_slice(&TARGET_LINK_LAYER_ADDRESS);
     message[ICMP_HEADER + 18..].copy_from_slice(&mac);
     write_icmp_checksum(message, V6, &target, &dst);
-    ctx.counters.add(Count::NeighbourAdvertisements, 1);
+    ctx.counters.add(Count::NeighborAdvertisements, 1);
     let span = Span { start: frame.start, len: l4 + ADVERTISEMENT, offload: Offload::default() };
     Verdict::Transmit { span, port: frame.port }
 }
