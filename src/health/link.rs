@@ -134,11 +134,14 @@ impl Link {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
         }
+        // Only streams take their time; and the kernel does not call a ping socket connected, as it has no port.
+        if self.transport != Transport::Stream {
+            return Ok(true);
+        }
         match self.socket.peer_addr() {
-            // A port that is closed on this very host can be the one that the kernel lends us: then we would talk to ourselves.
-            Ok(peer) if self.transport == Transport::Stream && peer == self.socket.local_addr()? => {
-                Err(io::Error::from(ErrorKind::ConnectionRefused))
-            }
+            // A port that is closed on this very host can be the one that the kernel lends us: then we would talk to
+            // ourselves.
+            Ok(peer) if peer == self.socket.local_addr()? => Err(io::Error::from(ErrorKind::ConnectionRefused)),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),

@@ -90,7 +90,8 @@ enum Phase {
     Queued,
     Running {
         since: Instant,
-        until: Instant,
+        /// None once it was said that its time is over.
+        until: Option<Instant>,
     },
 }
 
@@ -252,7 +253,10 @@ impl Schedule {
                     entry.phase = Phase::Queued;
                     self.queue.push_back(id);
                 }
-                Phase::Running { until, .. } if until == at => return Some(Job::TimedOut(id)),
+                Phase::Running { since, until } if until == Some(at) => {
+                    entry.phase = Phase::Running { since, until: None };
+                    return Some(Job::TimedOut(id));
+                }
                 _ => {}
             }
         }
@@ -261,7 +265,7 @@ impl Schedule {
     fn start(&mut self, id: usize, now: Instant) -> Job {
         if let Some(entry) = self.entries[id].as_mut() {
             let until = now + entry.target.check.timeout;
-            entry.phase = Phase::Running { since: now, until };
+            entry.phase = Phase::Running { since: now, until: Some(until) };
             self.running += 1;
             self.alarms.push(Reverse((until, id)));
         }
@@ -418,3 +422,6 @@ fn kind_word(kind: &CheckKind) -> &'static str {
         CheckKind::Dns { .. } => "DNS",
     }
 }
+
+#[cfg(test)]
+mod tests;
