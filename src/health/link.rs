@@ -267,7 +267,7 @@ fn open_socket(transport: Transport, address: SocketAddr) -> io::Result<(Socket,
 }
 
 /// What an error of the socket says about the target.
-fn failure(error: &io::Error) -> Outcome {
+pub(super) fn failure(error: &io::Error) -> Outcome {
     let reason = match error.kind() {
         ErrorKind::ConnectionRefused => "connection refused".to_string(),
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => "connection reset".to_string(),

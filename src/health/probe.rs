@@ -16,7 +16,7 @@ pub mod tls;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{CheckKind, Protocol};
+use crate::config::{CheckKind, Login, Protocol};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -167,4 +167,13 @@ pub fn quote(bytes: &[u8]) -> String {
         .map(|&byte| if byte == b' ' || byte.is_ascii_graphic() { byte as char } else { '?' })
         .collect();
     format!("\"{text}{}\"", if cut { "..." } else { "" })
+}
+
+/// [`quote`] for the answer to a login: not when it repeats the password.
+pub fn quote_without(login: &Option<Login>, bytes: &[u8]) -> String {
+    let secret = login.as_ref().map_or(&[][..], |login| login.password.as_bytes());
+    if !secret.is_empty() && bytes.windows(secret.len()).any(|part| part == secret) {
+        return "an answer that repeats the password".to_string();
+    }
+    quote(bytes)
 }

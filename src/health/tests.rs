@@ -306,7 +306,7 @@ fn it_goes_down_and_comes_back_with_its_server() {
     let mut probes = 0;
     while world.status.slot(7).is_up() {
         world.next();
-        world.turn(Duration::from_millis(20));
+        world.until(|world| !world.health.schedule.is_running(0));
         probes += 1;
         assert!(probes < 1000);
     }
@@ -314,7 +314,7 @@ fn it_goes_down_and_comes_back_with_its_server() {
     world.health.set_targets(vec![target("mail/a", 7, pop3(), address)], world.now);
     while !world.status.slot(7).is_up() {
         world.next();
-        world.turn(Duration::from_millis(20));
+        world.until(|world| !world.health.schedule.is_running(0));
         probes += 1;
         assert!(probes < 1000);
     }
@@ -424,6 +424,16 @@ fn a_hundred_servers_at_once() {
         world.turn(Duration::ZERO);
     }
     assert!(world.health.links.len() <= 100);
+}
+
+#[test]
+fn only_what_the_target_did_is_held_against_it() {
+    let outcome = |code| link::failure(&io::Error::from_raw_os_error(code));
+    for ours in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+        assert!(matches!(outcome(ours), Outcome::Unasked(reason) if reason.starts_with("can't check: ")));
+    }
+    assert_eq!(outcome(libc::EHOSTUNREACH), Outcome::Unhealthy("host unreachable".to_string()));
+    assert_eq!(outcome(libc::ETIMEDOUT), Outcome::Unhealthy("no answer from the host".to_string()));
 }
 
 #[test]

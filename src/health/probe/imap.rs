@@ -1,6 +1,6 @@
 //! IMAP4rev1 (RFC 3501): the greeting, the login if there is one, and a LOGOUT.
 
-use super::{Lines, Step, quote};
+use super::{Lines, Step, quote, quote_without};
 use crate::config::Login;
 
 pub struct Imap {
@@ -40,7 +40,7 @@ impl Lines for Imap {
         }
         // Other untagged lines are capabilities and the like.
         if has_word(line, b"a1") || has_word(line, b"* BYE") || !line.starts_with(b"* ") {
-            return Step::Unhealthy(format!("refuses the login with {}", quote(line)));
+            return Step::Unhealthy(format!("refuses the login with {}", quote_without(&self.login, line)));
         }
         Step::More
     }

@@ -1,6 +1,6 @@
 //! POP3 (RFC 1939): the greeting, the login if there is one, and a QUIT, which leaves the mailbox as it was.
 
-use super::{Lines, Step, quote};
+use super::{Lines, Step, quote, quote_without};
 use crate::config::Login;
 
 pub struct Pop3 {
@@ -27,7 +27,7 @@ impl Lines for Pop3 {
             out.extend_from_slice(b"QUIT\r\n");
             return Step::Unhealthy(match self.state {
                 State::Greeting => format!("greets with {}", quote(line)),
-                State::User | State::Pass => format!("refuses the login with {}", quote(line)),
+                State::User | State::Pass => format!("refuses the login with {}", quote_without(&self.login, line)),
             });
         }
         let command = match (self.state, &self.login) {
