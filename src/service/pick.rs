@@ -19,6 +19,8 @@ pub struct Picker {
     order: Box<[u16]>,
     /// The next place in `order`; shared by all workers so that the rotation is exact.
     cursor: AtomicU32,
+    /// The same for remote sites.
+    remote_cursor: AtomicU32,
 }
 
 /// Where a new connection goes.
@@ -35,7 +37,7 @@ impl Picker {
             Scheduler::Maglev => maglev(reals),
             _ => rotation(reals.iter().map(|real| real.weight)),
         };
-        Picker { scheduler, order, cursor: AtomicU32::new(0) }
+        Picker { scheduler, order, cursor: AtomicU32::new(0), remote_cursor: AtomicU32::new(0) }
     }
 
     /// The next of the rotation that may take a connection. The cursor moves on over those that may not, too: then the
@@ -111,17 +113,17 @@ impl Service {
         match real {
             Some(real) => Choice::Real(real),
             None if local_only => Choice::Nobody,
-            None => self.best_remote(status, client_hash).map_or(Choice::Nobody, Choice::Remote),
+            None => self.best_remote(status).map_or(Choice::Nobody, Choice::Remote),
         }
     }
 
     /// Among the remote sites that are up, those of the lowest priority number; among these by weight.
-    fn best_remote(&self, status: &StatusTable, client_hash: u64) -> Option<&Target> {
+    fn best_remote(&self, status: &StatusTable) -> Option<&Target> {
         let best = self.remotes.iter().find(|remote| takes_new(remote, status))?.priority;
         let equals = || self.remotes.iter().filter(|r| r.priority == best && takes_new(r, status));
         let weights: u64 = equals().map(|remote| u64::from(remote.weight)).sum();
         // A site may go down between the two passes; the last equal then takes what is left over.
-        let mut point = u64::from(self.picker.cursor.fetch_add(1, Relaxed)).wrapping_add(client_hash) % weights.max(1);
+        let mut point = u64::from(self.picker.remote_cursor.fetch_add(1, Relaxed)) % weights.max(1);
         let mut last = None;
         for remote in equals() {
             last = Some(remote);
