@@ -36,10 +36,8 @@ pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
 
 pub struct Bench {
-    pub config: Config,
     pub shared: Shared,
     pub services: ServiceMap,
-    pub registry: Registry,
     pub fib: Fib,
     pub counters: Counters,
     pub limits: Limits,
@@ -159,10 +157,8 @@ impl Bench {
         }
         let mut bench = Bench {
             timeouts: Timeouts::from(&config.timeouts),
-            config,
             shared,
             services,
-            registry,
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
