@@ -66,16 +66,6 @@ fn free_range(ephemeral: &RangeInclusive<u16>) -> String {
     }
 }
 
-/// The ports that the host's stack takes for its own connections; the kernel's default where /proc does not tell.
-pub fn ephemeral_ports() -> RangeInclusive<u16> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut numbers = text.split_whitespace().filter_map(|word| word.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(first), Some(last)) => first..=last,
-        _ => 32768..=60999,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
