@@ -1,0 +1,1 @@
+//! A TPACKET_V2 receive ring.
