@@ -3,7 +3,10 @@
 
 pub mod abi;
 pub mod bpf;
+mod clsact;
+mod map;
 pub mod pin;
+pub mod poll;
 pub mod ring;
 pub mod socket;
 pub mod tap;
