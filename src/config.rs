@@ -1,5 +1,8 @@
 //! The configuration as meant: validated, resolved, defaults filled in. [`file`] reads it as written.
 
+pub mod diff;
+pub mod file;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -1,12 +1,16 @@
 //! farside: a userspace load balancer for a service that lives at two or more sites.
 #![deny(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod device;
 pub mod flow;
 pub mod forward;
+pub mod replay;
 pub mod route;
+pub mod run;
 pub mod service;
 pub mod sys;
 pub mod wire;
