@@ -21,6 +21,7 @@ mod free;
 pub mod key;
 pub mod ports;
 mod record;
+mod scan;
 pub mod table;
 pub mod view;
 

@@ -13,6 +13,7 @@ pub mod icmp;
 pub mod limit;
 pub mod neighbor;
 pub mod reply;
+pub mod reset;
 pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};

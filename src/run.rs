@@ -14,16 +14,18 @@ mod rows;
 use crate::admin::{self, Admin, Answers};
 use crate::config::{self, Config};
 use crate::health;
-use crate::netlink;
 use control::Control;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Tokens of the event loop: each room has a range.
 const SIGNALS: usize = 0;
+/// A worker wants a neighbor resolved.
+const ASKED: usize = 1;
 const NETLINK: usize = 0x1_0000;
 const HEALTH: usize = 0x10_0000;
 const ADMIN: usize = 0x100_0000;
@@ -35,8 +37,7 @@ const NAP: Duration = Duration::from_millis(500);
 pub fn run(path: &Path) -> Result<(), String> {
     let config = config::file::load(path).map_err(|errors| errors.to_string())?;
     preflight::privileges()?;
-    let host = netlink::host_addresses().map_err(|why| format!("the host's addresses cannot be read: {why}"))?;
-    preflight::addresses(&config, &host, preflight::ephemeral_ports())?;
+    preflight::host(&config)?;
     start_log();
     let signals = Signals::catch().map_err(|why| format!("signals cannot be caught: {why}"))?;
     let admin = Admin::open(&config.admin)?;
@@ -62,14 +63,16 @@ fn serve(control: &mut Control, mut admin: Admin, mut signals: Signals) -> Resul
     let broken = |what: &str, why: std::io::Error| format!("{what} cannot join the event loop: {why}");
     let mut poll = Poll::new().map_err(|why| broken("the control thread", why))?;
     let registry = poll.registry();
+    let waker = mio::Waker::new(registry, Token(ASKED)).map_err(|why| broken("the workers' queue", why))?;
+    control.world.shared.resolve.set_waker(Arc::new(waker));
     signals.register(registry).map_err(|why| broken("signals", why))?;
-    control.netlink.register(registry, NETLINK).map_err(|why| broken("netlink", why))?;
+    control.netlink.register(registry, Token(NETLINK)).map_err(|why| broken("netlink", why))?;
     control.health.register(registry, HEALTH).map_err(|why| broken("health", why))?;
     admin.register(registry, ADMIN).map_err(|why| broken("the admin socket", why))?;
     let mut events = Events::with_capacity(1024);
     loop {
         let now = Instant::now();
-        let deadlines = [control.netlink.next_deadline(), control.health.next_deadline(now), admin.next_deadline()];
+        let deadlines = [Some(control.netlink.next_deadline()), control.health.next_deadline(now), admin.next_deadline()];
         let nap = deadlines.iter().flatten().map(|at| at.saturating_duration_since(now)).fold(NAP, Duration::min);
         match poll.poll(&mut events, Some(nap)) {
             Err(why) if why.kind() != ErrorKind::Interrupted => return Err(format!("the event loop broke: {why}")),
@@ -78,10 +81,10 @@ fn serve(control: &mut Control, mut admin: Admin, mut signals: Signals) -> Resul
         let now = Instant::now();
         for event in &events {
             match event.token().0 {
-                SIGNALS => {}
+                SIGNALS | ASKED => {}
                 token if token >= ADMIN => _ = admin.ready(token, now, control),
                 token if token >= HEALTH => _ = control.health.ready(token, now),
-                token if token >= NETLINK => control.netlink.ready(token, now),
+                token if token >= NETLINK => control.netlink.ready(now),
                 _ => {}
             }
         }

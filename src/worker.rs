@@ -5,17 +5,19 @@ pub mod held;
 
 use crate::config::Idle;
 use crate::counters::{Count, Counters, Refusal, WorkerCounters};
-use crate::device::{BATCH, Device};
+use crate::device::{BATCH, Device, Offload};
 use crate::flow::{TICK_MS, Timeouts};
 use crate::forward::limit::Limits;
-use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
+use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::Fib;
 use crate::service::ServiceMap;
+use crate::service::status::MAX_TARGETS;
 use crate::wire::{Parsed, parse};
 use arc_swap::{ArcSwap, Cache};
+use crossbeam_queue::ArrayQueue;
 use held::Held;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long an adaptive worker keeps polling after its last frame before it sleeps.
@@ -36,6 +38,9 @@ const SWEEP_SLICE: u32 = 256;
 /// The same while there is nothing else to do.
 const IDLE_SLICE: u32 = 16384;
 
+/// Records looked at between two bursts for connections to reset.
+const RESET_SLICE: u32 = 1024;
+
 /// What all workers follow.
 pub struct World {
     pub shared: Arc<Shared>,
@@ -46,11 +51,32 @@ pub struct World {
     /// When `Now` began.
     pub start: Instant,
     pub stop: Arc<AtomicBool>,
-    /// The target slot whose connections shall be reset, plus one; 0: none. Raised by control, one at a time.
-    pub reset: Arc<AtomicU32>,
+    /// What control wants done, a queue per worker.
+    pub commands: Box<[ArrayQueue<Command>]>,
 }
 
+/// What control wants of every worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Command {
+    /// Reset all connections of the target in this slot, at both ends.
+    ResetTarget(u16),
+}
+
+/// Commands that may wait; more targets than that do not go down between two bursts.
+const COMMANDS: usize = MAX_TARGETS;
+
 impl World {
+    pub fn commands(workers: usize) -> Box<[ArrayQueue<Command>]> {
+        (0..workers).map(|_| ArrayQueue::new(COMMANDS)).collect()
+    }
+
+    /// Tells all workers.
+    pub fn command(&self, command: Command) {
+        for queue in &self.commands {
+            queue.force_push(command);
+        }
+    }
+
     pub fn now(&self) -> Now {
         now_since(self.start)
     }
@@ -75,6 +101,8 @@ pub struct Worker<D: Device> {
     /// Records that the sweep owes, by the clock.
     swept_at: u32,
     sweep_due: u32,
+    /// The target whose connections are being reset, and the next record to look at.
+    resetting: Option<(u16, u32)>,
 }
 
 impl<D: Device> Worker<D> {
@@ -91,6 +119,7 @@ impl<D: Device> Worker<D> {
             hashes: [0; BATCH],
             swept_at: 0,
             sweep_due: 0,
+            resetting: None,
             world,
         }
     }
@@ -102,7 +131,7 @@ impl<D: Device> Worker<D> {
             let now = self.world.now();
             if self.burst(now) > 0 {
                 busy_at = Instant::now();
-            } else if idle == Idle::Adaptive && self.sweep_due == 0 && busy_at.elapsed() > SPIN {
+            } else if idle == Idle::Adaptive && self.sweep_due == 0 && self.resetting.is_none() && busy_at.elapsed() > SPIN {
                 self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
             } else {
                 std::hint::spin_loop();
@@ -124,6 +153,7 @@ impl<D: Device> Worker<D> {
         if !self.held.is_empty() {
             self.run_held(now);
         }
+        self.obey(now);
         self.sweep(now, if frames > 0 { SWEEP_SLICE } else { IDLE_SLICE });
         frames
     }
@@ -215,6 +245,36 @@ impl<D: Device> Worker<D> {
             }
         });
         counters_of_expired(counters, self.held.expire(now));
+        self.device.flush();
+    }
+
+    /// Goes on with what control wants, a slice of the records at a time.
+    fn obey(&mut self, now: Now) {
+        let worker = usize::from(self.index);
+        if self.resetting.is_none() {
+            let Some(Command::ResetTarget(slot)) = self.world.commands[worker].pop() else { return };
+            self.resetting = Some((slot, 0));
+        }
+        let Some((slot, cursor)) = self.resetting else { return };
+        let ctx = Context {
+            shared: &self.world.shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters: self.world.counters.worker(worker),
+            limits: &mut self.limits,
+            worker: self.index,
+            now,
+        };
+        let device = &mut self.device;
+        let next = ctx.shared.table.scan_range(worker, cursor, RESET_SLICE, |details| {
+            if details.target_slot == slot {
+                reset::both_ends(details, &ctx, |frame, port| {
+                    let sent = device.send_copy(frame, Offload::default(), usize::from(port));
+                    count_sent(ctx.counters, sent, frame.len());
+                });
+            }
+        });
+        self.resetting = next.map(|cursor| (slot, cursor));
         self.device.flush();
     }
 

@@ -1,6 +1,6 @@
 //! What the control thread holds and does: it owns everything that workers only read.
 
-use super::{probe, worker_cpus};
+use super::{preflight, probe, worker_cpus};
 use crate::announce::Announcer;
 use crate::config::{self, CheckKind, Config, OnDown};
 use crate::counters::{Counters, Refusal};
@@ -84,9 +84,10 @@ impl Control {
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
         let fib = Arc::new(ArcSwap::from_pointee(Fib::empty(hops.clone())));
         let names = &config.datapath.interfaces;
-        let netlink = Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone())?;
+        let netlink = Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
+            .map_err(|why| why.to_string())?;
         let mut registry = Registry::default();
-        let owns = |ip: IpAddr| netlink.host_owns(ip);
+        let owns = |ip: IpAddr| fib.load().host_owns(&ip.into(), family_of(ip));
         let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, owns)?;
         let world = Arc::new(World {
             shared,
@@ -305,8 +306,7 @@ impl Control {
     /// Reads the file again and makes it so. What changed; or why nothing did.
     pub fn reload(&mut self) -> Result<String, String> {
         let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
-        let host = crate::netlink::host_addresses().map_err(|why| format!("the host's addresses cannot be read: {why}"))?;
-        super::preflight::addresses(&config, &host, super::preflight::ephemeral_ports())?;
+        preflight::host(&config)?;
         let changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let outcome = self.adopt(config);
@@ -317,7 +317,8 @@ impl Control {
 
     fn adopt(&mut self, config: Config) -> Result<(), String> {
         let shared = &self.world.shared;
-        let owns = |ip: IpAddr| self.netlink.host_owns(ip);
+        let fib = self.world.fib.load();
+        let owns = |ip: IpAddr| fib.host_owns(&ip.into(), family_of(ip));
         let (services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, owns)?;
         let told = |why: std::io::Error| format!("kernel programs: {why}");
         let (captured, pips) = (captured(&services), pips(&services));

@@ -1,6 +1,7 @@
 //! What this host must be like for a configuration to run: told in sentences before anything is touched.
 
 use crate::config::Config;
+use crate::netlink::{host_addresses, local_port_range};
 use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -28,8 +29,13 @@ pub fn privileges() -> Result<(), String> {
         .into())
 }
 
-/// `host`: the addresses that the host holds.
-pub fn addresses(config: &Config, host: &[IpAddr], ephemeral: RangeInclusive<u16>) -> Result<(), String> {
+/// Do the configuration's addresses and ports fit with those that the host has?
+pub fn host(config: &Config) -> Result<(), String> {
+    let ephemeral = local_port_range().map_err(|why| format!("the host's own port range cannot be read: {why}"))?;
+    addresses(config, &host_addresses(), ephemeral)
+}
+
+fn addresses(config: &Config, host: &[IpAddr], ephemeral: RangeInclusive<u16>) -> Result<(), String> {
     let mut wrong = Vec::new();
     for service in &config.services {
         if host.contains(&service.vip) {
