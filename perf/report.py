@@ -72,7 +72,8 @@ def _header(result):
     machine, options = result["machine"], result["options"]
     good = [trial["figures"] for trial in result["trials"] if "figures" in trial]
     lines = [f"{machine['cpus']} CPUs, {machine['cpu']}, virtualisation {machine['virtual'] or 'unknown'}, "
-             f"Linux {machine['kernel']}; commit {machine['commit'][:10]}{' with changes' if machine['modified'] else ''}",
+             f"Linux {machine['kernel']}; "
+             f"commit {machine['commit'][:10]}{' with changes' if machine['modified'] else ''}",
              f"{options['rounds']} rounds of {options['seconds']} s; median (lowest-highest)"]
     if good:
         noise = [figures["background_cpu"] for figures in good]
