@@ -7,4 +7,18 @@
 
 mod support;
 
+mod crash;
+mod download;
+mod host;
+mod icmp;
+mod links;
+mod lives;
+mod outage;
+mod pop3;
+mod ports;
+mod reload;
+mod sessions;
+mod sites;
 mod topology;
+mod udp;
+mod wrong;

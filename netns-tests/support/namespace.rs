@@ -12,7 +12,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::process::Process;
-use super::wait::until;
 
 /// A network namespace named `fs<pid of the test run>-<number>-<role>`. Dropping it ends all processes in it (only
 /// the tests put any there) and removes it with its links.
@@ -183,10 +182,4 @@ fn remove_leftovers() {
             remove(&name);
         }
     }
-}
-
-/// A link's state, addresses and the like settle a moment after they are set: waits for `text` in what `ip` shows.
-#[track_caller]
-pub fn settle(namespace: &Namespace, arguments: &[&str], text: &str) {
-    until(&format!("ip {arguments:?} showing {text:?}"), || namespace.run("ip", arguments).contains(text));
 }

@@ -14,7 +14,7 @@
 //! ```
 //! Site n's public networks are 203.0.113.0/24, 198.51.100.0/24 and 198.18.3.0/24 for n = 1, 2, 3, and
 //! 2001:db8:n::/64; its LAN is 10.n.0.0/24 and fd00:n::/64. In each: .1 is the router (WAN) or the box (LAN), .2 the
-//! box (WAN), .10 and .20 VIPs, .250 and .251 PIPs, .11 and .12 the real servers (LAN). All of them also as ::1, ::2 ...
+//! box (WAN), .10 the VIP, .250 the PIP, .11 and .12 the real servers (LAN). All of them also as ::1, ::2 ...
 //! in hexadecimal digits that read the same.
 
 use std::fs;
@@ -197,11 +197,6 @@ impl Site {
 
     pub fn vip(&self, family: Family) -> IpAddr {
         public(self.number, family, 10)
-    }
-
-    /// The VIP of a second customer.
-    pub fn other_vip(&self, family: Family) -> IpAddr {
-        public(self.number, family, 20)
     }
 
     pub fn pip(&self, family: Family) -> IpAddr {
