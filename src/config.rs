@@ -1,9 +1,25 @@
 //! The configuration as meant: validated, resolved, defaults filled in. [`file`] reads it as written.
 
+pub mod diff;
+mod errors;
+pub mod file;
+mod meaning;
+mod value;
+mod walk;
+mod words;
+mod written;
+
+pub use errors::ConfigErrors;
+pub use words::Word;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The most real servers and remote sites of one file: half of the slots that the process has for them, so that a reload
+/// can bring others while the old ones' connections still run.
+pub const MAX_TARGETS: usize = 8192;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -1,0 +1,89 @@
+//! What `show` tells, as objects: the JSON of the contract, and what the text tables are made from.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One connection: `show flows`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowRow {
+    /// Its service's name; empty if a reload took that away.
+    pub service: String,
+    /// "tcp" or "udp".
+    pub protocol: String,
+    /// "address:port", "[address]:port" for IPv6; so are all endpoints here.
+    pub client: String,
+    pub vip: String,
+    /// The real server or the remote site's VIP.
+    pub target: String,
+    /// "nat", "remote", "direct" or "tunnel".
+    pub mode: String,
+    /// The PIP and port lent, None if none is.
+    pub local: Option<String>,
+    pub state: String,
+    pub age_s: u64,
+    pub idle_s: u64,
+    pub client_packets: u64,
+    pub client_bytes: u64,
+    pub server_packets: u64,
+    pub server_bytes: u64,
+    /// The worker that made the record.
+    pub worker: u32,
+}
+
+/// One target's health: `show health`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthRow {
+    /// `service/name`.
+    pub target: String,
+    /// "real" or "remote".
+    pub kind: String,
+    /// "up", "down" or "draining"; "checking" before the first answer.
+    pub status: String,
+    /// Since when it has that status, in seconds.
+    pub since_s: u64,
+    pub last_error: Option<String>,
+}
+
+/// One service and its targets: `show services`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceRow {
+    pub service: String,
+    pub vip: String,
+    pub port: u16,
+    pub protocol: String,
+    pub mode: String,
+    pub scheduler: String,
+    /// Connections on record now.
+    pub active: u64,
+    /// Connections ever.
+    pub total: u64,
+    pub targets: Vec<TargetRow>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetRow {
+    /// `service/name`.
+    pub target: String,
+    /// "real" or "remote".
+    pub kind: String,
+    /// Where it serves.
+    pub address: String,
+    /// As in [`HealthRow`].
+    pub status: String,
+    pub weight: u32,
+    /// None for a real server.
+    pub priority: Option<u32>,
+    pub active: u64,
+    pub total: u64,
+}
+
+/// One worker: `show workers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerRow {
+    pub worker: u32,
+    /// The CPU that it is pinned to.
+    pub cpu: Option<u32>,
+    /// Its counts by name, beside `worker` and `cpu` in the same JSON object.
+    #[serde(flatten)]
+    pub counts: BTreeMap<String, u64>,
+}
