@@ -6,6 +6,7 @@ pub mod counters;
 pub mod device;
 pub mod flow;
 pub mod forward;
+pub mod netlink;
 pub mod route;
 pub mod service;
 pub mod sys;
