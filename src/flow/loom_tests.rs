@@ -76,6 +76,25 @@ fn loom_twins_by_the_client_key() {
     });
 }
 
+/// As before, but a third flow leaves meanwhile and the two may take different places, so that neither stumbles over the
+/// other's word by its CAS: what keeps them from missing each other is the fence alone.
+#[test]
+fn loom_twins_in_different_places() {
+    model(3, || {
+        let table = table(3, 2);
+        let third = insert(&table, &direct(9, 0)).expect("room");
+        let other = table.clone();
+        let thread = thread::spawn(move || insert(&other, &direct(1, 1)));
+        table.remove(third.at).expect("it stands");
+        let mine = insert(&table, &direct(1, 0));
+        let theirs = thread.join().expect("it ends");
+        let (winner, loser) = if mine.is_ok() { (mine, theirs) } else { (theirs, mine) };
+        assert_eq!(loser, Err(Refused::Twin));
+        assert_eq!(find(&table, &direct(1, 0).client_key()), winner.ok());
+        assert_eq!((table.len(), table.words()), (1, 1));
+    });
+}
+
 /// Two clients want the same local port towards the same target: one gets it.
 #[test]
 fn loom_twins_by_the_server_key() {

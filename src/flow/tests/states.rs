@@ -12,7 +12,7 @@ fn every(mut check: impl FnMut(State, Side, u8, bool)) {
     for state in State::ALL {
         for flags in 0..=u8::MAX {
             check(state, Side::Client, flags, true);
-            SIDES.map(|side| check(state, side, flags, false));
+            SIDES.into_iter().for_each(|side| check(state, side, flags, false));
         }
     }
 }
@@ -89,8 +89,8 @@ fn a_reset_never_prolongs_and_always_shows() {
         if flags & RST != 0 && state != Udp {
             let after = next(state, side, flags, one_sided);
             assert!(matches!(after, ResetByClient | ResetByServer | Aborted));
-            assert_eq!(after == ResetByClient && side == S, false);
-            assert_eq!(after == ResetByServer && side == C, false);
+            assert!(after != ResetByClient || side == C);
+            assert!(after != ResetByServer || side == S);
         }
     });
 }
