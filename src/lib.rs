@@ -1,6 +1,7 @@
 //! farside: a userspace load balancer for a service that lives at two or more sites.
 #![deny(unsafe_code)]
 
+pub mod announce;
 pub mod config;
 pub mod counters;
 pub mod device;

@@ -1,2 +1,4 @@
 //! The only room with `unsafe`: memory maps, sockets, rings, kernel programs, pinning.
 #![allow(unsafe_code)]
+
+pub mod link;
