@@ -9,6 +9,8 @@
 //! Policy routing rules, VRFs and MPLS are not followed; a rule that points to another table is reported at start.
 
 mod host;
+#[cfg(test)]
+pub(crate) mod lab;
 mod neighbors;
 mod socket;
 mod sync;
@@ -95,6 +97,7 @@ pub struct Netlink {
     /// Events still wait, though the socket will not be reported again.
     more_events: bool,
     warned_unread: bool,
+    losses: u64,
 }
 
 impl Netlink {
@@ -156,6 +159,7 @@ impl Netlink {
             retry_at: now,
             more_events: false,
             warned_unread: false,
+            losses: 0,
         };
         netlink.first_sync(now)?;
         netlink.tick(now);
@@ -256,6 +260,7 @@ impl Netlink {
                     return;
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.losses += 1;
                     tracing::info!("the kernel's notifications came too fast: reading all tables anew");
                     self.stale = true;
                     self.stale_neighbors = true;
@@ -492,6 +497,11 @@ impl Netlink {
     /// The interfaces as published last or about to be: farside's in order, then the health checks' device.
     pub fn ports(&self) -> &[PortInfo] {
         &self.ports
+    }
+
+    /// How often notifications were lost and everything was read anew.
+    pub fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// Every neighbour that has a hop id, with its MAC if that is known.

@@ -5,6 +5,7 @@ pub mod abi;
 pub mod bpf;
 mod clsact;
 pub mod huge;
+pub mod link;
 mod map;
 pub mod pin;
 pub mod poll;

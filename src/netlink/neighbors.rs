@@ -282,3 +282,6 @@ pub(super) fn gateways(routes: &[crate::route::Route]) -> HashMap<Neighbor, u32>
     }
     gateways
 }
+
+#[cfg(test)]
+mod tests;
