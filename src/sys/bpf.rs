@@ -353,3 +353,6 @@ fn sentence(what: &str, error: &dyn Error) -> io::Error {
     }
     io::Error::new(kind, text)
 }
+
+#[cfg(test)]
+mod tests;
