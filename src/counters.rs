@@ -1,1 +1,187 @@
-//! Every count.
+//! Every count, one per drop reason. Each worker counts for itself in memory that only it writes, so that counting is
+//! a plain load and store; readers add the workers up.
+
+use crossbeam_utils::CachePadded;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! names {
+    ($(#[$of:meta])* $kind:ident $prefix:literal { $($(#[$doc:meta])* $variant:ident = $name:literal,)* }) => {
+        $(#[$of])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $kind { $($(#[$doc])* $variant,)* }
+
+        impl $kind {
+            pub const ALL: &'static [$kind] = &[$($kind::$variant,)*];
+
+            /// As `show counters` prints it.
+            pub const fn name(self) -> &'static str {
+                match self { $($kind::$variant => concat!($prefix, $name),)* }
+            }
+        }
+    };
+}
+
+names! {
+    /// Things that happened.
+    Count "" {
+        RxPackets = "rx_packets",
+        RxBytes = "rx_bytes",
+        TxPackets = "tx_packets",
+        TxBytes = "tx_bytes",
+        /// Frames that the kernel's filter let through and that turned out to be the host's.
+        NotOurs = "not_ours",
+        FlowsLocal = "flows_local",
+        FlowsRemote = "flows_remote",
+        FlowsEnded = "flows_ended",
+        /// RSTs of farside's own.
+        ResetsSent = "resets_sent",
+        /// RSTs and ICMP errors that the rate limit kept back.
+        AnswersSuppressed = "answers_suppressed",
+        IcmpErrorsSent = "icmp_errors_sent",
+        IcmpErrorsTranslated = "icmp_errors_translated",
+        EchoReplies = "echo_replies",
+        ArpReplies = "arp_replies",
+        NeighborAdvertisements = "neighbor_advertisements",
+        MssClamped = "mss_clamped",
+        /// Packets that waited for a neighbor's MAC.
+        Held = "held",
+        /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
+        FlowTwins = "flow_twins",
+    }
+}
+
+names! {
+    /// Why a packet went no further.
+    Refusal "drop_" {
+        /// The ring's slot was too small for it.
+        Truncated = "truncated",
+        ShortFrame = "short_frame",
+        ArpShort = "arp_short",
+        IpVersion = "ip_version",
+        IpHeader = "ip_header",
+        /// The length field says more than there is, or less than a header.
+        IpLength = "ip_length",
+        IpChecksum = "ip_checksum",
+        /// IPv4 options, or an IPv6 routing header.
+        IpOptions = "ip_options",
+        /// IPv6 extension headers cut off, or too many.
+        IpExtension = "ip_extension",
+        Fragment = "fragment",
+        /// A source that cannot be: loopback, multicast, broadcast, its own destination.
+        Martian = "martian",
+        /// A source that is a VIP or PIP of this site: a packet of our own has come back, or somebody plays us.
+        Loop = "loop",
+        TcpHeader = "tcp_header",
+        TcpFlags = "tcp_flags",
+        UdpLength = "udp_length",
+        PortZero = "port_zero",
+        IcmpShort = "icmp_short",
+        /// An ICMP error that quotes nothing usable.
+        IcmpQuote = "icmp_quote",
+        /// An ICMP error about no flow on record.
+        IcmpUnsolicited = "icmp_unsolicited",
+        /// An ICMP type that a VIP does not answer.
+        IcmpType = "icmp_type",
+        IcmpChecksum = "icmp_checksum",
+        /// A neighbor solicitation that breaks the rules of RFC 4861 7.1.1.
+        NeighborSolicitation = "neighbor_solicitation",
+        /// No service, flow or answer for it, though it is addressed to us.
+        NoService = "no_service",
+        /// TCP without a flow and no SYN: refused with RST.
+        NoFlow = "no_flow",
+        /// No healthy server at any site.
+        NoServer = "no_server",
+        /// A peer's connection, and no healthy server at this site: it is never carried on.
+        NoServerForPeer = "no_server_for_peer",
+        /// All PIP ports towards this remote site are lent.
+        PortsExhausted = "ports_exhausted",
+        TableFull = "table_full",
+        /// The same client address and port already talks to the chosen real server by another VIP.
+        TupleClash = "tuple_clash",
+        /// Another worker was inserting the same flow, and neither got through.
+        LostRace = "lost_race",
+        NoRoute = "no_route",
+        /// The next hop did not answer ARP or neighbor solicitation in time.
+        NeighborUnresolved = "neighbor_unresolved",
+        /// Too many packets wait for neighbors.
+        HoldFull = "hold_full",
+        TtlExceeded = "ttl_exceeded",
+        /// Larger than the next hop's MTU.
+        TooBig = "too_big",
+        /// The transmit queue was full.
+        TxFull = "tx_full",
+    }
+}
+
+const COUNTS: usize = Count::ALL.len();
+const SLOTS: usize = COUNTS + Refusal::ALL.len();
+
+/// One worker's counts.
+pub struct WorkerCounters {
+    slots: CachePadded<[AtomicU64; SLOTS]>,
+}
+
+impl WorkerCounters {
+    fn new() -> WorkerCounters {
+        WorkerCounters { slots: CachePadded::new([const { AtomicU64::new(0) }; SLOTS]) }
+    }
+
+    /// Only the worker that owns these counters may call this: it is no read-modify-write.
+    #[inline]
+    pub fn add(&self, count: Count, n: u64) {
+        self.bump(count as usize, n);
+    }
+
+    /// As [`WorkerCounters::add`].
+    #[inline]
+    pub fn refuse(&self, reason: Refusal) {
+        self.bump(COUNTS + reason as usize, 1);
+    }
+
+    #[inline]
+    fn bump(&self, slot: usize, n: u64) {
+        let slot = &self.slots[slot];
+        slot.store(slot.load(Relaxed) + n, Relaxed);
+    }
+
+    pub fn get(&self, count: Count) -> u64 {
+        self.slots[count as usize].load(Relaxed)
+    }
+
+    pub fn refused(&self, reason: Refusal) -> u64 {
+        self.slots[COUNTS + reason as usize].load(Relaxed)
+    }
+}
+
+/// All workers' counts.
+pub struct Counters {
+    workers: Box<[WorkerCounters]>,
+}
+
+impl Counters {
+    pub fn new(workers: usize) -> Counters {
+        Counters { workers: (0..workers).map(|_| WorkerCounters::new()).collect() }
+    }
+
+    pub fn worker(&self, worker: usize) -> &WorkerCounters {
+        &self.workers[worker]
+    }
+
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    pub fn total(&self, count: Count) -> u64 {
+        self.workers.iter().map(|worker| worker.get(count)).sum()
+    }
+
+    pub fn total_refused(&self, reason: Refusal) -> u64 {
+        self.workers.iter().map(|worker| worker.refused(reason)).sum()
+    }
+
+    /// Every count with its name, drops included, summed over workers.
+    pub fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = Count::ALL.iter().map(|count| (count.name(), self.total(*count)));
+        counts.chain(Refusal::ALL.iter().map(|reason| (reason.name(), self.total_refused(*reason))))
+    }
+}

@@ -1,6 +1,10 @@
 //! Where frames come from and go to. A device is one worker's door to all interfaces: each of them is a *port*,
 //! numbered as in `[datapath] interfaces`. Batches cross this boundary, single frames cross `forward`.
 
+pub mod af_packet;
+pub mod memory;
+pub mod pcap;
+
 use std::time::Duration;
 
 /// The most frames of one batch.

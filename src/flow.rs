@@ -1,1 +1,266 @@
-//! What a flow is.
+//! What a flow is: one TCP or UDP connection through farside, known from two sides.
+//!
+//! ```text
+//!   Side::Client                     farside                      Side::Server
+//!   client ------------------> vip | local ------------------> target
+//!   client <------------------ vip | local <------------------ target
+//! ```
+//!
+//! `client` and `vip` are what the client's packets carry; `local` and `target` are what the target's packets carry.
+//! With a local real server in NAT mode `local` is the client itself; with a remote site it is a PIP and a lent port. In
+//! direct and tunnel mode the target answers the client past farside: such a flow is *one-sided*, it has no server key and
+//! only the client's half is ever seen.
+//!
+//! Everything in this room is shared by all workers behind `&self`, takes its memory at start, and neither locks nor
+//! allocates per packet. The clock comes in as an argument, in ticks.
+
+mod atomic;
+pub mod claims;
+mod expiry;
+mod free;
+pub mod key;
+pub mod ports;
+mod record;
+mod scan;
+pub mod table;
+pub mod view;
+
+pub use claims::Claims;
+pub use key::HashKey;
+pub use ports::{Ledger, PoolId, PoolKey};
+pub use table::FlowTable;
+pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
+
+use crate::config;
+use std::time::Duration;
+
+/// Time in units of [`TICK_MS`] since some start of the process's choosing. It wraps (after 34 years); only
+/// differences count.
+pub type Tick = u32;
+
+/// Milliseconds of a [`Tick`].
+pub const TICK_MS: u64 = 250;
+
+/// Ticks of a duration, rounded up; at least one, so that no timeout is nothing.
+pub fn ticks(duration: Duration) -> Tick {
+    u32::try_from(duration.as_millis().div_ceil(TICK_MS as u128)).unwrap_or(u32::MAX / 2).clamp(1, u32::MAX / 2)
+}
+
+/// Which of a flow's two ends: the one that a packet comes from, or that a hop leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    Client = 0,
+    Server = 1,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+}
+
+/// How packets reach the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Mode {
+    /// A local real server: the destination is rewritten, the source stays the client's.
+    Nat = 0,
+    /// A remote site: destination and source are rewritten, the source to a PIP and a lent port.
+    Remote = 1,
+    /// A local real server that owns the VIP too: only the MAC address is rewritten.
+    Direct = 2,
+    /// A real server that owns the VIP too, behind an encapsulation.
+    Tunnel = 3,
+}
+
+impl Mode {
+    /// Only the client's half passes through farside.
+    pub fn one_sided(self) -> bool {
+        matches!(self, Mode::Direct | Mode::Tunnel)
+    }
+
+    fn from_bits(bits: u32) -> Mode {
+        match bits & 3 {
+            0 => Mode::Nat,
+            1 => Mode::Remote,
+            2 => Mode::Direct,
+            _ => Mode::Tunnel,
+        }
+    }
+}
+
+/// TCP flags as in the header's 14th byte (RFC 9293, 3.1).
+pub mod tcp {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const ACK: u8 = 0x10;
+}
+
+/// Where a flow is in its life. farside only watches: it forwards in every state, and a state says no more than how long
+/// the flow is kept without a packet ([`Timeouts::of`]) and whether a SYN on it is a new connection
+/// ([`is_fresh_start`]). What leads from one to the next is [`next`].
+///
+/// ```text
+///             SYN                   SYN (server)               ACK (client)
+///   (nothing) ----> SynSent ----------------> SynReceived ----------------> Established
+///                      '------ ACK (client), one-sided only --------------------^
+///   Established -- FIN (client) --> ClientFin -- FIN (server) --> Closing
+///   Established -- FIN (server) --> ServerFin -- FIN (client) --> Closing
+///   Established, ClientFin, ServerFin -- RST --> ResetByClient / ResetByServer -- see there --> Established
+///   SynSent, SynReceived, Closing -- RST --> Aborted
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// The client's SYN was carried to the target. Kept for `tcp_syn`.
+    SynSent = 0,
+    /// The target answered with its SYN. Kept for `tcp_syn`: a forged client address never gets further.
+    SynReceived = 1,
+    /// The client has acknowledged. Kept for `tcp_established`.
+    Established = 2,
+    /// The client is done sending; the target may send for as long as it likes, so `tcp_established` - but
+    /// `tcp_closing` in a one-sided flow, whose other FIN nobody will see.
+    ClientFin = 3,
+    /// The target is done sending, the client may go on. Kept for `tcp_established`.
+    ServerFin = 4,
+    /// Both are done; last acknowledgements and retransmissions still pass. Kept for `tcp_closing`.
+    Closing = 5,
+    /// The client sent an RST. Kept for `tcp_reset`. It may have been forged or out of window, which only the ends can tell: if
+    /// the client goes on as if nothing had been, the flow is what it was before (RFC 7857, 2.1). Packets of the server
+    /// prove nothing, they may have been under way.
+    ResetByClient = 6,
+    /// As [`State::ResetByClient`], the other way round.
+    ResetByServer = 7,
+    /// An RST before the connection stood, or after both had closed it. Kept for `tcp_reset`; only the server's SYN leads on
+    /// (the RST had been forged), or else a stranger could make a flow look established with three packets.
+    Aborted = 8,
+    /// Not TCP; there is nothing to watch. Kept for `udp`.
+    Udp = 9,
+}
+
+impl State {
+    pub const ALL: [State; 10] = [
+        State::SynSent,
+        State::SynReceived,
+        State::Established,
+        State::ClientFin,
+        State::ServerFin,
+        State::Closing,
+        State::ResetByClient,
+        State::ResetByServer,
+        State::Aborted,
+        State::Udp,
+    ];
+
+    /// As `show flows` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::SynSent => "syn_sent",
+            State::SynReceived => "syn_received",
+            State::Established => "established",
+            State::ClientFin => "client_fin",
+            State::ServerFin => "server_fin",
+            State::Closing => "closing",
+            State::ResetByClient => "reset_by_client",
+            State::ResetByServer => "reset_by_server",
+            State::Aborted => "aborted",
+            State::Udp => "udp",
+        }
+    }
+
+    fn from_bits(bits: u8) -> State {
+        // Only ever written from a State, so the last arm stands for Udp alone.
+        State::ALL[usize::from(bits).min(State::ALL.len() - 1)]
+    }
+}
+
+/// The state after a packet with `flags` (see [`tcp`]) from `side`. Sequence numbers are not looked at: what a
+/// stranger can forge with it is bounded by the states' own words.
+pub fn next(state: State, side: Side, flags: u8, one_sided: bool) -> State {
+    let has = |flag| flags & flag != 0;
+    if has(tcp::RST) {
+        return match (state, side) {
+            (State::Udp, _) => State::Udp,
+            (State::SynSent | State::SynReceived | State::Closing | State::Aborted, _) => State::Aborted,
+            (_, Side::Client) => State::ResetByClient,
+            (_, Side::Server) => State::ResetByServer,
+        };
+    }
+    match (state, side) {
+        (State::SynSent | State::Aborted, Side::Server) if has(tcp::SYN) => State::SynReceived,
+        (State::SynSent, Side::Client) if one_sided && !has(tcp::SYN) => opened(side, flags),
+        (State::SynReceived, Side::Client) if !has(tcp::SYN) => opened(side, flags),
+        (State::SynReceived, Side::Server) if has(tcp::FIN) => State::ServerFin,
+        (State::Established, _) => opened(side, flags),
+        (State::ClientFin, Side::Server) | (State::ServerFin, Side::Client) if has(tcp::FIN) => State::Closing,
+        (State::ResetByClient, Side::Client) | (State::ResetByServer, Side::Server) if !has(tcp::SYN) => {
+            opened(side, flags)
+        }
+        _ => state,
+    }
+}
+
+/// A packet without SYN or RST from `side`, neither side having closed before.
+fn opened(side: Side, flags: u8) -> State {
+    match side {
+        _ if flags & tcp::FIN == 0 => State::Established,
+        Side::Client => State::ClientFin,
+        Side::Server => State::ServerFin,
+    }
+}
+
+/// Is this packet of the client's, on a flow in this state, the first of a new connection between the same
+/// endpoints? Then the old flow is to be removed and a target picked anew.
+pub fn is_fresh_start(state: State, flags: u8, one_sided: bool) -> bool {
+    let over = match state {
+        State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted => true,
+        State::ClientFin => one_sided,
+        _ => false,
+    };
+    over && flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN
+}
+
+/// How long a flow is kept without a packet, by state. Passed with each call, so that a reload changes it for old
+/// flows too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub tcp_syn: Tick,
+    pub tcp_established: Tick,
+    pub tcp_closing: Tick,
+    pub tcp_reset: Tick,
+    pub udp: Tick,
+}
+
+impl Timeouts {
+    pub fn of(&self, state: State, one_sided: bool) -> Tick {
+        match state {
+            State::SynSent | State::SynReceived => self.tcp_syn,
+            State::ClientFin if one_sided => self.tcp_closing,
+            State::Established | State::ClientFin | State::ServerFin => self.tcp_established,
+            State::Closing => self.tcp_closing,
+            State::ResetByClient | State::ResetByServer | State::Aborted => self.tcp_reset,
+            State::Udp => self.udp,
+        }
+    }
+}
+
+impl From<&config::Timeouts> for Timeouts {
+    fn from(timeouts: &config::Timeouts) -> Timeouts {
+        Timeouts {
+            tcp_syn: ticks(timeouts.tcp_syn),
+            tcp_established: ticks(timeouts.tcp_established),
+            tcp_closing: ticks(timeouts.tcp_closing),
+            tcp_reset: ticks(timeouts.tcp_reset),
+            udp: ticks(timeouts.udp),
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,1 +1,342 @@
-//! (frame, now, state) -> Verdict.
+//! THE JOURNEY of one packet: (frame, state, now) -> [`Verdict`]. No device, clock or file is known here, so that the
+//! worker, `replay`, the tests and the benches run one and the same function.
+//!
+//! 1. What is it? ARP, neighbor solicitation and ICMP have rooms of their own.
+//! 2. Is its flow on record? Then the record says everything: [`carry`].
+//! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
+//!    remote site, put both sides on record or neither: [`open`]. Then carry it.
+//! 4. Carry: next hop, TTL, size, TCP state, then the rewrite.
+//!
+//! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
+
+pub mod icmp;
+pub mod limit;
+pub mod neighbor;
+pub mod reply;
+pub mod reset;
+pub mod rewrite;
+
+use crate::counters::{Count, Refusal, WorkerCounters};
+use crate::device::{Frame, Span};
+use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
+use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
+use crate::service::pick::Choice;
+use crate::service::status::StatusTable;
+use crate::service::{Service, ServiceMap, Target};
+use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP};
+use crate::wire::l4::{ACK, FIN, RST, SYN};
+use crate::wire::{ETHERNET, Packet, Parsed, be32};
+use limit::Limits;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What lives as long as the process and is shared by all workers.
+pub struct Shared {
+    pub table: FlowTable,
+    pub ledger: Ledger,
+    pub status: Arc<StatusTable>,
+    pub hops: Arc<HopTable>,
+    pub resolve: Arc<ResolveQueue>,
+}
+
+/// The time, read once per burst.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// In units of [`flow::TICK_MS`] since the start.
+    pub tick: u32,
+    /// Microseconds since the start; wraps after 71 minutes.
+    pub micros: u32,
+}
+
+/// All that `forward` knows besides the frame.
+pub struct Context<'a> {
+    pub shared: &'a Shared,
+    pub services: &'a ServiceMap,
+    pub fib: &'a Fib,
+    pub counters: &'a WorkerCounters,
+    pub limits: &'a mut Limits,
+    pub worker: u8,
+    pub now: Now,
+}
+
+/// What shall become of a frame.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// Send this part of it by this port.
+    Transmit { span: Span, port: u8 },
+    /// The next hop's MAC is being asked for: keep a copy, untouched, and run it again soon.
+    Hold,
+    /// It ends here.
+    Refuse(Refusal),
+    /// The host's.
+    NotOurs,
+}
+
+/// `hash` is the table's hash of the packet's 5-tuple, 0 if it has none.
+pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ctx: &mut Context) -> Verdict {
+    let packet = match parsed {
+        Ok(Parsed::Ip(packet)) => packet,
+        Ok(Parsed::Arp(request)) => return neighbor::answer_arp(frame, &request, ctx),
+        Ok(Parsed::Other) => return Verdict::NotOurs,
+        Err(refusal) => return Verdict::Refuse(refusal),
+    };
+    match packet.protocol {
+        TCP | UDP => {}
+        ICMP | ICMPV6 => return icmp::handle(frame, &packet, ctx),
+        _ => return stray(frame, &packet, ctx),
+    }
+    match ctx.shared.table.lookup(&packet.key(), hash) {
+        Some(flow) if packet.protocol == TCP && flow.is_fresh_start(packet.tcp_flags) => {
+            end(&flow, ctx);
+            open(frame, &packet, hash, ctx)
+        }
+        Some(flow) => carry(frame, &packet, flow, ctx),
+        None => open(frame, &packet, hash, ctx),
+    }
+}
+
+/// A packet without a flow: opens one if it may.
+fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
+    let key = packet.key();
+    let (service, probed) = match ctx.services.find(&key.dst, key.protocol, key.family) {
+        Some(service) => (service, None),
+        None => match ctx.services.probe(&key.dst, key.protocol, key.family) {
+            Some((service, remote)) => (service, Some(remote)),
+            None => return stray(frame, packet, ctx),
+        },
+    };
+    if key.protocol == TCP && packet.tcp_flags & (SYN | ACK | RST | FIN) != SYN {
+        return reply::refuse(frame, packet, Refusal::NoFlow, ctx);
+    }
+    if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
+        return Verdict::Refuse(Refusal::Loop);
+    }
+    let local_only = ctx.services.is_peer(&key.src.addr, key.family);
+    let client_hash = service.client_hash(&key.src.addr);
+    // Another try where the chosen real server already has this very client address and port, by another VIP.
+    for _ in 0..4 {
+        let choice = match probed {
+            Some(remote) => Choice::Remote(remote),
+            None => service.pick(&ctx.shared.status, client_hash, local_only),
+        };
+        let opened = match choice {
+            Choice::Real(target) => open_to(target, Mode::Nat, service, &key, hash, ctx),
+            Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
+            Choice::Nobody if local_only => Err(Refusal::NoServerForPeer),
+            Choice::Nobody => Err(Refusal::NoServer),
+        };
+        match opened {
+            Ok(()) => {}
+            Err(Refusal::TupleClash) => continue,
+            Err(refusal) => return reply::refuse(frame, packet, refusal, ctx),
+        }
+        return match ctx.shared.table.lookup(&key, hash) {
+            Some(flow) => carry(frame, packet, flow, ctx),
+            // Another worker's insert of the same flow was undone meanwhile. The client sends its SYN again.
+            None => Verdict::Refuse(Refusal::LostRace),
+        };
+    }
+    reply::refuse(frame, packet, Refusal::TupleClash, ctx)
+}
+
+/// Puts a flow to `target` on record, or finds that another worker just has.
+fn open_to(
+    target: &Target,
+    mode: Mode,
+    service: &Service,
+    key: &FlowKey,
+    hash: u64,
+    ctx: &mut Context,
+) -> Result<(), Refusal> {
+    let shared = ctx.shared;
+    let (local, pool) = match mode {
+        Mode::Remote => {
+            let (local, pool) = lend(target, hash, ctx).ok_or(Refusal::PortsExhausted)?;
+            (local, Some(pool))
+        }
+        _ => (key.src, None),
+    };
+    let flow = NewFlow {
+        family: key.family,
+        protocol: key.protocol,
+        mode,
+        client: key.src,
+        vip: key.dst,
+        local,
+        target: target.endpoint,
+        target_slot: target.slot,
+        pool,
+        worker: ctx.worker,
+        track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
+        state: if key.protocol == TCP { State::SynSent } else { State::Udp },
+        hops: [NO_HOP; 2],
+        epoch: ctx.fib.epoch(),
+    };
+    // Counted before it is on record, so that whoever ends it never counts below zero.
+    let slot = shared.status.slot(target.slot);
+    slot.active.fetch_add(1, Relaxed);
+    let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    let refusal = match inserted {
+        Ok(flow) => {
+            // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
+            stamp_opened(&flow, ctx);
+            slot.total.fetch_add(1, Relaxed);
+            ctx.counters.add(if mode == Mode::Remote { Count::FlowsRemote } else { Count::FlowsLocal }, 1);
+            return Ok(());
+        }
+        Err(refused) => refused,
+    };
+    slot.active.fetch_sub(1, Relaxed);
+    if let Some(pool) = pool {
+        shared.ledger.give_back(pool, local.port, ctx.now.tick);
+    }
+    match refusal {
+        Refused::Twin => {
+            ctx.counters.add(Count::FlowTwins, 1);
+            Ok(())
+        }
+        Refused::ServerTwin => Err(Refusal::TupleClash),
+        Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
+    }
+}
+
+/// See [`measure_connect`].
+fn stamp_opened(flow: &Flow, ctx: &Context) {
+    if flow.protocol == TCP {
+        ctx.shared.table.note_ack(&Flow { side: Side::Server, track_acks: true, ..*flow }, ctx.now.micros);
+    }
+}
+
+/// A PIP and a port towards a remote site. Several PIPs take turns, by the flow's hash.
+fn lend(target: &Target, hash: u64, ctx: &Context) -> Option<(Endpoint, PoolId)> {
+    let pools = &target.pools;
+    (0..pools.len()).find_map(|turn| {
+        let (pip, pool) = pools[(hash as usize).wrapping_add(turn) % pools.len()];
+        let port = ctx.shared.ledger.lend(pool, usize::from(ctx.worker), ctx.now.tick)?;
+        Some((Endpoint { addr: pip, port }, pool))
+    })
+}
+
+/// A packet whose flow is on record goes on its way, either way.
+fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
+    let (src, dst) = match flow.side {
+        Side::Client => (flow.local, flow.target),
+        Side::Server => (flow.vip, flow.client),
+    };
+    let hop = match next_hop(&mut flow, &dst.addr, ctx) {
+        Ok(hop) => hop,
+        Err(verdict) => return verdict,
+    };
+    if packet.ttl <= 1 {
+        return icmp::time_exceeded(frame, packet, ctx);
+    }
+    if rewrite::largest_packet(frame, packet) > hop.mtu {
+        return icmp::too_big(frame, packet, hop.mtu, ctx);
+    }
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
+    if packet.tcp_flags & SYN != 0 {
+        let mtu = hop.mtu.min(ctx.fib.ports()[usize::from(frame.port)].mtu);
+        if rewrite::clamp_mss(bytes, packet, &frame.offload, mtu) {
+            ctx.counters.add(Count::MssClamped, 1);
+        }
+    }
+    note(bytes, packet, &mut flow, ctx);
+    rewrite::addresses(bytes, packet, &frame.offload, src, dst);
+    rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
+    let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
+    Verdict::Transmit { span, port: hop.port }
+}
+
+/// Brings the record up to date: counts, last seen, TCP state.
+fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) {
+    let table = &ctx.shared.table;
+    table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    if packet.protocol != TCP {
+        return;
+    }
+    let (before, after) = table.advance(flow, packet.tcp_flags);
+    if (before, after) == (State::SynSent, State::SynReceived) {
+        measure_connect(flow, ctx);
+    }
+    if flow.track_acks && packet.tcp_flags & ACK != 0 {
+        table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
+    }
+}
+
+/// Takes the SYN to SYN-ACK time into the target's moving average (weight 1/8, as TCP's own; RFC 6298 2.3).
+fn measure_connect(flow: &Flow, ctx: &Context) {
+    let Some(details) = ctx.shared.table.details(flow.at) else { return };
+    let sample = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]).max(1);
+    let average = &ctx.shared.status.slot(details.target_slot).connect_us;
+    // Two workers at once may lose one sample: no harm to an average.
+    let old = average.load(Relaxed);
+    let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
+    average.store(new.max(1), Relaxed);
+}
+
+/// The next hop towards the side that the packet does not come from, whose address is `dst`: from the record if the routes are
+/// still the same, else looked up and put on record.
+fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> {
+    let side = flow.side.other();
+    let known = if flow.epoch == ctx.fib.epoch() { flow.hops[side as usize] } else { NO_HOP };
+    let id = if known != NO_HOP {
+        known
+    } else {
+        let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+        ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
+        id
+    };
+    if let Some(hop) = ctx.shared.hops.get(id) {
+        return Ok(hop);
+    }
+    // The neighbor was known and has gone silent: look again, perhaps there is another way.
+    let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+    ctx.shared.hops.get(id).ok_or(Verdict::Hold)
+}
+
+/// The same for all packets of a flow: it stays on one way of a multipath route.
+fn multipath_hash(flow: &Flow) -> u64 {
+    let words = flow.client.addr.0;
+    let ends = words[0] ^ words[1] ^ words[2] ^ words[3] ^ u32::from(flow.client.port) << 16;
+    u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn route_to(dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {
+    match ctx.fib.lookup(dst, family, hash) {
+        Step::Hop(id) => Ok(id),
+        Step::Resolve(neighbor) => {
+            ctx.shared.resolve.ask(neighbor);
+            Err(Verdict::Hold)
+        }
+        Step::NoRoute | Step::Local => Err(Verdict::Refuse(Refusal::NoRoute)),
+    }
+}
+
+/// For no service, and no flow's.
+fn stray(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict {
+    if packet.protocol == TCP && ctx.services.pip(&packet.dst, packet.family).is_some() {
+        // A remote site's answer on a connection that is forgotten, for instance after a restart: tell it.
+        return reply::refuse(frame, packet, Refusal::NoFlow, ctx);
+    }
+    let ours = ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some();
+    if ours { Verdict::Refuse(Refusal::NoService) } else { Verdict::NotOurs }
+}
+
+/// Takes a flow off the record, unless somebody else has, and settles what it held.
+pub fn end(flow: &Flow, ctx: &Context) {
+    if let Some(details) = ctx.shared.table.remove(flow.at) {
+        settle(&details, ctx.shared, ctx.counters, ctx.now);
+    }
+}
+
+/// What follows when a flow has gone off the record: its PIP port goes back, its target has one connection less.
+pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, now: Now) {
+    if let Some(pool) = gone.pool {
+        shared.ledger.give_back(pool, gone.flow.local.port, now.tick);
+    }
+    shared.status.slot(gone.target_slot).active.fetch_sub(1, Relaxed);
+    counters.add(Count::FlowsEnded, 1);
+}
+
+#[cfg(test)]
+mod tests;

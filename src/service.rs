@@ -1,2 +1,150 @@
-//! Services, their real servers and remote sites: an immutable snapshot, beside status words that outlive it.
+//! Services, their real servers and remote sites: an immutable snapshot that workers follow by one pointer per burst.
+//! What changes from moment to moment (status, live counts) stands in [`status`], beside the snapshot, so that a
+//! reload keeps it.
+
+pub mod build;
+pub mod pick;
+pub mod registry;
 pub mod status;
+
+use crate::config::{OnDown, Scheduler};
+use crate::flow::{HashKey, PoolId};
+use crate::wire::ip::{Addr, Endpoint, FlowKey};
+use hashbrown::{HashMap, HashSet};
+use pick::Picker;
+use std::ops::RangeInclusive;
+
+/// Everything that farside serves.
+#[derive(Default)]
+pub struct ServiceMap {
+    services: Vec<Service>,
+    by_vip: HashMap<(Endpoint, u8, u8), usize>,
+    vips: HashSet<(Addr, u8)>,
+    pips: HashMap<(Addr, u8), Pip>,
+    peers: HashSet<(Addr, u8)>,
+    /// Addresses of the probe interface, each standing for one remote site of one service: see [`Service::probe`].
+    probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
+    doors: HashSet<(Addr, u8)>,
+}
+
+/// A virtual service: what is captured and where it goes.
+pub struct Service {
+    pub name: String,
+    pub vip: Endpoint,
+    pub family: u8,
+    pub protocol: u8,
+    pub on_down: OnDown,
+    pub reals: Vec<Target>,
+    /// By priority, the lowest number first; equals stand side by side.
+    pub remotes: Vec<Target>,
+    pub picker: Picker,
+}
+
+/// A real server or a remote site of a service.
+#[derive(Clone)]
+pub struct Target {
+    /// `service/name`.
+    pub name: String,
+    /// Of its status word and counts, [`status::StatusTable::slot`].
+    pub slot: u16,
+    pub endpoint: Endpoint,
+    pub weight: u32,
+    /// Remote sites: lowest first. 0 for real servers.
+    pub priority: u32,
+    /// Remote sites: the PIPs and the pools of ports that each lends towards it. Empty for real servers.
+    pub pools: Vec<(Addr, PoolId)>,
+}
+
+/// A proxy IP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pip {
+    pub ports: RangeInclusive<u16>,
+    /// The host owns the address too: ARP, ICMP echo and all ports outside `ports` are the host's.
+    pub host_owned: bool,
+}
+
+impl ServiceMap {
+    pub fn new(
+        services: Vec<Service>,
+        pips: impl IntoIterator<Item = ((Addr, u8), Pip)>,
+        peers: impl IntoIterator<Item = (Addr, u8)>,
+    ) -> ServiceMap {
+        let by_vip = services.iter().enumerate().map(|(at, s)| ((s.vip, s.protocol, s.family), at)).collect();
+        let vips = services.iter().map(|s| (s.vip.addr, s.family)).collect();
+        let pips = pips.into_iter().collect();
+        ServiceMap { services, by_vip, vips, pips, peers: peers.into_iter().collect(), ..ServiceMap::default() }
+    }
+
+    /// Lets connections to `door` go to remote site number `remote` of service number `service`, whatever its status: the
+    /// way by which its health is checked.
+    pub fn add_probe(&mut self, door: Endpoint, service: usize, remote: usize) {
+        let Service { protocol, family, .. } = self.services[service];
+        self.probes.insert((door, protocol, family), (service, remote));
+        self.doors.insert((door.addr, family));
+    }
+
+    /// Is `addr` a door of the probe interface?
+    pub fn is_door(&self, addr: &Addr, family: u8) -> bool {
+        self.doors.contains(&(*addr, family))
+    }
+
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    pub fn find(&self, vip: &Endpoint, protocol: u8, family: u8) -> Option<&Service> {
+        self.by_vip.get(&(*vip, protocol, family)).map(|at| &self.services[*at])
+    }
+
+    /// The service and the remote site behind a door of the probe interface.
+    pub fn probe(&self, door: &Endpoint, protocol: u8, family: u8) -> Option<(&Service, &Target)> {
+        let (service, remote) = self.probes.get(&(*door, protocol, family))?;
+        let service = &self.services[*service];
+        Some((service, &service.remotes[*remote]))
+    }
+
+    pub fn is_vip(&self, addr: &Addr, family: u8) -> bool {
+        self.vips.contains(&(*addr, family))
+    }
+
+    pub fn pip(&self, addr: &Addr, family: u8) -> Option<&Pip> {
+        self.pips.get(&(*addr, family))
+    }
+
+    /// Is `addr` one that a peer lends? What comes from there is never carried on.
+    pub fn is_peer(&self, addr: &Addr, family: u8) -> bool {
+        self.peers.contains(&(*addr, family))
+    }
+
+    pub fn vips(&self) -> impl Iterator<Item = &(Addr, u8)> {
+        self.vips.iter()
+    }
+
+    pub fn pips(&self) -> impl Iterator<Item = (&(Addr, u8), &Pip)> {
+        self.pips.iter()
+    }
+}
+
+impl Service {
+    pub fn new(
+        name: String,
+        vip: Endpoint,
+        (family, protocol): (u8, u8),
+        scheduler: Scheduler,
+        on_down: OnDown,
+        reals: Vec<Target>,
+        mut remotes: Vec<Target>,
+    ) -> Service {
+        remotes.sort_by_key(|remote| remote.priority);
+        let picker = Picker::new(scheduler, &reals);
+        Service { name, vip, family, protocol, on_down, reals, remotes, picker }
+    }
+
+    /// What consistent hashing goes by: the client's address under a key that is the same on all nodes and for ever, unlike the
+    /// flow table's, so that they all choose alike.
+    pub fn client_hash(&self, client: &Addr) -> u64 {
+        const KEY: HashKey = HashKey { k0: 0x6661_7273_6964_6531, k1: 0x636f_6e73_6973_7431 };
+        let endpoint = Endpoint { addr: *client, port: 0 };
+        KEY.hash(&FlowKey { src: endpoint, dst: Endpoint::default(), protocol: 0, family: self.family })
+    }
+}

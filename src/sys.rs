@@ -1,2 +1,15 @@
 //! The only room with `unsafe`: memory maps, sockets, rings, kernel programs, pinning.
 #![allow(unsafe_code)]
+
+pub mod abi;
+pub mod bpf;
+mod clsact;
+pub mod huge;
+mod map;
+pub mod pin;
+pub mod poll;
+pub mod prefetch;
+pub mod ring;
+pub mod socket;
+pub mod tap;
+pub mod wake;

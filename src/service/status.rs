@@ -38,6 +38,14 @@ impl TargetSlot {
         self.word.load(Relaxed) & DRAINED != 0
     }
 
+    /// As new, for another target.
+    pub fn reset(&self) {
+        self.word.store(0, Relaxed);
+        self.active.store(0, Relaxed);
+        self.total.store(0, Relaxed);
+        self.connect_us.store(0, Relaxed);
+    }
+
     pub fn set_up(&self, up: bool) {
         if up {
             self.word.fetch_or(UP, Relaxed)

@@ -1,5 +1,7 @@
 //! IP addresses as the data path holds them, and the 5-tuple.
 
+use super::{ETHERNET, Packet, Parsed, be16, checksum, l4};
+use crate::counters::Refusal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IANA protocol numbers; wire values stay integers.
@@ -119,4 +121,132 @@ impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "[{:?}]:{}", self.addr, self.port)
     }
+}
+
+/// Bytes of an IPv4 header without options, and of the IPv6 header.
+pub const V4_HEADER: usize = 20;
+pub const V6_HEADER: usize = 40;
+
+/// The most IPv6 extension headers that farside walks over.
+const MAX_EXTENSIONS: usize = 6;
+
+/// Reads an IPv4 packet behind its Ethernet header (RFC 791; the checks of RFC 1812 5.2.2).
+///
+/// Options are refused as a whole: hardly any honest packet carries them, and those that do ask a router for favours.
+pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
+    let ip = &frame[ETHERNET..];
+    let header = ip.first_chunk::<V4_HEADER>().ok_or(Refusal::IpHeader)?;
+    if header[0] >> 4 != V4 {
+        return Err(Refusal::IpVersion);
+    }
+    let header_len = usize::from(header[0] & 15) * 4;
+    let total = usize::from(be16(header, 2));
+    if header_len < V4_HEADER || header_len > ip.len() {
+        return Err(Refusal::IpHeader);
+    }
+    if total < header_len || total > ip.len() {
+        return Err(Refusal::IpLength);
+    }
+    if checksum::fold(checksum::sum(&ip[..header_len])) != 0xffff {
+        return Err(Refusal::IpChecksum);
+    }
+    if header_len > V4_HEADER {
+        return Err(Refusal::IpOptions);
+    }
+    let src = Addr::v4([header[12], header[13], header[14], header[15]]);
+    let dst = Addr::v4([header[16], header[17], header[18], header[19]]);
+    if martian_v4([header[12], header[13], header[14], header[15]]) || src == dst {
+        return Err(Refusal::Martian);
+    }
+    // More fragments, or an offset.
+    if be16(header, 6) & 0x3fff != 0 {
+        return Err(Refusal::Fragment);
+    }
+    let packet = Packet {
+        family: V4,
+        protocol: header[9],
+        ttl: header[8],
+        tcp_flags: 0,
+        l4: (ETHERNET + V4_HEADER) as u16,
+        end: (ETHERNET + total) as u32,
+        src,
+        dst,
+        src_port: 0,
+        dst_port: 0,
+    };
+    l4::parse(frame, packet).map(Parsed::Ip)
+}
+
+/// Sources that no packet from a network may have (RFC 1812 5.3.7, RFC 6890): this host, loopback, multicast, reserved, broadcast.
+pub fn martian_v4(src: [u8; 4]) -> bool {
+    src[0] == 0 || src[0] == 127 || src[0] >= 224
+}
+
+/// Reads an IPv6 packet behind its Ethernet header (RFC 8200), walking over extension headers.
+pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
+    let ip = &frame[ETHERNET..];
+    let header = ip.first_chunk::<V6_HEADER>().ok_or(Refusal::IpHeader)?;
+    if header[0] >> 4 != V6 {
+        return Err(Refusal::IpVersion);
+    }
+    let total = V6_HEADER + usize::from(be16(header, 4));
+    if total > ip.len() {
+        return Err(Refusal::IpLength);
+    }
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&header[8..24]);
+    let src = Addr::v6(octets);
+    // Neighbor solicitations of a host that has no address yet come from "::" (RFC 4862 5.4.2); l4::parse sees to the rest.
+    if octets[0] == 0xff || src == Addr::v6(Ipv6Addr::LOCALHOST.octets()) {
+        return Err(Refusal::Martian);
+    }
+    octets.copy_from_slice(&header[24..40]);
+    let dst = Addr::v6(octets);
+    if src == dst {
+        return Err(Refusal::Martian);
+    }
+    let (protocol, l4) = walk_extensions(&ip[..total], header[6])?;
+    let packet = Packet {
+        family: V6,
+        protocol,
+        ttl: header[7],
+        tcp_flags: 0,
+        l4: (ETHERNET + l4) as u16,
+        end: (ETHERNET + total) as u32,
+        src,
+        dst,
+        src_port: 0,
+        dst_port: 0,
+    };
+    if src == Addr::default() && protocol != ICMPV6 {
+        return Err(Refusal::Martian);
+    }
+    l4::parse(frame, packet).map(Parsed::Ip)
+}
+
+/// Where the payload starts behind the extension headers of `ip`, and its protocol.
+pub(super) fn walk_extensions(ip: &[u8], first: u8) -> Result<(u8, usize), Refusal> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    let mut protocol = first;
+    let mut at = V6_HEADER;
+    for _ in 0..MAX_EXTENSIONS {
+        match protocol {
+            HOP_BY_HOP | DESTINATION | AUTHENTICATION => {}
+            // A source route (RFC 5095), whatever its type: nobody sends one to a VIP in good faith.
+            ROUTING => return Err(Refusal::IpOptions),
+            FRAGMENT => return Err(Refusal::Fragment),
+            _ => return Ok((protocol, at)),
+        }
+        let [next, length] = *ip.get(at..at + 2).and_then(|b| b.first_chunk::<2>()).ok_or(Refusal::IpExtension)?;
+        at += if protocol == AUTHENTICATION { (usize::from(length) + 2) * 4 } else { (usize::from(length) + 1) * 8 };
+        if at > ip.len() {
+            return Err(Refusal::IpExtension);
+        }
+        protocol = next;
+    }
+    Err(Refusal::IpExtension)
 }

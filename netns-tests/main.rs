@@ -1,0 +1,24 @@
+//! End to end: real clients and servers on both sides of farside, each machine a network namespace.
+//!
+//! Run as root: `cargo test --test netns`. `FARSIDE_BIN` names another farside than the one just built.
+//! Every test builds its own world ([`support::world`]) and takes it down again, also when it fails; nothing is
+//! shared, so they run beside each other. Times are never asserted: a test waits for a condition, and only a
+//! generous limit ([`support::wait::PATIENCE`]) turns waiting into failure.
+
+mod support;
+
+mod crash;
+mod download;
+mod host;
+mod icmp;
+mod links;
+mod lives;
+mod outage;
+mod pop3;
+mod ports;
+mod reload;
+mod sessions;
+mod sites;
+mod topology;
+mod udp;
+mod wrong;

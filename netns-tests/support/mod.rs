@@ -1,0 +1,15 @@
+//! What the tests are made of: namespaces, the machines in them, servers, clients, and farside itself.
+
+pub mod capture;
+pub mod client;
+pub mod config;
+pub mod crowd;
+pub mod dovecot;
+pub mod download;
+pub mod farside;
+pub mod namespace;
+pub mod play;
+pub mod process;
+pub mod server;
+pub mod wait;
+pub mod world;

@@ -1,0 +1,120 @@
+//! Free records: one stack per worker, lock-free, linked through the records themselves.
+//!
+//! Records are divided among the workers in equal ranges; a record returns to the stack of its range, and the sweep of a worker
+//! covers its range. So a worker mostly inserts, sweeps and frees the same memory, and meets another's stack
+//! only when its own is empty. Last in, first out: the record that died last is the one most likely still in a cache.
+//!
+//! A head is `{tag 32 | index + 1}`, 0 in the low half is the end. The tag grows with each change, so that a head that
+//! was popped and pushed back meanwhile (ABA) is seen to have changed. Reading the link of a record that another
+//! worker just took is harmless: records are never given back, and the tag makes the CAS fail.
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use super::record::Record;
+use crossbeam_utils::CachePadded;
+use std::ops::Range;
+
+pub struct Share {
+    head: AtomicU64,
+    /// Records of this range that are in use.
+    used: AtomicU32,
+    /// Where the sweep goes on, counted from the start of the range. Only the range's worker moves it.
+    pub hand: AtomicU32,
+}
+
+pub struct FreeList {
+    shares: Box<[CachePadded<Share>]>,
+    /// Records of a range; the last range may be shorter.
+    stride: u32,
+    records: u32,
+}
+
+impl FreeList {
+    /// All of `records` are free.
+    pub fn new(records: &[Record], workers: usize) -> FreeList {
+        let count = records.len() as u32;
+        let list = FreeList {
+            shares: (0..workers)
+                .map(|_| {
+                    CachePadded::new(Share {
+                        head: AtomicU64::new(0),
+                        used: AtomicU32::new(0),
+                        hand: AtomicU32::new(0),
+                    })
+                })
+                .collect(),
+            stride: count.div_ceil(workers as u32).max(1),
+            records: count,
+        };
+        for (worker, share) in list.shares.iter().enumerate() {
+            let range = list.range(worker);
+            for index in range.clone() {
+                records[index as usize].owner.store(if index + 1 < range.end { index + 2 } else { 0 }, Relaxed);
+            }
+            share.head.store(if range.is_empty() { 0 } else { u64::from(range.start) + 1 }, Relaxed);
+        }
+        list
+    }
+
+    /// The records of a worker; `worker` counts modulo the number of workers.
+    pub fn range(&self, worker: usize) -> Range<u32> {
+        let start = (self.stride * (worker % self.shares.len()) as u32).min(self.records);
+        start..(start + self.stride).min(self.records)
+    }
+
+    pub fn share(&self, worker: usize) -> &Share {
+        &self.shares[worker % self.shares.len()]
+    }
+
+    /// Takes a record, from the worker's own range if there is one left.
+    pub fn take(&self, records: &[Record], worker: usize) -> Option<u32> {
+        (0..self.shares.len()).find_map(|i| {
+            let share = self.share(worker + i);
+            let index = share.pop(records)?;
+            share.used.fetch_add(1, Relaxed);
+            Some(index)
+        })
+    }
+
+    /// Gives a record back that [`FreeList::take`] gave out.
+    pub fn give(&self, records: &[Record], index: u32) {
+        let share = self.share((index / self.stride) as usize);
+        share.used.fetch_sub(1, Relaxed);
+        share.push(records, index);
+    }
+
+    /// Records in use.
+    pub fn used(&self) -> u32 {
+        self.shares.iter().fold(0, |sum, share| sum.wrapping_add(share.used.load(Relaxed)))
+    }
+}
+
+fn head(old: u64, link: u32) -> u64 {
+    ((old >> 32).wrapping_add(1) << 32) | u64::from(link)
+}
+
+impl Share {
+    // Acquire and Release of the head pair with each other: who pops a record sees all that was done to it before the push.
+
+    fn pop(&self, records: &[Record]) -> Option<u32> {
+        let mut old = self.head.load(Acquire);
+        loop {
+            let index = (old as u32).checked_sub(1)?;
+            let link = records[index as usize].owner.load(Relaxed);
+            match self.head.compare_exchange_weak(old, head(old, link), AcqRel, Acquire) {
+                Ok(_) => return Some(index),
+                Err(other) => old = other,
+            }
+        }
+    }
+
+    fn push(&self, records: &[Record], index: u32) {
+        let mut old = self.head.load(Relaxed);
+        loop {
+            records[index as usize].owner.store(old as u32, Relaxed);
+            match self.head.compare_exchange_weak(old, head(old, index + 1), AcqRel, Relaxed) {
+                Ok(_) => return,
+                Err(other) => old = other,
+            }
+        }
+    }
+}

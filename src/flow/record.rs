@@ -1,0 +1,366 @@
+//! One flow's memory: two cache lines, taken at start, never given back, so that whoever holds a stale index reads a
+//! record still - an older or a younger one, and the version tells.
+//!
+//! # Theory of operation
+//!
+//! `version` is `{generation 21 | kind 8 | phase 3}`. A generation is one life, and walks through the phases in order:
+//!
+//! ```text
+//!   FREE -> WRITING -> OFFERED -> LIVE -> DYING -> FREE of the next generation
+//!                         |                 ^
+//!                         '--> DOOMED ------'   (or straight from OFFERED, when its owner gives up)
+//! ```
+//!
+//! - FREE: on a free list; whoever takes it from there owns it.
+//! - WRITING: its owner writes the fields. The only phase in which *life fields* (addresses, ports, pool, target, birth)
+//!   change; so life fields read between two looks at one generation in OFFERED or later are whole.
+//! - OFFERED: the index may point at it, lookups pass it by, rival inserts read it (`table.rs` tells why).
+//! - DOOMED: a rival won; only the owner can go on from here.
+//! - LIVE: found by lookups. Anyone may claim it for removal by CAS to DYING, and exactly one succeeds.
+//! - DYING: the claimer takes it out of the index, then frees it.
+//!
+//! `kind` does not change during a life, so it is as good as a life field and comes for free with each look at
+//! the version.
+//!
+//! Fields that change while LIVE: `state` holds its generation's low 16 bits and changes only by CAS, so a worker that still
+//! holds an ended life cannot touch its successor (unless it sleeps through 65536 lives of one record). Counters,
+//! `last_seen` and acknowledgements are plain stores behind a look at the version; in the few instructions between the two a
+//! stale worker can put an old value there, which spoils a statistic and nothing else. Two workers that see packets of the
+//! same direction at one moment may lose a count the same way; that is the price of not locking the bus per packet.
+//!
+//! Line 0 holds all that a packet of an IPv4 flow needs; IPv6 needs the rest of the addresses from line 1.
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use super::{Mode, PoolId, Side, State};
+use crate::wire::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V6};
+
+pub const FREE: u32 = 0;
+pub const WRITING: u32 = 1;
+pub const OFFERED: u32 = 2;
+pub const LIVE: u32 = 3;
+/// Lost to a rival by its client key.
+pub const DOOMED_CLIENT: u32 = 4;
+/// Lost to a rival by its server key.
+pub const DOOMED_SERVER: u32 = 5;
+pub const DYING: u32 = 6;
+
+const PHASE: u32 = 7;
+const KIND_SHIFT: u32 = 3;
+const KIND: u32 = 0xff << KIND_SHIFT;
+const GENERATION_SHIFT: u32 = 11;
+
+const KIND_V6: u32 = 1 << KIND_SHIFT;
+const KIND_UDP: u32 = 2 << KIND_SHIFT;
+const KIND_ACKS: u32 = 4 << KIND_SHIFT;
+const MODE_SHIFT: u32 = KIND_SHIFT + 3;
+
+/// A value of [`Record::version`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version(pub u32);
+
+impl Version {
+    #[inline]
+    pub fn phase(self) -> u32 {
+        self.0 & PHASE
+    }
+
+    /// The generation's low 16 bits, as they stand in index words and state words.
+    #[inline]
+    pub fn generation(self) -> u16 {
+        (self.0 >> GENERATION_SHIFT) as u16
+    }
+
+    #[inline]
+    pub fn same_life(self, other: Version) -> bool {
+        (self.0 ^ other.0) >> GENERATION_SHIFT == 0
+    }
+
+    #[inline]
+    pub fn with_phase(self, phase: u32) -> Version {
+        Version(self.0 & !PHASE | phase)
+    }
+
+    fn with_kind(self, kind: u32) -> Version {
+        Version(self.0 & !KIND | kind)
+    }
+
+    /// FREE, of the next generation.
+    pub fn next_life(self) -> Version {
+        Version((self.0 >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT | FREE)
+    }
+
+    #[inline]
+    pub fn family(self) -> u8 {
+        if self.0 & KIND_V6 == 0 { V4 } else { V6 }
+    }
+
+    #[inline]
+    pub fn protocol(self) -> u8 {
+        if self.0 & KIND_UDP == 0 { TCP } else { UDP }
+    }
+
+    #[inline]
+    pub fn mode(self) -> Mode {
+        Mode::from_bits(self.0 >> MODE_SHIFT)
+    }
+
+    #[inline]
+    pub fn track_acks(self) -> bool {
+        self.0 & KIND_ACKS != 0
+    }
+}
+
+/// The kind bits of a flow.
+pub fn kind(family: u8, protocol: u8, mode: Mode, track_acks: bool) -> u32 {
+    let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+    bit(family != V4, KIND_V6)
+        | bit(protocol == UDP, KIND_UDP)
+        | bit(track_acks, KIND_ACKS)
+        | (mode as u32) << MODE_SHIFT
+}
+
+/// A value of [`Record::state`]: `{generation 16 | epoch 8 | state 8 | hop to the server 16 | hop to the client 16}`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Word(pub u64);
+
+impl Word {
+    pub fn new(generation: u16, state: State, epoch: u8, hops: [u16; 2]) -> Word {
+        Word(
+            u64::from(generation) << 48
+                | u64::from(epoch) << 40
+                | (state as u64) << 32
+                | u64::from(hops[1]) << 16
+                | u64::from(hops[0]),
+        )
+    }
+
+    #[inline]
+    pub fn generation(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    #[inline]
+    pub fn epoch(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    #[inline]
+    pub fn state(self) -> State {
+        State::from_bits((self.0 >> 32) as u8)
+    }
+
+    #[inline]
+    pub fn hops(self) -> [u16; 2] {
+        [self.0 as u16, (self.0 >> 16) as u16]
+    }
+}
+
+/// Two addresses and ports, as one key's worth: (client, vip) or (target, local).
+#[derive(Clone, Copy)]
+pub struct Ends {
+    pub first: Endpoint,
+    pub second: Endpoint,
+}
+
+#[repr(C)]
+#[cfg_attr(not(loom), repr(align(64)))]
+pub struct Record {
+    // Line 0.
+    pub version: AtomicU32,
+    /// Tick of the last packet.
+    pub last_seen: AtomicU32,
+    pub state: AtomicU64,
+    /// First address words: client | vip << 32, target | local << 32. Life fields.
+    addrs: [AtomicU64; 2],
+    /// client | vip << 16 | target << 32 | local << 48. Life field.
+    ports: AtomicU64,
+    /// Packets from the client, from the server; they wrap.
+    pub packets: [AtomicU32; 2],
+    /// Bytes likewise.
+    pub bytes: [AtomicU64; 2],
+    // Line 1.
+    /// Address words 1 to 3, paired as in `addrs`; stale in IPv4 flows. Life fields.
+    more: [[AtomicU64; 3]; 2],
+    /// Last acknowledgement number from the client, from the server.
+    pub acks: [AtomicU32; 2],
+    /// worker << 24 | seconds mod 2^24. Life field.
+    birth: AtomicU32,
+    /// target slot | pool << 16. Life field; while FREE it is the free list's link.
+    pub owner: AtomicU32,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(size_of::<Record>() == 128 && align_of::<Record>() == 64);
+    assert!(offset_of!(Record, version) == 0 && offset_of!(Record, bytes) + 16 == 64);
+    assert!(offset_of!(Record, more) == 64);
+};
+
+const NO_POOL: u16 = 0xffff;
+
+/// What is written once per life besides the [`Ends`].
+pub struct Life {
+    pub target_slot: u16,
+    pub pool: Option<PoolId>,
+    pub worker: u8,
+    pub born_s: u32,
+}
+
+impl Record {
+    pub fn new() -> Record {
+        Record {
+            version: AtomicU32::new(0),
+            last_seen: AtomicU32::new(0),
+            state: AtomicU64::new(0),
+            addrs: Default::default(),
+            ports: AtomicU64::new(0),
+            packets: Default::default(),
+            bytes: Default::default(),
+            more: Default::default(),
+            acks: Default::default(),
+            birth: AtomicU32::new(0),
+            owner: AtomicU32::new(0),
+        }
+    }
+
+    #[inline]
+    pub fn version(&self) -> Version {
+        // Pairs with the Release of `write` and of `step`.
+        Version(self.version.load(Acquire))
+    }
+
+    /// Second look, after reading life fields that a [`Record::version`] went before: is it the same life still?
+    #[inline]
+    pub fn still(&self, version: Version) -> bool {
+        // Pairs with the Release fence in `write`: if a field of a later life was read above, its WRITING is seen here.
+        fence(Acquire);
+        Version(self.version.load(Relaxed)).same_life(version)
+    }
+
+    /// From one phase of a life to another; false if it was not at `from`.
+    pub fn step(&self, from: Version, phase: u32) -> bool {
+        self.version.compare_exchange(from.0, from.with_phase(phase).0, AcqRel, Acquire).is_ok()
+    }
+
+    /// FREE to OFFERED, by the owner. Returns the version as offered.
+    pub fn write(&self, kind: u32, ends: [Ends; 2], life: &Life, state: (State, u8, [u16; 2]), now: u32) -> Version {
+        // The owner took it from a free list: nobody else writes the version now.
+        let version = Version(self.version.load(Relaxed)).with_kind(kind);
+        self.version.store(version.with_phase(WRITING).0, Relaxed);
+        // Pairs with the Acquire fence in `still`.
+        fence(Release);
+        self.last_seen.store(now, Relaxed);
+        // A swap, so that this word changes by nothing but read-modify-writes: a late CAS of the last life then comes
+        // before it or fails, and that is plain to see (and for loom to follow).
+        self.state.swap(Word::new(version.generation(), state.0, state.1, state.2).0, Relaxed);
+        let mut ports = 0;
+        for (i, Ends { first, second }) in ends.iter().enumerate() {
+            self.addrs[i].store(join(first.addr.0[0], second.addr.0[0]), Relaxed);
+            ports |= (u64::from(first.port) | u64::from(second.port) << 16) << (32 * i);
+            if version.family() == V6 {
+                for (word, at) in self.more[i].iter().zip(1..) {
+                    word.store(join(first.addr.0[at], second.addr.0[at]), Relaxed);
+                }
+            }
+        }
+        self.ports.store(ports, Relaxed);
+        for side in 0..2 {
+            self.packets[side].store(0, Relaxed);
+            self.bytes[side].store(0, Relaxed);
+            self.acks[side].store(0, Relaxed);
+        }
+        self.birth.store(u32::from(life.worker) << 24 | life.born_s & 0xff_ffff, Relaxed);
+        let pool = life.pool.map_or(NO_POOL, |pool| pool.0);
+        self.owner.store(u32::from(life.target_slot) | u32::from(pool) << 16, Relaxed);
+        let offered = version.with_phase(OFFERED);
+        self.version.store(offered.0, Release);
+        offered
+    }
+
+    /// Are packets with this key those of `side`? To be followed by [`Record::still`] if the answer matters. Reads
+    /// line 1 only for IPv6.
+    #[inline]
+    pub fn matches(&self, version: Version, side: Side, key: &FlowKey) -> bool {
+        let i = side as usize;
+        version.family() == key.family
+            && version.protocol() == key.protocol
+            && self.addrs[i].load(Relaxed) == join(key.src.addr.0[0], key.dst.addr.0[0])
+            && (self.ports.load(Relaxed) >> (32 * i)) as u32 == u32::from(key.src.port) | u32::from(key.dst.port) << 16
+            && (version.family() == V4
+                || self.more[i]
+                    .iter()
+                    .zip(1..)
+                    .all(|(word, at)| word.load(Relaxed) == join(key.src.addr.0[at], key.dst.addr.0[at])))
+    }
+
+    /// (client, vip) and (target, local).
+    #[inline]
+    pub fn ends(&self, version: Version) -> [Ends; 2] {
+        let ports = self.ports.load(Relaxed);
+        [0, 1].map(|i| {
+            let (a, b) = split(self.addrs[i].load(Relaxed));
+            let (mut first, mut second) = (Addr([a, 0, 0, 0]), Addr([b, 0, 0, 0]));
+            if version.family() == V6 {
+                for (word, at) in self.more[i].iter().zip(1..) {
+                    (first.0[at], second.0[at]) = split(word.load(Relaxed));
+                }
+            }
+            let ports = (ports >> (32 * i)) as u32;
+            Ends {
+                first: Endpoint { addr: first, port: ports as u16 },
+                second: Endpoint { addr: second, port: (ports >> 16) as u16 },
+            }
+        })
+    }
+
+    /// For prefetching.
+    #[inline]
+    pub fn second_line(&self) -> &[[AtomicU64; 3]; 2] {
+        &self.more
+    }
+
+    pub fn life(&self) -> Life {
+        let (birth, owner) = (self.birth.load(Relaxed), self.owner.load(Relaxed));
+        let pool = (owner >> 16) as u16;
+        Life {
+            target_slot: owner as u16,
+            pool: (pool != NO_POOL).then_some(PoolId(pool)),
+            worker: (birth >> 24) as u8,
+            born_s: birth & 0xff_ffff,
+        }
+    }
+
+    #[inline]
+    pub fn word(&self) -> Word {
+        Word(self.state.load(Relaxed))
+    }
+
+    /// Changes the state word of one life; `change` may be called again if another worker was faster, and leaves it with
+    /// `None`. Returns the word as it stands then; `None` if that life is over.
+    #[inline]
+    pub fn change(&self, generation: u16, mut change: impl FnMut(Word) -> Option<Word>) -> Option<Word> {
+        let mut word = self.word();
+        loop {
+            if word.generation() != generation {
+                return None;
+            }
+            let Some(new) = change(word) else { return Some(word) };
+            // Release: a reader that meets a word of a later life must find in `still` that its own is over.
+            match self.state.compare_exchange_weak(word.0, new.0, Release, Relaxed) {
+                Ok(_) => return Some(new),
+                Err(other) => word = Word(other),
+            }
+        }
+    }
+}
+
+#[inline]
+fn join(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+#[inline]
+fn split(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}

@@ -1,0 +1,467 @@
+//! The flow table: fixed capacity, shared by all workers, lock-free for readers and writers.
+//!
+//! # Theory of operation
+//!
+//! Records ([`super::record`]) hold the flows; an index of hashed buckets finds them. A bucket is one cache line of 8
+//! words, a word is `{tag 16 | generation 16 | side 1 | used 1 | record 30}`, 0 is empty. Both keys of a flow, the client's and the
+//! server's, have a word of their own that names the same record and the side. A key may stand in either of two
+//! buckets that its hash names; words never move, for moving is what would take locks.
+//!
+//! *Lookup*: scan the two buckets for the tag, go to the record, compare version and key. A word whose generation is not the
+//! record's is a leftover of a moment; a record that is not LIVE is not there yet or not any more.
+//!
+//! *Insert* makes both keys appear in one step or not at all:
+//!
+//! 1. take a free record, write it, make it OFFERED
+//! 2. put a word for each key into an empty place (CAS). Lookups find the word and pass it by: not LIVE
+//! 3. fence (SeqCst)
+//! 4. scan the buckets of both keys for rivals: words of other records, LIVE or OFFERED, with the same key.
+//!    LIVE: lost. OFFERED with a lower record number: lost. OFFERED with a higher number: it is made DOOMED (CAS), and if
+//!    that fails it is looked at again
+//! 5. commit: CAS OFFERED -> LIVE. If that fails a rival made it DOOMED: lost. Lost means: take the words out, free the record.
+//!
+//! Why no two flows with one key can both become LIVE: each put its word (2) before its fence (3), and scanned (4) after it.
+//! Of two SeqCst fences one is first, and the thread whose fence is second sees the other's word. Call the one that sees B, the
+//! other A. If A's record is LIVE, B loses. If A is OFFERED with the lower number, B loses. If A is OFFERED with
+//! the higher number, B dooms it, and as A's commit and B's doom are CASes on one word, only one of them succeeds: either A never
+//! commits, or B finds it LIVE and loses. If A is past that, it lost or is being removed, and is no rival.
+//! Both may lose to a third; then the caller looks again, finds nothing, and drops the packet, which will be sent again.
+//!
+//! *Remove*: CAS LIVE -> DYING, which one caller wins; it empties both words, then frees the record under the next generation.
+//! A word is emptied only by the one who owns its record's end, and a place is filled only by CAS from 0; so a
+//! plain store will do for emptying.
+
+use super::atomic::{AtomicU64, Ordering::*, fence};
+use super::claims::Claims;
+use super::free::FreeList;
+use super::key::HashKey;
+use super::record::{self, DOOMED_CLIENT, DOOMED_SERVER, DYING, Ends, LIVE, Life, OFFERED, Record, Version, Word};
+use super::view::{Flow, FlowDetails, FlowRef, NewFlow, Refused, TICKS_PER_S, details, view};
+use super::{Mode, Side, State, Tick, next};
+use crate::sys::huge;
+use crate::sys::prefetch::prefetch;
+use crate::wire::ip::{FlowKey, V4};
+
+/// Words of a bucket. With loom's eyes a table must be tiny.
+const BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
+
+/// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
+/// that a lookup mostly needs one line.
+const CROWDED: usize = if cfg!(loom) { 0 } else { 5 };
+
+/// The most flows that a table can hold.
+pub const MAX_FLOWS: u32 = 1 << 30;
+
+#[cfg_attr(not(loom), repr(align(64)))]
+struct Bucket([AtomicU64; BUCKET]);
+
+/// See the head of this file.
+pub struct FlowTable {
+    pub(super) records: Box<[Record]>,
+    buckets: Box<[Bucket]>,
+    /// Number of buckets less one.
+    mask: u64,
+    pub(super) free: FreeList,
+    key: HashKey,
+    claims: Claims,
+}
+
+/// A word of the index.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry(u64);
+
+impl Entry {
+    const USED: u64 = 1 << 30;
+    const SERVER: u64 = 1 << 31;
+
+    fn new(hash: u64, version: Version, side: Side, index: u32) -> Entry {
+        let side = if side == Side::Server { Entry::SERVER } else { 0 };
+        Entry(
+            u64::from(tag(hash)) << 48 | u64::from(version.generation()) << 32 | side | Entry::USED | u64::from(index),
+        )
+    }
+
+    #[inline]
+    fn has_tag(self, tag: u16) -> bool {
+        (self.0 >> 48) as u16 == tag && self.0 != 0
+    }
+
+    #[inline]
+    fn generation(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    #[inline]
+    fn side(self) -> Side {
+        if self.0 & Entry::SERVER == 0 { Side::Client } else { Side::Server }
+    }
+
+    #[inline]
+    fn index(self) -> u32 {
+        self.0 as u32 & (MAX_FLOWS - 1)
+    }
+}
+
+/// From bits that choose no bucket (in tables of less than 2^19 buckets, and few of them in larger ones).
+#[inline]
+fn tag(hash: u64) -> u16 {
+    (hash >> 48) as u16 ^ (hash >> 16) as u16
+}
+
+impl FlowTable {
+    /// Takes all memory for `max_flows` flows (1 to [`MAX_FLOWS`]), divided among `workers` (1 to 256).
+    pub fn new(max_flows: u32, workers: usize, key: HashKey, claims: Claims) -> FlowTable {
+        let max_flows = max_flows.clamp(1, MAX_FLOWS) as usize;
+        // Two words a flow, at most 60 % of the places used; simulated, 1 insert in 300,000 finds no room at that load.
+        let buckets = (2 * max_flows * 10).div_ceil(6 * BUCKET).next_power_of_two();
+        FlowTable::with_buckets(max_flows, buckets, workers, key, claims)
+    }
+
+    pub(super) fn with_buckets(
+        max_flows: usize,
+        buckets: usize,
+        workers: usize,
+        key: HashKey,
+        claims: Claims,
+    ) -> FlowTable {
+        let records = huge::boxed(max_flows, |_| Record::new());
+        FlowTable {
+            free: FreeList::new(&records, workers.clamp(1, 256)),
+            records,
+            buckets: huge::boxed(buckets, |_| Bucket(Default::default())),
+            mask: buckets as u64 - 1,
+            key,
+            claims,
+        }
+    }
+
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.key.hash(key)
+    }
+
+    pub fn hash_key(&self) -> HashKey {
+        self.key
+    }
+
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// The most flows on record at once.
+    pub fn capacity(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    /// Flows on record, those being inserted or removed included.
+    pub fn len(&self) -> u32 {
+        self.free.used()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    fn bucket(&self, half: u64) -> &[AtomicU64; BUCKET] {
+        // The mask keeps it in bounds, which the compiler cannot know.
+        &self.buckets[(half & self.mask) as usize].0
+    }
+
+    #[inline]
+    fn buckets(&self, hash: u64) -> [&[AtomicU64; BUCKET]; 2] {
+        [self.bucket(hash), self.bucket(hash >> 32)]
+    }
+
+    /// The words with the tag of `hash`, in its first bucket, then in its second. Acquire: pairs with the CAS of `place`, so
+    /// that the record is seen at least as far as OFFERED in that life.
+    #[inline]
+    fn entries(&self, hash: u64) -> impl Iterator<Item = Entry> {
+        let tag = tag(hash);
+        [hash, hash >> 32]
+            .into_iter()
+            .flat_map(|half| self.bucket(half).iter())
+            .map(|word| Entry(word.load(Acquire)))
+            .filter(move |entry| entry.has_tag(tag))
+    }
+
+    #[inline]
+    fn record(&self, index: u32) -> &Record {
+        &self.records[index as usize]
+    }
+
+    /// First pass over a burst: begins to load the buckets of a key.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        for bucket in self.buckets(hash) {
+            prefetch(bucket);
+        }
+    }
+
+    /// Second pass over a burst: begins to load the record that the key most likely leads to.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64, family: u8) {
+        if let Some(entry) = self.entries(hash).next() {
+            let record = self.record(entry.index());
+            prefetch(record);
+            if family != V4 {
+                prefetch(record.second_line());
+            }
+        }
+    }
+
+    /// The flow whose packets carry this key; its `side` tells which. `hash` is [`FlowTable::hash`] of the key.
+    #[inline]
+    pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<Flow> {
+        let mut entries = self.entries(hash);
+        entries.find_map(|entry| {
+            let record = self.record(entry.index());
+            let version = record.version();
+            if version.phase() != LIVE
+                || version.generation() != entry.generation()
+                || !record.matches(version, entry.side(), key)
+            {
+                return None;
+            }
+            let flow = view(record, entry.index(), version, entry.side());
+            record.still(version).then_some(flow)
+        })
+    }
+
+    /// Inserts both sides, or neither. `client_hash` is [`FlowTable::hash`] of the client's key.
+    pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
+        let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
+        let record = self.record(index);
+        let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
+        let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
+        let kind = record::kind(new.family, new.protocol, new.mode, new.track_acks);
+        let offered = record.write(kind, ends, &life, (new.state, new.epoch, new.hops), now);
+
+        let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
+        let server_key = new.server_key();
+        let mine = match &server_key {
+            Some(key) => Mine { hashes: [client_hash, self.hash(key)], ..mine },
+            None => mine,
+        };
+        self.offer(&mine, &new.client_key(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
+            self.retire(&mine);
+        })?;
+        Ok(view(record, index, offered.with_phase(LIVE), Side::Client))
+    }
+
+    /// Steps 2 to 5 of the insert. After an error, words of it may stand in the index still.
+    fn offer(&self, mine: &Mine, client: &FlowKey, server: Option<&FlowKey>, claim: bool) -> Result<(), Refused> {
+        let [client_hash, server_hash] = mine.hashes;
+        let placed = self.place(client_hash, Entry::new(client_hash, mine.version, Side::Client, mine.index))
+            && (server.is_none()
+                || self.place(server_hash, Entry::new(server_hash, mine.version, Side::Server, mine.index)));
+        if !placed {
+            return Err(Refused::NoRoom);
+        }
+        // Each thread's words are placed before its fence and its scan follows it: of two rivals at least one sees the other.
+        fence(SeqCst);
+        if self.loses(mine, client, client_hash) {
+            return Err(Refused::Twin);
+        }
+        if server.is_some_and(|key| self.loses(mine, key, server_hash)) {
+            return Err(Refused::ServerTwin);
+        }
+        if claim && !self.claims.insert(server_hash) {
+            return Err(Refused::NoRoom);
+        }
+        let record = self.record(mine.index);
+        if record.step(mine.version, LIVE) {
+            return Ok(());
+        }
+        if claim {
+            self.claims.remove(server_hash);
+        }
+        Err(if record.version().phase() == DOOMED_SERVER { Refused::ServerTwin } else { Refused::Twin })
+    }
+
+    /// Puts a word into an empty place of one of its buckets. False: there is none.
+    fn place(&self, hash: u64, entry: Entry) -> bool {
+        let buckets = self.buckets(hash);
+        let used = buckets.map(|bucket| bucket.iter().filter(|word| word.load(Relaxed) != 0).count());
+        let order = if used[0] <= CROWDED || used[0] <= used[1] { [0, 1] } else { [1, 0] };
+        // AcqRel: pairs with `entries`.
+        order
+            .into_iter()
+            .flat_map(|i| buckets[i])
+            .any(|word| word.load(Relaxed) == 0 && word.compare_exchange(0, entry.0, AcqRel, Relaxed).is_ok())
+    }
+
+    /// Step 4: does the flow being inserted lose to another one with this key? Rivals that it wins over are doomed.
+    fn loses(&self, mine: &Mine, key: &FlowKey, hash: u64) -> bool {
+        self.entries(hash).filter(|entry| entry.index() != mine.index).any(|entry| {
+            let record = self.record(entry.index());
+            loop {
+                let version = record.version();
+                let contends = matches!(version.phase(), LIVE | OFFERED)
+                    && version.generation() == entry.generation()
+                    && record.matches(version, entry.side(), key)
+                    && record.still(version);
+                if !contends {
+                    return false;
+                }
+                if version.phase() == LIVE || entry.index() < mine.index {
+                    return true;
+                }
+                let doomed = if entry.side() == Side::Client { DOOMED_CLIENT } else { DOOMED_SERVER };
+                if record.step(version, doomed) {
+                    return false;
+                }
+            }
+        })
+    }
+
+    /// Empties the words of a record that the caller owns the end of, and frees it.
+    fn retire(&self, mine: &Mine) {
+        let record = self.record(mine.index);
+        // From OFFERED or DOOMED this is the owner's to say; from LIVE the caller has said it by CAS. Rivals that find it
+        // OFFERED still would only doom it, which is no loss now.
+        let version = mine.version.with_phase(DYING);
+        record.version.store(version.0, Release);
+        for (side, hash) in [(Side::Client, mine.hashes[0]), (Side::Server, mine.hashes[1])] {
+            let entry = Entry::new(hash, version, side, mine.index);
+            // Nobody else empties or changes this word. Release: who finds the place empty comes after all of this life.
+            if let Some(word) = self.buckets(hash).into_iter().flatten().find(|word| word.load(Relaxed) == entry.0) {
+                word.store(0, Release);
+            }
+        }
+        record.version.store(version.next_life().0, Release);
+        self.free.give(&self.records, mine.index);
+    }
+
+    /// Removes a flow. Of any number of callers exactly one gets `Some`: it returns the lent port and counts the target's
+    /// connection off.
+    pub fn remove(&self, at: FlowRef) -> Option<FlowDetails> {
+        let record = self.records.get(at.index as usize)?;
+        let version = Version(at.version);
+        if version.phase() != LIVE || !record.step(version, DYING) {
+            return None;
+        }
+        let details = details(record, at.index, version);
+        let flow = &details.flow;
+        let mut hashes = [self.hash(&flow.key(Side::Client)), 0];
+        if !flow.mode.one_sided() {
+            hashes[1] = self.hash(&flow.key(Side::Server));
+        }
+        if flow.mode == Mode::Nat {
+            self.claims.remove(hashes[1]);
+        }
+        self.retire(&Mine { index: at.index, version, hashes });
+        Some(details)
+    }
+
+    /// The record of a flow, if that life of it is not over.
+    #[inline]
+    fn living(&self, at: FlowRef) -> Option<&Record> {
+        let record = self.records.get(at.index as usize)?;
+        (record.version.load(Relaxed) == at.version).then_some(record)
+    }
+
+    /// Counts a packet of `flow.side`: `packets` (more than one when segments came joined) with `bytes`.
+    #[inline]
+    pub fn touch(&self, flow: &Flow, now: Tick, packets: u32, bytes: u32) {
+        if let Some(record) = self.living(flow.at) {
+            let side = flow.side as usize;
+            // Load and store, no read-modify-write: see "Fields that change while LIVE" in `record.rs`.
+            record.last_seen.store(now, Relaxed);
+            record.packets[side].store(record.packets[side].load(Relaxed).wrapping_add(packets), Relaxed);
+            record.bytes[side].store(record.bytes[side].load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
+        }
+    }
+
+    /// Remembers an acknowledgement number from `flow.side`, if the flow was inserted with `track_acks`.
+    #[inline]
+    pub fn note_ack(&self, flow: &Flow, ack: u32) {
+        if flow.track_acks
+            && let Some(record) = self.living(flow.at)
+        {
+            record.acks[flow.side as usize].store(ack, Relaxed);
+        }
+    }
+
+    /// Moves the flow on by a TCP packet of `flow.side` ([`next`]). Returns the states before and after, which stand in
+    /// `flow` from now on; equal if nothing changed. Two workers never undo each other's step.
+    #[inline]
+    pub fn advance(&self, flow: &mut Flow, flags: u8) -> (State, State) {
+        let (side, one_sided) = (flow.side, flow.mode.one_sided());
+        if next(flow.state, side, flags, one_sided) == flow.state {
+            return (flow.state, flow.state);
+        }
+        let mut before = flow.state;
+        let after = self.record(flow.at.index).change(Version(flow.at.version).generation(), |word| {
+            before = word.state();
+            let state = next(before, side, flags, one_sided);
+            (state != before).then(|| Word::new(word.generation(), state, word.epoch(), word.hops()))
+        });
+        flow.state = after.map_or(before, Word::state);
+        (before, flow.state)
+    }
+
+    /// Sets the state whatever it was. False: the flow is gone.
+    pub fn set_state(&self, flow: &mut Flow, state: State) -> bool {
+        let word = self.record(flow.at.index).change(Version(flow.at.version).generation(), |word| {
+            (word.state() != state).then(|| Word::new(word.generation(), state, word.epoch(), word.hops()))
+        });
+        flow.state = state;
+        word.is_some()
+    }
+
+    /// Remembers the next hop of packets `toward` a side, looked up in route epoch `epoch`. If the other hop is of
+    /// another epoch it is forgotten. False: the flow is gone.
+    pub fn set_hop(&self, flow: &mut Flow, toward: Side, hop: u16, epoch: u8) -> bool {
+        let word = self.record(flow.at.index).change(Version(flow.at.version).generation(), |word| {
+            let mut hops = if word.epoch() == epoch { word.hops() } else { [0; 2] };
+            hops[toward as usize] = hop;
+            let new = Word::new(word.generation(), word.state(), epoch, hops);
+            (new != word).then_some(new)
+        });
+        if let Some(word) = word {
+            (flow.hops, flow.epoch) = (word.hops(), word.epoch());
+        }
+        word.is_some()
+    }
+
+    /// All that is on record about a flow; `None` if it is gone.
+    pub fn details(&self, at: FlowRef) -> Option<FlowDetails> {
+        let record = self.records.get(at.index as usize)?;
+        let version = record.version();
+        if version.0 != at.version {
+            return None;
+        }
+        let details = details(record, at.index, version);
+        record.still(version).then_some(details)
+    }
+
+    /// Calls back for every flow that stays on record while it is looked at. Not for workers: it reads all records.
+    pub fn for_each(&self, mut each: impl FnMut(&FlowDetails)) {
+        for (index, record) in (0..).zip(&self.records) {
+            let version = record.version();
+            if version.phase() == LIVE
+                && let Some(details) = self.details(FlowRef { index, version: version.0 })
+            {
+                each(&details);
+            }
+        }
+    }
+
+    /// Words in the index; for tests.
+    #[cfg(test)]
+    pub(super) fn words(&self) -> usize {
+        self.buckets.iter().flat_map(|bucket| &bucket.0).filter(|word| word.load(Relaxed) != 0).count()
+    }
+
+    pub(super) fn reference(&self, index: u32, version: Version) -> FlowRef {
+        FlowRef { index, version: version.0 }
+    }
+}
+
+/// A flow on its way in or out, as the thread sees it that owns its end.
+struct Mine {
+    index: u32,
+    version: Version,
+    /// Of the client's and the server's key; the latter is not looked at in one-sided modes.
+    hashes: [u64; 2],
+}

@@ -1,0 +1,39 @@
+//! RST to both ends of a connection whose target has gone down (`on_down = "reset"`).
+//!
+//! An RST counts only if its sequence number is the very next that the receiver expects (RFC 5961 3.2), and that is what the
+//! receiver itself acknowledged last: the record of such a flow keeps both sides' acknowledgement numbers.
+
+use super::reply::{Segment, write_segment};
+use super::{Context, end};
+use crate::counters::Count;
+use crate::flow::{FlowDetails, Side, State};
+use crate::route::Step;
+use crate::wire::ip::{Endpoint, TCP};
+use crate::wire::l4::RST;
+
+/// Ethernet, IPv6 and TCP headers.
+const LONGEST: usize = 14 + 40 + 20;
+
+/// Ends the flow and hands an RST for each end to `send`, with the port that it leaves by.
+pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8], u8)) {
+    let flow = &details.flow;
+    // Before the handshake is over there is nothing to reset: the client's next SYN finds another server.
+    if flow.protocol == TCP && !matches!(flow.state, State::SynSent | State::SynReceived) && flow.track_acks {
+        let [client_ack, server_ack] = [Side::Client, Side::Server].map(|side| details.acks[side as usize]);
+        write(flow.family, flow.vip, flow.client, client_ack, ctx, &mut send);
+        write(flow.family, flow.local, flow.target, server_ack, ctx, &mut send);
+    }
+    end(flow, ctx);
+}
+
+fn write(family: u8, src: Endpoint, dst: Endpoint, seq: u32, ctx: &Context, send: &mut impl FnMut(&[u8], u8)) {
+    let Step::Hop(id) = ctx.fib.lookup(&dst.addr, family, u64::from(dst.port)) else { return };
+    let Some(hop) = ctx.shared.hops.get(id) else { return };
+    let mut frame = [0; LONGEST];
+    frame[..6].copy_from_slice(&hop.mac);
+    frame[6..12].copy_from_slice(&ctx.fib.ports()[usize::from(hop.port)].mac);
+    if let Some(len) = write_segment(&mut frame, family, src, dst, &Segment { seq, ack: 0, flags: RST }) {
+        ctx.counters.add(Count::ResetsSent, 1);
+        send(&frame[..len], hop.port);
+    }
+}

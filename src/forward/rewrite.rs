@@ -1,0 +1,100 @@
+//! Changing a packet in place: addresses, ports, TTL, checksums, MACs, MSS.
+
+use crate::device::{Frame, Offload};
+use crate::wire::checksum::Delta;
+use crate::wire::ip::{Endpoint, TCP, UDP, V4};
+use crate::wire::l4::{UDP_HEADER, checksum_offset, mss_option};
+use crate::wire::{ETHERNET, Packet, be16, put_be16, put_raw16, raw16};
+
+/// Offsets of an IPv4 header's fields from the start of the frame.
+const V4_TTL: usize = ETHERNET + 8;
+const V4_CHECKSUM: usize = ETHERNET + 10;
+const V4_ADDRESSES: usize = ETHERNET + 12;
+const V6_HOP_LIMIT: usize = ETHERNET + 7;
+const V6_ADDRESSES: usize = ETHERNET + 8;
+
+/// Gives the packet a new source and destination, and takes one from its TTL.
+pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endpoint, dst: Endpoint) {
+    let mut addresses = Delta::default();
+    addresses.addr(&packet.src, &src.addr);
+    addresses.addr(&packet.dst, &dst.addr);
+    if packet.family == V4 {
+        let mut header = addresses;
+        let old = raw16(bytes, V4_TTL);
+        bytes[V4_TTL] -= 1;
+        header.word16(old, raw16(bytes, V4_TTL));
+        let check = header.apply(raw16(bytes, V4_CHECKSUM));
+        put_raw16(bytes, V4_CHECKSUM, check);
+        bytes[V4_ADDRESSES..V4_ADDRESSES + 4].copy_from_slice(&src.addr.octets()[..4]);
+        bytes[V4_ADDRESSES + 4..V4_ADDRESSES + 8].copy_from_slice(&dst.addr.octets()[..4]);
+    } else {
+        bytes[V6_HOP_LIMIT] -= 1;
+        bytes[V6_ADDRESSES..V6_ADDRESSES + 16].copy_from_slice(&src.addr.octets());
+        bytes[V6_ADDRESSES + 16..V6_ADDRESSES + 32].copy_from_slice(&dst.addr.octets());
+    }
+    let l4 = usize::from(packet.l4);
+    let mut ports = Delta::default();
+    ports.word16(packet.src_port.to_be(), src.port.to_be());
+    ports.word16(packet.dst_port.to_be(), dst.port.to_be());
+    put_be16(bytes, l4, src.port);
+    put_be16(bytes, l4 + 2, dst.port);
+    update_l4_checksum(bytes, l4, packet.protocol, offload, addresses, ports);
+}
+
+/// `pseudo` is what changed in the pseudo-header, `rest` what changed in the L4 header itself: a checksum that is still
+/// partial holds the sum of the pseudo-header only, the device adds the rest when it sends.
+fn update_l4_checksum(bytes: &mut [u8], l4: usize, protocol: u8, offload: &Offload, pseudo: Delta, rest: Delta) {
+    let at = l4 + checksum_offset(protocol);
+    let check = raw16(bytes, at);
+    let partial = offload.needs_csum && usize::from(offload.csum_start) == l4;
+    if partial {
+        put_raw16(bytes, at, pseudo.apply_partial(check));
+        return;
+    }
+    // A UDP sender that did not sum has said so with 0 (RFC 768); a sum that comes out as 0 is sent as 0xffff.
+    if protocol == UDP && check == 0 {
+        return;
+    }
+    let check = pseudo.and(rest).apply(check);
+    put_raw16(bytes, at, if protocol == UDP && check == 0 { 0xffff } else { check });
+}
+
+pub fn macs(bytes: &mut [u8], dst: [u8; 6], src: [u8; 6]) {
+    bytes[..6].copy_from_slice(&dst);
+    bytes[6..12].copy_from_slice(&src);
+}
+
+/// Bytes of the largest IP packet that this frame will be on the wire: its segments', if it is several.
+pub fn largest_packet(frame: &Frame, packet: &Packet) -> u32 {
+    let whole = packet.end - ETHERNET as u32;
+    if frame.offload.gso_type == 0 {
+        return whole;
+    }
+    let l4 = usize::from(packet.l4);
+    let l4_header = if packet.protocol == TCP {
+        usize::from(frame.buf[frame.start + l4 + 12] >> 4) * 4
+    } else {
+        UDP_HEADER
+    };
+    whole.min((l4 - ETHERNET + l4_header) as u32 + u32::from(frame.offload.gso_size))
+}
+
+/// Lowers the MSS that a SYN offers to what fits `mtu`. True if it had to.
+pub fn clamp_mss(bytes: &mut [u8], packet: &Packet, offload: &Offload, mtu: u32) -> bool {
+    let l4 = usize::from(packet.l4);
+    let header_len = usize::from(bytes[l4 + 12] >> 4) * 4;
+    let Some(at) = mss_option(&bytes[l4..l4 + header_len]).map(|at| l4 + at) else { return false };
+    let headers = if packet.family == V4 { 40 } else { 60 };
+    let most = mtu.saturating_sub(headers).min(u32::from(u16::MAX)) as u16;
+    let offered = be16(bytes, at);
+    if offered <= most {
+        return false;
+    }
+    let mut delta = Delta::default();
+    // The option may stand at an odd place: then its bytes belong to two words of the sum, swapped (RFC 1071 2B).
+    let swap = |value: u16| if (at - l4) % 2 == 1 { value.swap_bytes() } else { value };
+    delta.word16(swap(offered.to_be()), swap(most.to_be()));
+    put_be16(bytes, at, most);
+    update_l4_checksum(bytes, l4, packet.protocol, offload, Delta::default(), delta);
+    true
+}

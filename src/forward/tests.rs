@@ -1,0 +1,10 @@
+//! Forwarding cases: a sentence, a frame in, a frame out, the counters that moved.
+
+mod bench;
+mod icmp;
+mod local;
+mod refusals;
+mod remote;
+mod rubbish;
+
+pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, LAN};

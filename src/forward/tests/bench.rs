@@ -1,0 +1,276 @@
+//! The bench that cases are tried on: one service on two real servers with a remote site behind, and whatever a case changes.
+
+use crate::config::{self, Config, OnDown, Protocol, Scheduler};
+use crate::counters::Counters;
+use crate::device::{Frame, HEADROOM, Offload};
+use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use crate::forward::limit::Limits;
+use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
+use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
+use crate::service::build::build;
+use crate::service::registry::Registry;
+use crate::service::status::StatusTable;
+use crate::service::ServiceMap;
+use crate::testing::{Build, Seen};
+use crate::wire::{Parsed, parse};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub const WAN: u8 = 0;
+pub const LAN: u8 = 1;
+pub const CLIENT: &str = "198.18.0.7:40000";
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+pub const VIP: &str = "203.0.113.10:110";
+pub const PIP: &str = "203.0.113.250";
+pub const REAL_A: &str = "10.0.0.11:1100";
+pub const REAL_B: &str = "10.0.0.12:110";
+pub const REMOTE: &str = "198.51.100.10:995";
+/// The proxy address of the peer behind [`REMOTE`].
+pub const PEER: &str = "198.51.100.250";
+
+pub const VIP6: &str = "[2001:db8:1::10]:110";
+pub const CLIENT6: &str = "[2001:db8:c::7]:40000";
+pub const REAL6: &str = "[fd00::11]:1100";
+pub const REMOTE6: &str = "[2001:db8:2::10]:995";
+pub const PIP6: &str = "2001:db8:1::250";
+
+pub struct Bench {
+    pub shared: Shared,
+    pub services: ServiceMap,
+    pub fib: Fib,
+    pub counters: Counters,
+    pub limits: Limits,
+    pub now: Now,
+    pub timeouts: Timeouts,
+    /// Counts at the last look.
+    seen: Vec<(&'static str, u64)>,
+}
+
+fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
+    let endpoint = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let real = |text: &&str| config::Real {
+        name: text.to_string(),
+        address: endpoint(text).ip(),
+        port: endpoint(text).port(),
+        weight: 1,
+    };
+    config::Service {
+        name: name.into(),
+        vip: endpoint(vip).ip(),
+        port: endpoint(vip).port(),
+        protocol,
+        mode: config::Mode::Nat,
+        encapsulation: config::Encapsulation::Ipip,
+        scheduler: Scheduler::RoundRobin,
+        on_down: OnDown::Keep,
+        check: config::Check {
+            kind: config::CheckKind::None,
+            port: None,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 4,
+        },
+        reals: reals.iter().map(real).collect(),
+        remotes: vec![config::Remote {
+            site: "north".into(),
+            vip: endpoint(remote).ip(),
+            port: endpoint(remote).port(),
+            priority: 1,
+            weight: 1,
+        }],
+    }
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn config() -> Config {
+    Config {
+        site: "south".into(),
+        datapath: config::Datapath {
+            interfaces: vec!["wan0".into(), "lan0".into()],
+            backend: config::Backend::Auto,
+            workers: config::Workers::Count(1),
+            max_flows: 1000,
+            idle: config::Idle::Adaptive,
+        },
+        admin: config::Admin { socket: "/nowhere".into(), metrics: None },
+        proxy: Some(config::Proxy {
+            addresses: vec![ip(PIP), ip(PIP6)],
+            ports: 1024..=1123,
+            port_rest: Duration::from_secs(5),
+        }),
+        peers: vec![config::Peer { name: "north".into(), proxy_addresses: vec![ip(PEER)] }],
+        services: vec![
+            service("pop3", VIP, Protocol::Tcp, &[REAL_A, REAL_B], REMOTE),
+            service("syslog", "203.0.113.10:514", Protocol::Udp, &["10.0.0.11:514"], "198.51.100.10:514"),
+            service("pop6", VIP6, Protocol::Tcp, &[REAL6], REMOTE6),
+        ],
+        timeouts: config::Timeouts {
+            tcp_syn: Duration::from_secs(30),
+            tcp_established: Duration::from_secs(7440),
+            tcp_closing: Duration::from_secs(120),
+            tcp_reset: Duration::from_secs(10),
+            udp: Duration::from_secs(120),
+        },
+    }
+}
+
+impl Bench {
+    /// All targets up.
+    pub fn new() -> Bench {
+        Bench::with(config())
+    }
+
+    pub fn with(config: Config) -> Bench {
+        let key = HashKey { k0: 1, k1: 2 };
+        let hops = Arc::new(HopTable::new());
+        let net = |text: &str| text.parse::<Prefix>().unwrap();
+        let fib = Fib::builder()
+            .hops(hops.clone())
+            .port("wan0", [2, 0, 0, 0, 0, WAN], 1500, &[net("203.0.113.1/24"), net("2001:db8:1::1/64")])
+            .port("lan0", [2, 0, 0, 0, 0, LAN], 1500, &[net("10.0.0.1/24"), net("fd00::1/64")])
+            .route(net("0.0.0.0/0"), WAN, Some(ip("203.0.113.254")))
+            .route(net("::/0"), WAN, Some(ip("2001:db8:1::fe")))
+            .neighbor(WAN, ip("203.0.113.254"), CLIENT_MAC)
+            .neighbor(WAN, ip("2001:db8:1::fe"), CLIENT_MAC)
+            .neighbor(LAN, ip("10.0.0.11"), [2, 0, 0, 0, 2, 11])
+            .neighbor(LAN, ip("10.0.0.12"), [2, 0, 0, 0, 2, 12])
+            .neighbor(LAN, ip("fd00::11"), [2, 0, 0, 0, 2, 66])
+            .build();
+        let shared = Shared {
+            table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
+            ledger: Ledger::new(1),
+            status: Arc::new(StatusTable::new()),
+            hops,
+            resolve: Arc::new(ResolveQueue::new()),
+        };
+        let mut registry = Registry::default();
+        let (services, _) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();
+        for service in services.services() {
+            for target in service.reals.iter().chain(&service.remotes) {
+                shared.status.slot(target.slot).set_up(true);
+            }
+        }
+        let mut bench = Bench {
+            timeouts: Timeouts::from(&config.timeouts),
+            shared,
+            services,
+            fib,
+            counters: Counters::new(1),
+            limits: Limits::default(),
+            now: Now { tick: 1000, micros: 0 },
+            seen: Vec::new(),
+        };
+        bench.moved();
+        bench
+    }
+
+    /// Marks every target whose name begins so.
+    pub fn set_up(&self, prefix: &str, up: bool) {
+        let mut found = false;
+        for service in self.services.services() {
+            for target in service.reals.iter().chain(&service.remotes) {
+                if target.name.starts_with(prefix) {
+                    self.shared.status.slot(target.slot).set_up(up);
+                    found = true;
+                }
+            }
+        }
+        assert!(found, "no target {prefix}");
+    }
+
+    pub fn active(&self, target: &str) -> u32 {
+        let all = self.services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
+        let slot = all.into_iter().find(|t| t.name == target).unwrap().slot;
+        self.shared.status.slot(slot).active.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
+    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Result<(u8, Vec<u8>, Offload), Verdict> {
+        let mut buf = vec![0; HEADROOM + frame.len() + 128];
+        buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+        let mut frame =
+            Frame { buf: &mut buf, start: HEADROOM, len: frame.len(), offload, port, wire_len: frame.len() };
+        let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
+        let hash = match &parsed {
+            Ok(Parsed::Ip(packet)) => self.shared.table.hash(&packet.key()),
+            _ => 0,
+        };
+        let mut ctx = Context {
+            shared: &self.shared,
+            services: &self.services,
+            fib: &self.fib,
+            counters: self.counters.worker(0),
+            limits: &mut self.limits,
+            worker: 0,
+            now: self.now,
+        };
+        match forward(&mut frame, parsed, hash, &mut ctx) {
+            Verdict::Transmit { span, port } => {
+                Ok((port, frame.buf[span.start..span.start + span.len].to_vec(), span.offload))
+            }
+            verdict => {
+                if let Verdict::Refuse(refusal) = verdict {
+                    self.counters.worker(0).refuse(refusal);
+                }
+                Err(verdict)
+            }
+        }
+    }
+
+    /// Runs a packet; gives where it leaves and what it is then, every checksum verified.
+    pub fn pass(&mut self, port: u8, packet: &Build) -> (u8, Seen) {
+        let offload = if packet.partial {
+            let csum_start = if packet.src.is_ipv4() { 34 } else { 54 };
+            Offload { needs_csum: true, csum_start, csum_offset: 16, ..Offload::default() }
+        } else {
+            Offload::default()
+        };
+        match self.run(port, &packet.frame(), offload) {
+            Ok((port, frame, sent)) if sent.needs_csum => (port, Seen::partial(&frame)),
+            Ok((port, frame, _)) => (port, Seen::of(&frame)),
+            Err(verdict) => panic!("{verdict:?}: {packet:?}"),
+        }
+    }
+
+    /// Runs a packet that shall not leave.
+    pub fn stop(&mut self, port: u8, packet: &Build) -> Verdict {
+        self.run(port, &packet.frame(), Offload::default()).expect_err("nothing leaves")
+    }
+
+    /// The counters that moved since the last call, by name, in the order of their declaration.
+    pub fn moved(&mut self) -> Vec<(&'static str, u64)> {
+        let now: Vec<_> = self.counters.totals().collect();
+        let before = std::mem::replace(&mut self.seen, now);
+        let old = |name: &str| before.iter().find(|(n, _)| *n == name).map_or(0, |(_, v)| *v);
+        self.seen.iter().map(|(name, value)| (*name, value - old(name))).filter(|(_, by)| *by > 0).collect()
+    }
+
+    /// Time passes; the sweep goes over the whole table.
+    pub fn wait(&mut self, time: Duration) {
+        self.now.tick += crate::flow::ticks(time) + 1;
+        let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
+        let range = shared.table.sweep_range(0);
+        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+            settle(gone, shared, counters, now);
+        });
+    }
+
+    /// A connection to the VIP as far as the handshake; gives what the target saw of the SYN and where.
+    pub fn connect(&mut self, client: &str, vip: &str) -> (u8, Seen) {
+        use crate::wire::l4::{ACK, SYN};
+        let (port, syn) = self.pass(WAN, &Build::tcp(client, vip, SYN));
+        let mut answer = Build::tcp(&syn.dst.to_string(), &syn.src.to_string(), SYN | ACK);
+        (answer.seq, answer.ack) = (5000, 1001);
+        let (back, answer) = self.pass(port, &answer);
+        assert_eq!((back, answer.src.to_string().as_str(), answer.dst.to_string().as_str()), (WAN, vip, client));
+        let mut ack = Build::tcp(client, vip, ACK);
+        (ack.seq, ack.ack) = (1001, 5001);
+        self.pass(WAN, &ack);
+        (port, syn)
+    }
+}

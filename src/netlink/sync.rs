@@ -1,0 +1,162 @@
+//! Reading the kernel's state, one dump after another: links, addresses, IPv4 routes, IPv6 routes, neighbours. A change is
+//! never followed step by step: a notification only says that something changed, and the truth is read anew. The
+//! kernel drops routes without a word when a link goes down, splits multipath routes in ways of its own, and loses
+//! notifications when they come too fast; a dump is right whatever happened before.
+
+use super::socket::{self, Raw, Requests};
+use super::world::{self, Address, Link, NeighborRow, Owner};
+use crate::route::Route;
+use hashbrown::HashMap;
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::io;
+use std::time::Instant;
+
+/// More routes than this are not looked at. A full Internet table of both families is below it.
+const MAX_ROUTES: usize = 2 << 20;
+/// How often a dump that was changed under the reader is begun again before it is put off.
+const RESTARTS: u32 = 10;
+/// Datagrams (of up to 32 KB) read in one go, so that reading a large table does not hold up the rest of control.
+const SLICE: usize = 32;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Links,
+    Addresses,
+    Routes4,
+    Routes6,
+    Neighbors,
+}
+
+/// What has been read.
+#[derive(Default)]
+pub(super) struct World {
+    pub links: Vec<Link>,
+    pub addresses: Vec<Address>,
+    pub routes: Vec<Route>,
+    /// None: was not asked for.
+    pub neighbors: Option<Vec<NeighborRow>>,
+    /// Messages that made no sense; what they said is missing.
+    pub unread: usize,
+    /// There were more routes than are looked at.
+    pub cut: bool,
+}
+
+/// A reading in progress.
+pub(super) struct Sync {
+    stage: Stage,
+    sequence: u32,
+    restarts: u32,
+    pub started: Instant,
+    owners: HashMap<u32, Owner>,
+    world: World,
+}
+
+impl Sync {
+    pub fn start(requests: &mut Requests, neighbors: bool, now: Instant) -> io::Result<Sync> {
+        let world = World { neighbors: neighbors.then(Vec::new), ..World::default() };
+        let mut sync =
+            Sync { stage: Stage::Links, sequence: 0, restarts: 0, started: now, owners: HashMap::new(), world };
+        sync.ask(requests, Stage::Links)?;
+        Ok(sync)
+    }
+
+    fn ask(&mut self, requests: &mut Requests, stage: Stage) -> io::Result<()> {
+        self.stage = stage;
+        let routes = |family| {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            RouteNetlinkMessage::GetRoute(message)
+        };
+        self.sequence = requests.dump(match stage {
+            Stage::Links => RouteNetlinkMessage::GetLink(Default::default()),
+            Stage::Addresses => RouteNetlinkMessage::GetAddress(Default::default()),
+            Stage::Routes4 => routes(AddressFamily::Inet),
+            Stage::Routes6 => routes(AddressFamily::Inet6),
+            Stage::Neighbors => RouteNetlinkMessage::GetNeighbour(Default::default()),
+        })?;
+        Ok(())
+    }
+
+    /// Reads on. Some: all is read. `owner_of` names the owner of a link.
+    ///
+    /// # Errors
+    /// A refused or endlessly interrupted dump; the reading is over and must be started again.
+    pub fn advance(&mut self, requests: &mut Requests, owner_of: impl Fn(&Link) -> Owner) -> io::Result<Option<World>> {
+        for _ in 0..SLICE {
+            let (mut done, mut interrupted) = (false, false);
+            match requests.receive() {
+                Ok(bytes) => {
+                    for raw in socket::messages(bytes).filter(|raw| raw.sequence == self.sequence) {
+                        interrupted |= raw.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
+                        match raw.kind as i32 {
+                            libc::NLMSG_DONE | libc::NLMSG_ERROR => {
+                                if let Some(error) = socket::error_in(raw.payload) {
+                                    return Err(error);
+                                }
+                                done = true;
+                            }
+                            _ => self.world.take(self.stage, &raw, &self.owners),
+                        }
+                    }
+                }
+                // An answer is there as soon as it is asked for, so nothing to read means that it was lost.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => interrupted = true,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => interrupted = true,
+                Err(error) => return Err(error),
+            }
+            if interrupted {
+                self.restarts += 1;
+                if self.restarts > RESTARTS {
+                    return Err(io::Error::other("the kernel's tables change faster than they can be read"));
+                }
+                self.restart(requests)?;
+            } else if done {
+                match self.stage {
+                    Stage::Links => {
+                        self.owners = self.world.links.iter().map(|link| (link.ifindex, owner_of(link))).collect();
+                        self.ask(requests, Stage::Addresses)?;
+                    }
+                    Stage::Addresses => self.ask(requests, Stage::Routes4)?,
+                    Stage::Routes4 => self.ask(requests, Stage::Routes6)?,
+                    Stage::Routes6 if self.world.neighbors.is_some() => self.ask(requests, Stage::Neighbors)?,
+                    Stage::Routes6 | Stage::Neighbors => return Ok(Some(std::mem::take(&mut self.world))),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn restart(&mut self, requests: &mut Requests) -> io::Result<()> {
+        let neighbors = self.world.neighbors.is_some();
+        self.world = World { neighbors: neighbors.then(Vec::new), ..World::default() };
+        self.ask(requests, Stage::Links)
+    }
+}
+
+impl World {
+    fn take(&mut self, stage: Stage, raw: &Raw, owners: &HashMap<u32, Owner>) {
+        let owner = |ifindex| owners.get(&ifindex).copied().unwrap_or(Owner::Host);
+        match (stage, raw.kind) {
+            (Stage::Links, libc::RTM_NEWLINK) => self.links.extend(world::link(raw.payload)),
+            (Stage::Addresses, libc::RTM_NEWADDR) => match world::address(raw.payload) {
+                Some(address) => self.addresses.push(address),
+                None => self.unread += 1,
+            },
+            (Stage::Routes4 | Stage::Routes6, libc::RTM_NEWROUTE) => {
+                let family = if stage == Stage::Routes4 { 4 } else { 6 };
+                match world::route(raw, family, owner) {
+                    Ok(Some(_)) if self.routes.len() >= MAX_ROUTES => self.cut = true,
+                    Ok(route) => self.routes.extend(route),
+                    Err(()) => self.unread += 1,
+                }
+            }
+            (Stage::Neighbors, libc::RTM_NEWNEIGH) => {
+                if let Some(neighbors) = &mut self.neighbors {
+                    neighbors.extend(world::neighbor(raw.payload));
+                }
+            }
+            _ => {}
+        }
+    }
+}

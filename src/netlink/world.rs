@@ -1,0 +1,271 @@
+//! What the kernel's dumps say, in farside's words. Nothing here keeps state.
+
+use super::socket::Raw;
+use crate::route::{MAX_WAYS, Route, Table, Target, Way};
+use crate::wire::ip::family_of;
+use netlink_packet_core::{NlasIterator, Parseable};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType, RouteVia,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+/// IFF_UP and IFF_LOWER_UP: switched on, and has a carrier.
+const LINK_UP: u32 = 1 | 1 << 16;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub ifindex: u32,
+    pub name: String,
+    /// An ARPHRD number.
+    pub kind: u16,
+    /// None: it has no 6-byte address.
+    pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
+    pub up: bool,
+}
+
+/// Read by hand: a link message has dozens of attributes, of which three matter here, and one that a newer kernel
+/// shapes otherwise must not make an interface disappear. Layout: `struct ifinfomsg` (16 bytes), then attributes.
+pub(super) fn link(payload: &[u8]) -> Option<Link> {
+    let (header, attributes) = payload.split_first_chunk::<16>()?;
+    let [family, _, k0, k1, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
+    if family != 0 {
+        return None; // a bridge speaks of its port
+    }
+    let mut link = Link {
+        ifindex: u32::from_ne_bytes([i0, i1, i2, i3]),
+        name: String::new(),
+        kind: u16::from_ne_bytes([k0, k1]),
+        mac: None,
+        mtu: 0,
+        up: u32::from_ne_bytes([f0, f1, f2, f3]) & LINK_UP == LINK_UP,
+    };
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.ok()?;
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            IFLA_IFNAME => link.name = String::from_utf8_lossy(value).trim_end_matches('\0').into(),
+            IFLA_MTU => link.mtu = value.first_chunk().map_or(0, |mtu| u32::from_ne_bytes(*mtu)),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// An address of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub ifindex: u32,
+    pub ip: IpAddr,
+    /// The lowest is the best to speak from.
+    pub rank: u8,
+}
+
+pub(super) fn address(payload: &[u8]) -> Option<Address> {
+    let message = AddressMessage::parse(payload).ok()?;
+    let (mut local, mut address) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            _ => {}
+        }
+    }
+    // With a peer, IFA_ADDRESS is the peer's.
+    let ip = local.or(address)?;
+    let flags = message.header.flags;
+    let unusable = AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed;
+    let rank = if flags.intersects(unusable) {
+        4
+    } else if message.header.scope != AddressScope::Universe {
+        3
+    } else if flags.contains(AddressHeaderFlags::Deprecated) {
+        2
+    } else if flags.contains(AddressHeaderFlags::Secondary) {
+        1 // for IPv6: temporary
+    } else {
+        0
+    };
+    Some(Address { ifindex: message.header.index, ip, rank })
+}
+
+/// Whose interface an index is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Port(u8),
+    Tap,
+    Host,
+}
+
+/// A row of the routing tables. None: it plays no part in forwarding (another table, a cached exception, dead), or is not
+/// of `family`: a kernel without that family answers with all that it has.
+pub(super) fn route(raw: &Raw, family: u8, owner: impl Fn(u32) -> Owner) -> Result<Option<Route>, ()> {
+    // struct rtmsg: family, destination and source length, TOS, table. Looked at before anything is parsed, as other tables
+    // may be large.
+    let [found, _, source_len, tos, table, ..] = *raw.payload else { return Err(()) };
+    let table = match table as i32 {
+        t if t == libc::RT_TABLE_LOCAL as i32 => Table::Local,
+        t if t == libc::RT_TABLE_MAIN as i32 => Table::Main,
+        _ => return Ok(None),
+    };
+    let af = if family == 4 { libc::AF_INET } else { libc::AF_INET6 };
+    if found as i32 != af || source_len != 0 || tos != 0 {
+        return Ok(None);
+    }
+    let message = RouteMessage::parse(raw.payload).map_err(drop)?;
+    let header = &message.header;
+    if header.flags.contains(RouteFlags::Cloned) {
+        return Ok(None);
+    }
+    let mut prefix = if family == 4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let (mut metric, mut mtu, mut encapsulated) = (0, 0, false);
+    let mut single = Leg { weight: 1, flags: header.flags.bits() as u8, ..Leg::default() };
+    let mut legs = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(dst) => prefix = ip_of(dst).ok_or(())?,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Metrics(metrics) => {
+                for item in metrics {
+                    if let RouteMetric::Mtu(bytes) = item {
+                        mtu = *bytes;
+                    }
+                }
+            }
+            RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => encapsulated = true,
+            RouteAttribute::MultiPath(hops) => {
+                for hop in hops.iter().take(MAX_WAYS) {
+                    let mut leg = Leg {
+                        oif: hop.interface_index,
+                        weight: hop.hops as u16 + 1,
+                        flags: hop.flags.bits(),
+                        ..Leg::default()
+                    };
+                    hop.attributes.iter().for_each(|attribute| leg.read(attribute));
+                    legs.push(leg);
+                }
+            }
+            other => single.read(other),
+        }
+    }
+    let oif = single.oif;
+    if legs.is_empty() {
+        legs.push(single);
+    }
+    let target = match header.kind {
+        RouteType::Local if owner(oif) == Owner::Tap => Target::Tap,
+        RouteType::Local => Target::Local,
+        RouteType::Unicast if encapsulated => Target::NoRoute,
+        RouteType::Unicast => {
+            legs.retain(|leg| leg.flags & RouteNextHopFlags::Dead.bits() == 0 && owner(leg.oif) != Owner::Tap);
+            if legs.is_empty() {
+                return Ok(None);
+            }
+            let ways: Vec<Way> = legs.iter().filter_map(|leg| leg.way(&owner)).collect();
+            if ways.is_empty() { Target::NoRoute } else { Target::Ways(ways) }
+        }
+        _ => Target::NoRoute,
+    };
+    Ok(Some(Route { table, prefix, len: header.destination_prefix_length, metric, mtu, target }))
+}
+
+#[derive(Default)]
+struct Leg {
+    oif: u32,
+    gateway: Option<IpAddr>,
+    weight: u16,
+    flags: u8,
+    encapsulated: bool,
+}
+
+impl Leg {
+    fn read(&mut self, attribute: &RouteAttribute) {
+        match attribute {
+            RouteAttribute::Oif(index) => self.oif = *index,
+            RouteAttribute::Gateway(gateway) => self.gateway = ip_of(gateway),
+            RouteAttribute::Via(RouteVia::Inet(ip)) => self.gateway = Some((*ip).into()),
+            RouteAttribute::Via(RouteVia::Inet6(ip)) => self.gateway = Some((*ip).into()),
+            RouteAttribute::EncapType(_) => self.encapsulated = true,
+            _ => {}
+        }
+    }
+
+    /// None: not by one of farside's interfaces.
+    fn way(&self, owner: impl Fn(u32) -> Owner) -> Option<Way> {
+        let Owner::Port(port) = owner(self.oif) else { return None };
+        if self.encapsulated {
+            return None;
+        }
+        Some(Way {
+            port,
+            gateway: self.gateway.filter(|ip| !ip.is_unspecified()).map(|ip| (family_of(ip), ip.into())),
+            weight: self.weight,
+            alive: self.flags & RouteNextHopFlags::Linkdown.bits() == 0,
+        })
+    }
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+/// A row of the neighbour tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NeighborRow {
+    pub ifindex: u32,
+    pub ip: IpAddr,
+    /// Where frames for it go; None: the kernel does not know (or no longer).
+    pub mac: Option<[u8; 6]>,
+    /// The kernel never confirms it: an administrator's word.
+    pub fixed: bool,
+}
+
+/// None: not an IP neighbour (a bridge's forwarding table uses these messages too), a proxy entry, multicast.
+pub(super) fn neighbor(payload: &[u8]) -> Option<NeighborRow> {
+    let family = *payload.first()? as i32;
+    if family != libc::AF_INET && family != libc::AF_INET6 {
+        return None;
+    }
+    let message = NeighbourMessage::parse(payload).ok()?;
+    debug_assert!(matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6));
+    if message.header.flags.contains(netlink_packet_route::neighbour::NeighbourFlags::Proxy) {
+        return None;
+    }
+    let (mut ip, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    let ip = ip.filter(|ip| !ip.is_multicast())?;
+    let (known, fixed) = match message.header.state {
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => {
+            (true, false)
+        }
+        NeighbourState::Permanent | NeighbourState::Noarp => (true, true),
+        _ => (false, false),
+    };
+    Some(NeighborRow { ifindex: message.header.ifindex, ip, mac: mac.filter(|_| known), fixed })
+}
+
+/// Does this rule send lookups elsewhere than to the local, main and default tables? Layout: `struct fib_rule_hdr`.
+pub(super) fn is_foreign_rule(payload: &[u8]) -> bool {
+    const DEFAULT: u8 = 253;
+    const MAIN: u8 = 254;
+    const LOCAL: u8 = 255;
+    payload.get(4).is_some_and(|table| !matches!(*table, DEFAULT | MAIN | LOCAL))
+}

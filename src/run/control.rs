@@ -1,0 +1,444 @@
+//! What the control thread holds and does: it owns everything that workers only read.
+
+use super::{preflight, probe, worker_cpus};
+use crate::announce::Announcer;
+use crate::config::{self, CheckKind, Config, OnDown};
+use crate::counters::{Counters, Refusal};
+use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
+use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, Timeouts, ticks};
+use crate::forward::Shared;
+use crate::health::{self, Health, TargetKind};
+use crate::netlink::Netlink;
+use crate::route::{Fib, HopTable, ResolveQueue};
+use crate::service::build::{Probe, build, probe_address, protocol_number};
+use crate::service::registry::Registry;
+use crate::service::status::StatusTable;
+use crate::service::{ServiceMap, Target};
+use crate::sys::bpf::{self, Ingress, Programs};
+use crate::sys::pin;
+use crate::sys::socket::SolicitedNodes;
+use crate::sys::wake::Waker;
+use crate::wire::ip::{V4, family_of};
+use crate::worker::{Command, Worker, World};
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// How often gauges are looked at and neighbors announced again.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub struct Control {
+    path: PathBuf,
+    pub config: Config,
+    pub world: Arc<World>,
+    pub registry: Registry,
+    pub netlink: Netlink,
+    pub health: Health,
+    pub cpus: Vec<usize>,
+    programs: Programs,
+    interfaces: Interfaces,
+    ingress: Vec<Option<Ingress>>,
+    solicited: Vec<SolicitedNodes>,
+    announcer: Announcer,
+    workers: Vec<(JoinHandle<()>, Waker)>,
+    probe_device: Option<String>,
+    /// The first round of checks is over and the VIPs are taken.
+    serving: bool,
+    looked: Instant,
+    /// Pools that were warned about: nearly all lent.
+    low: Vec<PoolId>,
+}
+
+impl Control {
+    /// Sets everything up but takes no VIP yet.
+    pub fn start(path: PathBuf, config: Config) -> Result<Control, String> {
+        pin::raise_memlock();
+        let allowed = pin::allowed_cpus().map_err(|why| format!("the allowed CPUs cannot be read: {why}"))?;
+        let cpus = worker_cpus(&config, &allowed)?;
+        let key = HashKey::random().map_err(|why| format!("the kernel gives no random numbers: {why}"))?;
+        let max_flows = config.datapath.max_flows;
+        let buckets = Claims::buckets_for(max_flows) as u32;
+        let mut programs = Programs::load((key.k0, key.k1), buckets, cpus.len() as u32)
+            .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
+        let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
+        let status = Arc::new(StatusTable::new());
+        let hops = Arc::new(HopTable::new());
+        let shared = Arc::new(Shared {
+            table: FlowTable::new(max_flows, cpus.len(), key, claims),
+            ledger: Ledger::new(cpus.len()),
+            status: status.clone(),
+            hops: hops.clone(),
+            resolve: Arc::new(ResolveQueue::new()),
+        });
+        let tap = if config.services.iter().any(|service| !service.remotes.is_empty()) || config.proxy.is_some() {
+            Some(probe::open()?)
+        } else {
+            None
+        };
+        let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
+        let fib = Arc::new(ArcSwap::from_pointee(Fib::empty(hops.clone())));
+        let names = &config.datapath.interfaces;
+        let netlink = Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
+            .map_err(|why| why.to_string())?;
+        let mut registry = Registry::default();
+        let owns = |ip: IpAddr| fib.load().host_owns(&ip.into(), family_of(ip));
+        let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, owns)?;
+        let world = Arc::new(World {
+            shared,
+            services: Arc::new(ArcSwap::from_pointee(services)),
+            fib,
+            timeouts: Arc::new(ArcSwap::from_pointee(Timeouts::from(&config.timeouts))),
+            counters: Arc::new(Counters::new(cpus.len())),
+            commands: World::commands(cpus.len()),
+            start: Instant::now(),
+            stop: Arc::new(AtomicBool::new(false)),
+        });
+        programs.set_pips(&pips(&world.services.load())).map_err(|why| format!("kernel programs: {why}"))?;
+        let settings = Settings { interfaces: names.clone(), workers: cpus.len(), slots: DEFAULT_SLOTS };
+        let (devices, interfaces) =
+            af_packet::open(settings, &programs, tap).map_err(|why| format!("the interfaces cannot be opened: {why}"))?;
+        let mut control = Control {
+            path,
+            world,
+            registry,
+            netlink,
+            health: Health::new(status),
+            cpus,
+            programs,
+            interfaces,
+            ingress: Vec::new(),
+            solicited: Vec::new(),
+            announcer: Announcer::new(),
+            workers: Vec::new(),
+            probe_device,
+            serving: false,
+            looked: Instant::now(),
+            low: Vec::new(),
+            config,
+        };
+        control.world.shared.ledger.set_rest(control.rest());
+        control.close_ingress()?;
+        for (index, device) in devices.into_iter().enumerate() {
+            control.spawn(index, device)?;
+        }
+        control.check_targets(&probes);
+        Ok(control)
+    }
+
+    fn rest(&self) -> u32 {
+        self.config.proxy.as_ref().map_or(0, |proxy| ticks(proxy.port_rest))
+    }
+
+    /// Keeps farside's packets from the host's stack, at every interface.
+    fn close_ingress(&mut self) -> Result<(), String> {
+        for name in self.config.datapath.interfaces.clone() {
+            let told = |why| format!("interface {name}: the host's stack cannot be kept out: {why}");
+            if bpf::clean_leftovers(&name).map_err(told)? {
+                info!("interface {name}: took away what a killed farside had left");
+            }
+            self.ingress.push(Some(self.programs.attach_ingress(&name).map_err(told)?));
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, index: usize, device: af_packet::AfPacket) -> Result<(), String> {
+        let (cpu, idle, world) = (self.cpus[index], self.config.datapath.idle, self.world.clone());
+        let waker = device.waker();
+        let mut worker = Worker::new(index as u8, device, world);
+        let run = move || {
+            if let Err(why) = pin::pin_to(cpu) {
+                warn!("worker {index} runs on any CPU: it cannot be pinned to CPU {cpu}: {why}");
+            }
+            worker.run(idle);
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);
+        self.workers.push((thread.map_err(|why| format!("worker {index} cannot be started: {why}"))?, waker));
+        Ok(())
+    }
+
+    fn check_targets(&mut self, probes: &[Probe]) {
+        let services = self.world.services.load_full();
+        let mut targets = Vec::new();
+        for (service, config) in services.services().iter().zip(&self.config.services) {
+            for real in &service.reals {
+                targets.push(real_check(real, service.family, config));
+            }
+            for remote in &service.remotes {
+                let probe = probes.iter().find(|probe| probe.slot == remote.slot);
+                targets.push(remote_check(remote, service.family, config, probe, self.probe_device.as_deref()));
+            }
+        }
+        self.health.set_targets(targets, Instant::now());
+    }
+
+    /// One turn of the control thread's loop.
+    pub fn tick(&mut self, now: Instant) {
+        if self.netlink.tick(now) {
+            self.renew_interfaces();
+        }
+        self.health.tick(now);
+        for change in self.health.transitions() {
+            self.tell(&change);
+        }
+        if !self.serving && self.health.first_round_done() {
+            self.take_traffic();
+        }
+        self.announcer.tick(now, &self.world.fib.load());
+        if now.duration_since(self.looked) >= LOOK {
+            self.looked = now;
+            self.watch_ports();
+        }
+    }
+
+    /// An interface has come back under its name: new sockets, and the ingress program once more.
+    fn renew_interfaces(&mut self) {
+        let ports = match self.interfaces.renew(&self.programs) {
+            Ok(ports) => ports,
+            Err(why) => return error!("an interface has come back but cannot be opened: {why}"),
+        };
+        for port in ports {
+            let name = &self.config.datapath.interfaces[port];
+            self.ingress[port] = match self.programs.attach_ingress(name) {
+                Ok(ingress) => Some(ingress),
+                Err(why) => {
+                    error!("interface {name} has come back but the host's stack cannot be kept out: {why}");
+                    None
+                }
+            };
+            info!("interface {name} has come back");
+        }
+        self.join_and_announce();
+    }
+
+    fn tell(&mut self, change: &health::Transition) {
+        let name = &change.name;
+        match (change.up, change.first) {
+            (true, _) => info!("{name} is up: {}", change.reason),
+            (false, true) => warn!("{name} is down from the start: {}", change.reason),
+            (false, false) => {
+                warn!("{name} is down: {}", change.reason);
+                self.reset_connections(change.slot);
+            }
+        }
+    }
+
+    /// Has all connections of a target reset, if its service wants that.
+    fn reset_connections(&mut self, slot: u16) {
+        let services = self.world.services.load();
+        let has = |target: &&Target| target.slot == slot;
+        let wants = services.services().iter().any(|service| {
+            service.on_down == OnDown::Reset && service.reals.iter().chain(&service.remotes).any(|t| has(&t))
+        });
+        if wants {
+            self.world.command(Command::ResetTarget(slot));
+            self.workers.iter().for_each(|(_, waker)| waker.wake());
+        }
+    }
+
+    /// The first round is over: from now on the VIPs are farside's.
+    fn take_traffic(&mut self) {
+        if let Err(why) = self.programs.set_services(&captured(&self.world.services.load())) {
+            error!("the kernel programs do not take the services: {why}");
+            return;
+        }
+        self.serving = true;
+        self.join_and_announce();
+        info!("ready");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    /// Makes this host the one that has the VIPs and PIPs, on the link.
+    fn join_and_announce(&mut self) {
+        if !self.serving {
+            return;
+        }
+        let services = self.world.services.load_full();
+        let vips = services.vips().map(|(addr, family)| addr.to_ip(*family));
+        let pips = services.pips().filter(|(_, pip)| !pip.host_owned).map(|((addr, family), _)| addr.to_ip(*family));
+        let addresses: Vec<IpAddr> = vips.chain(pips).collect();
+        let v6: Vec<_> = addresses
+            .iter()
+            .filter_map(|ip| match ip {
+                IpAddr::V6(ip) => Some(*ip),
+                IpAddr::V4(_) => None,
+            })
+            .collect();
+        self.solicited.clear();
+        if !v6.is_empty() {
+            for name in &self.config.datapath.interfaces {
+                match SolicitedNodes::join(name, &v6) {
+                    Ok(joined) => self.solicited.push(joined),
+                    Err(why) => warn!("interface {name}: neighbor solicitations may not arrive: {why}"),
+                }
+            }
+        }
+        self.announcer.announce(addresses, Instant::now());
+    }
+
+    /// Warns, once each time, when a remote site's PIP ports are nearly all lent.
+    fn watch_ports(&mut self) {
+        let services = self.world.services.load();
+        let pools = services.services().iter().flat_map(|service| &service.remotes).flat_map(|remote| {
+            let family = if remote.endpoint.addr.0[1..] == [0; 3] { V4 } else { 6 };
+            remote.pools.iter().map(move |(pip, pool)| (remote, pip.to_ip(family), *pool))
+        });
+        let mut low = Vec::new();
+        for (remote, pip, pool) in pools {
+            let headroom = self.world.shared.ledger.headroom(pool);
+            if !headroom.is_low() {
+                continue;
+            }
+            if !self.low.contains(&pool) {
+                let (lent, total) = (headroom.total - headroom.free, headroom.total);
+                warn!("{}: {lent} of {total} ports of {pip} are lent (over 90 %); add an address to [proxy]", remote.name);
+            }
+            low.push(pool);
+        }
+        self.low = low;
+    }
+
+    /// Reads the file again and makes it so. What changed; or why nothing did.
+    pub fn reload(&mut self) -> Result<String, String> {
+        let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
+        preflight::host(&config)?;
+        let changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+        let outcome = self.adopt(config);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        outcome?;
+        Ok(if changes.is_empty() { "nothing has changed".into() } else { changes.join("\n") })
+    }
+
+    fn adopt(&mut self, config: Config) -> Result<(), String> {
+        let shared = &self.world.shared;
+        let fib = self.world.fib.load();
+        let owns = |ip: IpAddr| fib.host_owns(&ip.into(), family_of(ip));
+        let (services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, owns)?;
+        let told = |why: std::io::Error| format!("kernel programs: {why}");
+        let (captured, pips) = (captured(&services), pips(&services));
+        self.world.services.store(Arc::new(services));
+        self.programs.set_pips(&pips).map_err(told)?;
+        if self.serving {
+            self.programs.set_services(&captured).map_err(told)?;
+        }
+        self.world.timeouts.store(Arc::new(Timeouts::from(&config.timeouts)));
+        self.config = config;
+        shared.ledger.set_rest(self.rest());
+        self.check_targets(&probes);
+        self.join_and_announce();
+        Ok(())
+    }
+
+    /// Starts or ends draining `name` (`service/name`).
+    pub fn drain(&mut self, name: &str, on: bool) -> Result<String, String> {
+        let services = self.world.services.load();
+        let targets = services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
+        let targets: Vec<&Target> = targets.collect();
+        let Some(target) = targets.iter().find(|target| target.name == name) else {
+            let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+            return Err(format!("there is no target {name}; there are: {}", known.join(", ")));
+        };
+        let slot = self.world.shared.status.slot(target.slot);
+        slot.set_drained(on);
+        let active = slot.active.load(Relaxed);
+        Ok(if on {
+            format!("{name} takes no new connections; {active} run on")
+        } else {
+            format!("{name} takes new connections again")
+        })
+    }
+
+    /// Ends the workers; the rest goes with what is dropped.
+    pub fn stop(mut self) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.world.stop.store(true, Relaxed);
+        for (_, waker) in &self.workers {
+            waker.wake();
+        }
+        for (thread, _) in self.workers.drain(..) {
+            let _ = thread.join();
+        }
+        info!("stopped");
+    }
+
+    /// Names of targets by slot, old ones that still have connections included.
+    pub fn names(&self) -> HashMap<u16, String> {
+        let services = self.world.services.load();
+        let targets = services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
+        targets.map(|target| (target.slot, target.name.clone())).collect()
+    }
+
+    /// Counts by name, the kernel's own losses included.
+    pub fn dropped(&self, refusal: Refusal) -> u64 {
+        self.world.counters.total_refused(refusal)
+    }
+}
+
+/// What the kernel programs capture.
+fn captured(services: &ServiceMap) -> Vec<(IpAddr, u16, u8)> {
+    let services = services.services().iter();
+    services.map(|service| (service.vip.addr.to_ip(service.family), service.vip.port, service.protocol)).collect()
+}
+
+fn pips(services: &ServiceMap) -> Vec<(IpAddr, std::ops::RangeInclusive<u16>, bool)> {
+    services.pips().map(|((addr, family), pip)| (addr.to_ip(*family), pip.ports.clone(), pip.host_owned)).collect()
+}
+
+fn real_check(real: &Target, family: u8, service: &config::Service) -> health::Target {
+    health::Target {
+        name: real.name.clone(),
+        kind: TargetKind::Real,
+        slot: real.slot,
+        check: service.check.clone(),
+        address: SocketAddr::new(real.endpoint.addr.to_ip(family), real.endpoint.port),
+        protocol: service.protocol,
+        source: None,
+        device: None,
+    }
+}
+
+/// A remote site is checked by its door, where only the service's own port leads anywhere; ping goes past it, since a
+/// farside answers that for its VIP by itself.
+fn remote_check(
+    remote: &Target,
+    family: u8,
+    service: &config::Service,
+    probe: Option<&Probe>,
+    device: Option<&str>,
+) -> health::Target {
+    let mut check = service.check.clone();
+    if check.port.take().is_some() && !matches!(check.kind, CheckKind::None | CheckKind::Icmp) {
+        // What answers on the real servers' check port stays there; of a remote site only its VIP's port is known.
+        check.kind = CheckKind::Tcp;
+    }
+    let by_door = !matches!(check.kind, CheckKind::None | CheckKind::Icmp);
+    let (address, source, device) = match (by_door, probe, device) {
+        (true, Some(probe), Some(device)) => {
+            let source = probe_address(family_of(probe.door));
+            let address = SocketAddr::new(probe.door, probe.port);
+            (address, Some(SocketAddr::new(source, 0)), Some(device.to_string()))
+        }
+        _ => (SocketAddr::new(remote.endpoint.addr.to_ip(family), remote.endpoint.port), None, None),
+    };
+    health::Target {
+        name: remote.name.clone(),
+        kind: TargetKind::Remote,
+        slot: remote.slot,
+        check,
+        address,
+        protocol: service.protocol,
+        source,
+        device,
+    }
+}
+
+/// Used by rows: the number that stands for a protocol's name.
+pub fn protocol_name(protocol: u8) -> &'static str {
+    if protocol == protocol_number(config::Protocol::Tcp) { "tcp" } else { "udp" }
+}

@@ -1,0 +1,206 @@
+//! What the administrator sees: the answers to `show`, and the metrics page.
+
+use super::control::{Control, protocol_name};
+use super::metrics::Page;
+use crate::admin::Answers;
+use crate::admin::rows::{FlowRow, HealthRow, ServiceRow, TargetRow, WorkerRow};
+use crate::config::{self, Word};
+use crate::counters::{Count, Refusal};
+use crate::flow::{FlowDetails, Mode, TICK_MS};
+use crate::service::Target;
+use crate::wire::ip::{Addr, Endpoint, TCP};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// Records looked at in one call for flows: about a millisecond's worth.
+const LOOK: usize = 20_000;
+
+impl Answers for Control {
+    fn services(&mut self) -> Vec<ServiceRow> {
+        let services = self.world.services.load_full();
+        let health: BTreeMap<String, String> = self.health().into_iter().map(|row| (row.target, row.status)).collect();
+        let row = |target: &Target, kind: &str, family: u8| {
+            let slot = self.world.shared.status.slot(target.slot);
+            TargetRow {
+                target: target.name.clone(),
+                kind: kind.into(),
+                address: text(&target.endpoint, family),
+                status: health.get(&target.name).cloned().unwrap_or("down".into()),
+                weight: target.weight,
+                priority: (kind == "remote").then_some(target.priority),
+                active: slot.active.load(Relaxed).into(),
+                total: slot.total.load(Relaxed),
+            }
+        };
+        let service = |(service, config): (&crate::service::Service, &config::Service)| {
+            let reals = service.reals.iter().map(|target| row(target, "real", service.family));
+            let remotes = service.remotes.iter().map(|target| row(target, "remote", service.family));
+            let targets: Vec<TargetRow> = reals.chain(remotes).collect();
+            ServiceRow {
+                service: service.name.clone(),
+                vip: config.vip.to_string(),
+                port: config.port,
+                protocol: protocol_name(service.protocol).into(),
+                mode: config.mode.word().into(),
+                scheduler: config.scheduler.word().into(),
+                active: targets.iter().map(|target| target.active).sum(),
+                total: targets.iter().map(|target| target.total).sum(),
+                targets,
+            }
+        };
+        services.services().iter().zip(&self.config.services).map(service).collect()
+    }
+
+    fn flows(&mut self, cursor: usize, max: usize) -> (Vec<FlowRow>, Option<usize>) {
+        let names = self.names();
+        let now = self.world.now().tick;
+        let mut rows = Vec::new();
+        let next = self.world.shared.table.scan(cursor as u32, LOOK as u32, max, |flow| {
+            let service = names.get(&flow.target_slot).and_then(|name| name.split_once('/')).map_or("", |(s, _)| s);
+            rows.push(flow_row(flow, service, now));
+        });
+        (rows, next.map(|next| next as usize))
+    }
+
+    fn health(&mut self) -> Vec<HealthRow> {
+        let row = |target: crate::health::TargetHealth| HealthRow {
+            target: target.target,
+            kind: target.kind.into(),
+            // Before its first answer a target takes nothing: it is down.
+            status: if target.status == "checking" { "down".into() } else { target.status.into() },
+            since_s: target.since.as_secs(),
+            last_error: match target.status {
+                "checking" => Some("not checked yet".into()),
+                _ => target.last_error,
+            },
+        };
+        self.health.report(Instant::now()).into_iter().map(row).collect()
+    }
+
+    fn counters(&mut self) -> BTreeMap<String, u64> {
+        let mut counters: BTreeMap<String, u64> =
+            self.world.counters.totals().map(|(name, count)| (name.to_string(), count)).collect();
+        counters.insert("flows_active".into(), self.world.shared.table.len().into());
+        counters
+    }
+
+    fn workers(&mut self) -> Vec<WorkerRow> {
+        let row = |(index, cpu): (usize, &usize)| {
+            let counters = self.world.counters.worker(index);
+            let counts = Count::ALL.iter().map(|count| (count.name().to_string(), counters.get(*count)));
+            let dropped = Refusal::ALL.iter().map(|refusal| counters.refused(*refusal)).sum();
+            let counts = counts.chain([("dropped".to_string(), dropped)]).collect();
+            WorkerRow { worker: index as u32, cpu: Some(*cpu as u32), counts }
+        };
+        self.cpus.iter().enumerate().map(row).collect()
+    }
+
+    fn reload(&mut self) -> Result<String, String> {
+        Control::reload(self)
+    }
+
+    fn drain(&mut self, target: &str, on: bool) -> Result<String, String> {
+        Control::drain(self, target, on)
+    }
+
+    fn metrics(&mut self) -> String {
+        let mut page = Page::default();
+        page.metric("farside_info", "gauge", "Version and site.");
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("site", self.config.site.as_str())];
+        page.sample("farside_info", &labels, 1);
+        for count in Count::ALL {
+            let name = format!("farside_{}_total", count.name());
+            page.metric(&name, "counter", "See `farside show counters`.");
+            page.sample(&name, &[], self.world.counters.total(*count));
+        }
+        page.metric("farside_dropped_total", "counter", "Packets that went no further, by reason.");
+        for refusal in Refusal::ALL {
+            let reason = refusal.name().trim_start_matches("drop_");
+            page.sample("farside_dropped_total", &[("reason", reason)], self.world.counters.total_refused(*refusal));
+        }
+        page.metric("farside_flows", "gauge", "Connections on record.");
+        page.sample("farside_flows", &[], self.world.shared.table.len());
+        page.metric("farside_flows_max", "gauge", "The most connections that can be on record.");
+        page.sample("farside_flows_max", &[], self.world.shared.table.capacity());
+        self.target_metrics(&mut page);
+        self.port_metrics(&mut page);
+        page.finish()
+    }
+}
+
+impl Control {
+    fn target_metrics(&mut self, page: &mut Page) {
+        let rows: Vec<(String, TargetRow)> = Answers::services(self)
+            .into_iter()
+            .flat_map(|service| service.targets.into_iter().map(move |target| (service.service.clone(), target)))
+            .collect();
+        let mut gauge = |name: &str, kind: &str, help: &str, value: fn(&TargetRow) -> u64| {
+            page.metric(name, kind, help);
+            for (service, row) in &rows {
+                let labels = [("service", service.as_str()), ("target", row.target.as_str()), ("kind", row.kind.as_str())];
+                page.sample(name, &labels, value(row));
+            }
+        };
+        gauge("farside_target_up", "gauge", "1: passes its checks.", |row| u64::from(row.status != "down"));
+        gauge("farside_target_draining", "gauge", "1: takes no new connections.", |row| {
+            u64::from(row.status == "draining")
+        });
+        gauge("farside_target_connections", "gauge", "Connections on record.", |row| row.active);
+        gauge("farside_target_connections_total", "counter", "Connections ever.", |row| row.total);
+    }
+
+    fn port_metrics(&self, page: &mut Page) {
+        let services = self.world.services.load();
+        let mut gauge = |name: &str, help: &str, value: fn(crate::flow::ports::Headroom) -> u32| {
+            page.metric(name, "gauge", help);
+            for service in services.services() {
+                for remote in &service.remotes {
+                    for (pip, pool) in &remote.pools {
+                        let pip = pip.to_ip(service.family).to_string();
+                        let headroom = self.world.shared.ledger.headroom(*pool);
+                        page.sample(name, &[("target", &remote.name), ("pip", &pip)], value(headroom));
+                    }
+                }
+            }
+        };
+        gauge("farside_pip_ports_free", "PIP ports left towards a remote site.", |headroom| headroom.free);
+        gauge("farside_pip_ports", "PIP ports towards a remote site.", |headroom| headroom.total);
+    }
+}
+
+fn flow_row(details: &FlowDetails, service: &str, now: u32) -> FlowRow {
+    let flow = &details.flow;
+    let [client_packets, server_packets] = details.packets.map(u64::from);
+    let [client_bytes, server_bytes] = details.bytes;
+    FlowRow {
+        service: service.into(),
+        protocol: if flow.protocol == TCP { "tcp".into() } else { "udp".into() },
+        client: text(&flow.client, flow.family),
+        vip: text(&flow.vip, flow.family),
+        target: text(&flow.target, flow.family),
+        mode: match flow.mode {
+            Mode::Nat => "nat",
+            Mode::Remote => "remote",
+            Mode::Direct => "direct",
+            Mode::Tunnel => "tunnel",
+        }
+        .into(),
+        local: (flow.mode == Mode::Remote).then(|| text(&flow.local, flow.family)),
+        state: flow.state.name().into(),
+        age_s: details.age_s(now).into(),
+        idle_s: u64::from(details.idle(now)) * TICK_MS / 1000,
+        client_packets,
+        client_bytes,
+        server_packets,
+        server_bytes,
+        worker: details.worker.into(),
+    }
+}
+
+/// As people write it: `address:port`, `[address]:port`.
+fn text(endpoint: &Endpoint, family: u8) -> String {
+    let Endpoint { addr, port } = endpoint;
+    SocketAddr::new(Addr::to_ip(addr, family), *port).to_string()
+}

@@ -1,0 +1,144 @@
+//! From the configuration to the snapshot: slots for targets, pools for PIP ports, doors for probes.
+
+use super::registry::Registry;
+use super::status::StatusTable;
+use super::{Pip, Service, ServiceMap, Target};
+use crate::config::{self, Config, Protocol};
+use crate::flow::{Ledger, PoolId, PoolKey};
+use crate::wire::ip::{Addr, Endpoint, TCP, UDP, family_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A remote site of a service, as its health is checked: through the data path, from a PIP, so that the site at the other
+/// end takes the check for what it is and never carries it on to a third one.
+pub struct Probe {
+    pub slot: u16,
+    /// Where on the probe interface to connect to.
+    pub door: IpAddr,
+    pub port: u16,
+}
+
+/// The most doors of the probe interface: remote sites of services, together.
+const MAX_DOORS: usize = 16_000;
+
+/// The probe interface's own address; the doors follow it.
+pub fn probe_address(family: u8) -> IpAddr {
+    door(0, family)
+}
+
+/// Door number `n`. IPv4: 169.254.64.0/18, link-local addresses (RFC 3927) clear of those that clouds use for their metadata.
+/// IPv6: a unique local prefix (RFC 4193) of farside's own.
+fn door(n: usize, family: u8) -> IpAddr {
+    let n = n as u16 + 1;
+    if family == crate::wire::ip::V4 {
+        let [high, low] = n.to_be_bytes();
+        Ipv4Addr::new(169, 254, 64 | high, low).into()
+    } else {
+        Ipv6Addr::new(0xfd66, 0x6172, 0x7369, 0x6465, 0, 0, 0, n).into()
+    }
+}
+
+/// Bits of the probe interface's network.
+pub fn probe_prefix_len(family: u8) -> u8 {
+    if family == crate::wire::ip::V4 { 18 } else { 64 }
+}
+
+/// Builds the snapshot. `host_owns` says which addresses are the host's own.
+pub fn build(
+    config: &Config,
+    registry: &mut Registry,
+    status: &StatusTable,
+    ledger: &Ledger,
+    host_owns: impl Fn(IpAddr) -> bool,
+) -> Result<(ServiceMap, Vec<Probe>), String> {
+    let mut slots = Vec::new();
+    let mut services = Vec::new();
+    for service in &config.services {
+        let mut target = |name: &str, address: IpAddr, port: u16, weight: u32, priority: u32| {
+            let name = format!("{}/{name}", service.name);
+            let endpoint = Endpoint::new(address, port);
+            let slot = registry
+                .slot(&name, endpoint, status)
+                .ok_or(format!("{name}: more than {} targets are in use", super::status::MAX_TARGETS))?;
+            slots.push(slot);
+            Ok::<_, String>(Target { name, slot, endpoint, weight, priority, pools: Vec::new() })
+        };
+        let reals = service.reals.iter().map(|real| target(&real.name, real.address, real.port, real.weight, 0));
+        let reals = reals.collect::<Result<Vec<_>, _>>()?;
+        let mut remotes = Vec::new();
+        for remote in &service.remotes {
+            let mut target = target(&remote.site, remote.vip, remote.port, remote.weight, remote.priority)?;
+            target.pools = pools(config, service, &target, ledger)?;
+            remotes.push(target);
+        }
+        let vip = Endpoint::new(service.vip, service.port);
+        let kind = (family_of(service.vip), protocol_number(service.protocol));
+        services.push(Service::new(
+            service.name.clone(),
+            vip,
+            kind,
+            service.scheduler,
+            service.on_down,
+            reals,
+            remotes,
+        ));
+    }
+    registry.retire_others(&slots, status);
+    let pips = config.proxy.iter().flat_map(|proxy| {
+        let pip = |ip: &IpAddr| Pip { ports: proxy.ports.clone(), host_owned: host_owns(*ip) };
+        proxy.addresses.iter().map(move |ip| (((*ip).into(), family_of(*ip)), pip(ip))).collect::<Vec<_>>()
+    });
+    let peers = config.peers.iter().flat_map(|peer| &peer.proxy_addresses).map(|ip| ((*ip).into(), family_of(*ip)));
+    let mut map = ServiceMap::new(services, pips, peers);
+    let probes = add_probes(&mut map)?;
+    Ok((map, probes))
+}
+
+/// The pools of ports that each PIP lends towards a remote site.
+fn pools(
+    config: &Config,
+    service: &config::Service,
+    remote: &Target,
+    ledger: &Ledger,
+) -> Result<Vec<(Addr, PoolId)>, String> {
+    let Some(proxy) = &config.proxy else { return Ok(Vec::new()) };
+    let family = family_of(service.vip);
+    let lending = proxy.addresses.iter().filter(|ip| family_of(**ip) == family);
+    lending
+        .map(|ip| {
+            let pip = Addr::from(*ip);
+            let protocol = protocol_number(service.protocol);
+            let key = PoolKey { pip, remote: remote.endpoint, protocol, family };
+            let pool = ledger.open(key, proxy.ports.clone(), |_| false).map_err(|why| format!("{}: {why}", remote.name))?;
+            Ok((pip, pool))
+        })
+        .collect()
+}
+
+fn add_probes(map: &mut ServiceMap) -> Result<Vec<Probe>, String> {
+    let mut probes = Vec::new();
+    let doors: Vec<(usize, usize, u8, u16, u16)> = map
+        .services()
+        .iter()
+        .enumerate()
+        .flat_map(|(at, service)| {
+            let remotes = service.remotes.iter().enumerate();
+            remotes.map(move |(number, remote)| (at, number, service.family, service.vip.port, remote.slot))
+        })
+        .collect();
+    if doors.len() > MAX_DOORS {
+        return Err(format!("{} remote sites of services are configured; at most {} can be checked", doors.len(), MAX_DOORS));
+    }
+    for (n, (service, remote, family, port, slot)) in doors.into_iter().enumerate() {
+        let door = door(n + 1, family);
+        map.add_probe(Endpoint::new(door, port), service, remote);
+        probes.push(Probe { slot, door, port });
+    }
+    Ok(probes)
+}
+
+pub fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    }
+}

@@ -1,0 +1,355 @@
+//! The kernel programs (`src/bpf/farside.c`) and their maps: loaded, told what is farside's, attached.
+
+use super::clsact;
+use super::map::Mapping;
+use aya::maps::{HashMap, MapData};
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
+use aya::programs::{SchedClassifier, SocketFilter, TcAttachType};
+use aya::{Ebpf, EbpfLoader, Pod};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::hash::Hash;
+use std::io;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/farside.o");
+
+/// Words of one bucket of the claims set: one cache line.
+pub const BUCKET_WORDS: usize = 8;
+
+/// The name of the ingress program, and of the filter it is in front of old kernels.
+const INGRESS: &str = "farside_ingress";
+
+/// `OWNED` in farside.c.
+const OWNED: u32 = 1;
+
+/// The loaded programs and the maps that say what is farside's. Dropping it takes away nothing that is still attached or
+/// bound to a socket; those keep what they were told last.
+pub struct Programs {
+    ebpf: Ebpf,
+    filter: OwnedFd,
+    fanout: OwnedFd,
+    claims: Claims,
+    services: Table<ServiceKey, u32>,
+    vips: Table<AddressKey, u32>,
+    pips: Table<AddressKey, Pip>,
+    /// As told last; `owned` decides the flags of both maps, whichever was told first.
+    told_services: Vec<(IpAddr, u16, u8)>,
+    told_pips: Vec<(IpAddr, RangeInclusive<u16>, bool)>,
+    owned: Vec<IpAddr>,
+    clsact_only: bool,
+}
+
+/// `struct service` in farside.c.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct ServiceKey {
+    addr: [u8; 16],
+    port: u16,
+    protocol: u8,
+    family: u8,
+}
+
+/// `struct address` in farside.c.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct AddressKey {
+    addr: [u8; 16],
+    family: u32,
+}
+
+/// `struct pip` in farside.c.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Pip {
+    first: u16,
+    last: u16,
+    flags: u32,
+}
+
+// SAFETY: integers without padding between them; any bytes will do.
+unsafe impl Pod for ServiceKey {}
+// SAFETY: as above.
+unsafe impl Pod for AddressKey {}
+// SAFETY: as above.
+unsafe impl Pod for Pip {}
+
+/// The claims set: `claims_buckets` buckets of [`BUCKET_WORDS`] words, each the hash of a flow whose packets are farside's,
+/// or 0. User space writes, the kernel programs read, both Relaxed: a word stands for itself. Clones share the words.
+#[derive(Clone)]
+pub struct Claims {
+    map: Arc<Mapping>,
+    words: usize,
+}
+
+impl AsRef<[AtomicU64]> for Claims {
+    fn as_ref(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is page-aligned, holds `words` words (`Programs::load` made it so) and lives as long as
+        // `self`; the kernel programs read it one aligned word at a time.
+        unsafe { std::slice::from_raw_parts(self.map.start().cast::<AtomicU64>(), self.words) }
+    }
+}
+
+/// Keeps farside's packets that come in by one interface from the host's stack, until it is dropped.
+pub struct Ingress {
+    link: Option<SchedClassifierLink>,
+    /// The interface at which we have added a clsact qdisc.
+    clsact: Option<String>,
+}
+
+impl Drop for Ingress {
+    fn drop(&mut self) {
+        drop(self.link.take());
+        if let Some(interface) = &self.clsact {
+            // The interface may have gone, and the qdisc with it.
+            let _ = clsact::remove_if_empty(interface);
+        }
+    }
+}
+
+impl Programs {
+    /// Loads the programs into the kernel. `key`: of the flow hash (SipHash-1-3); `claims_buckets`: a power of two;
+    /// `workers`: 1 to 256. Needs CAP_BPF and CAP_NET_ADMIN.
+    pub fn load(key: (u64, u64), claims_buckets: u32, workers: u32) -> io::Result<Programs> {
+        if !claims_buckets.is_power_of_two() || !(1..=256).contains(&workers) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{claims_buckets} buckets must be a power of two, {workers} workers between 1 and 256"),
+            ));
+        }
+        super::pin::raise_memlock();
+        let mut ebpf = EbpfLoader::new()
+            .override_global("KEY0", &key.0, true)
+            .override_global("KEY1", &key.1, true)
+            .override_global("BUCKET_MASK", &u64::from(claims_buckets - 1), true)
+            .override_global("WORKERS", &workers, true)
+            .map_max_entries("CLAIMS", claims_buckets)
+            .load(OBJECT)
+            .map_err(|error| sentence("the kernel does not take farside's maps", &error))?;
+        let filter = load_filter(&mut ebpf, "farside_filter")?;
+        let fanout = load_filter(&mut ebpf, "farside_fanout")?;
+        ingress(&mut ebpf)?.load().map_err(|error| sentence("the kernel does not take the ingress program", &error))?;
+        Ok(Programs {
+            filter,
+            fanout,
+            claims: map_claims(&mut ebpf, claims_buckets)?,
+            services: Table::take(&mut ebpf, "SERVICES")?,
+            vips: Table::take(&mut ebpf, "VIPS")?,
+            pips: Table::take(&mut ebpf, "PIPS")?,
+            ebpf,
+            told_services: Vec::new(),
+            told_pips: Vec::new(),
+            owned: Vec::new(),
+            clsact_only: false,
+        })
+    }
+
+    /// From now on packets to these (VIP, port, protocol) are farside's. May be called while packets flow: what stays is
+    /// never missing.
+    pub fn set_services(&mut self, services: &[(IpAddr, u16, u8)]) -> io::Result<()> {
+        self.told_services = services.to_vec();
+        self.tell_services()
+    }
+
+    /// From now on TCP and UDP packets to these addresses, and a port in the range, are farside's. The flag: the host
+    /// has the address itself (as if [`Programs::set_host_addresses`] had named it).
+    pub fn set_pips(&mut self, pips: &[(IpAddr, RangeInclusive<u16>, bool)]) -> io::Result<()> {
+        self.told_pips = pips.to_vec();
+        self.tell_pips()
+    }
+
+    /// The addresses that the host has itself. For VIPs and PIPs among them the host goes on answering ARP, neighbour
+    /// solicitation and ping, and is left the ICMP errors that quote neither a service's packet nor a lent port's.
+    /// A VIP or PIP that is not among them is farside's altogether.
+    pub fn set_host_addresses(&mut self, addresses: &[IpAddr]) -> io::Result<()> {
+        self.owned = addresses.to_vec();
+        self.tell_services()?;
+        self.tell_pips()
+    }
+
+    fn tell_services(&mut self) -> io::Result<()> {
+        let mut vips = BTreeMap::new();
+        let mut services = BTreeMap::new();
+        for &(vip, port, protocol) in &self.told_services {
+            let AddressKey { addr, family } = AddressKey::from(vip);
+            vips.insert(AddressKey { addr, family }, self.flags(vip));
+            services.insert(ServiceKey { addr, port, protocol, family: family as u8 }, 1);
+        }
+        // An address is announced before it has services, and has none before it goes.
+        self.vips.add(&vips)?;
+        self.services.set(services)?;
+        self.vips.set(vips)
+    }
+
+    fn tell_pips(&mut self) -> io::Result<()> {
+        let mut pips = BTreeMap::new();
+        for (pip, ports, owned) in &self.told_pips {
+            let flags = if *owned { OWNED } else { self.flags(*pip) };
+            pips.insert(AddressKey::from(*pip), Pip { first: *ports.start(), last: *ports.end(), flags });
+        }
+        self.pips.set(pips)
+    }
+
+    fn flags(&self, address: IpAddr) -> u32 {
+        if self.owned.contains(&address) { OWNED } else { 0 }
+    }
+
+    pub fn claims(&self) -> Claims {
+        self.claims.clone()
+    }
+
+    /// Makes [`Programs::attach_ingress`] do as on kernels before 6.6, for tests.
+    pub fn use_clsact_only(&mut self) {
+        self.clsact_only = true;
+    }
+
+    /// Drops farside's packets at the interface's ingress, after packet sockets have seen them. On kernels from 6.6 on by a
+    /// link that the kernel takes away when this process ends, however it ends; before that by a filter, which
+    /// stays after a crash until the next start.
+    pub fn attach_ingress(&mut self, interface: &str) -> io::Result<Ingress> {
+        clean_leftovers(interface)?;
+        let program = ingress(&mut self.ebpf)?;
+        let tcx = if self.clsact_only {
+            Err("not asked".to_owned())
+        } else {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            program
+                .attach_with_options(interface, TcAttachType::Ingress, options)
+                .map_err(|error| sentence("tcx", &error).to_string())
+        };
+        let (id, clsact) = match tcx {
+            Ok(id) => (id, None),
+            Err(tcx) => {
+                let made = clsact::add(interface)?;
+                let options = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
+                let id = program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(|error| {
+                    sentence(&format!("cannot attach the ingress program to {interface} ({tcx})"), &error)
+                })?;
+                (id, made.then(|| interface.to_owned()))
+            }
+        };
+        let link = program.take_link(id).map_err(|error| sentence("the ingress link was lost", &error))?;
+        Ok(Ingress { link: Some(link), clsact })
+    }
+
+    /// For every packet socket: takes farside's packets only.
+    pub fn filter_fd(&self) -> BorrowedFd<'_> {
+        self.filter.as_fd()
+    }
+
+    /// For every fanout group: which worker.
+    pub fn fanout_fd(&self) -> BorrowedFd<'_> {
+        self.fanout.as_fd()
+    }
+}
+
+/// Takes away what a farside that crashed has left at the interface (kernels before 6.6). True: there was something.
+pub fn clean_leftovers(interface: &str) -> io::Result<bool> {
+    if !clsact::exists(interface)? {
+        return Ok(false);
+    }
+    match aya::programs::tc::qdisc_detach_program(interface, TcAttachType::Ingress, INGRESS) {
+        // The qdisc was there for our filter, or is as good as not there.
+        Ok(()) => clsact::remove_if_empty(interface).map(|_| true),
+        Err(aya::programs::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(sentence(&format!("cannot remove an old filter from {interface}"), &error)),
+    }
+}
+
+fn load_filter(ebpf: &mut Ebpf, name: &str) -> io::Result<OwnedFd> {
+    let program: Option<&mut SocketFilter> = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+    let program = program.ok_or_else(|| io::Error::other(format!("farside.o lacks {name}")))?;
+    program.load().map_err(|error| sentence(&format!("the kernel does not take {name}"), &error))?;
+    let fd = program.fd().map_err(|error| sentence(name, &error))?;
+    fd.as_fd().try_clone_to_owned()
+}
+
+fn ingress(ebpf: &mut Ebpf) -> io::Result<&mut SchedClassifier> {
+    ebpf.program_mut(INGRESS)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| io::Error::other(format!("farside.o lacks {INGRESS}")))
+}
+
+fn map_claims(ebpf: &mut Ebpf, buckets: u32) -> io::Result<Claims> {
+    let Some(aya::maps::Map::Array(data)) = ebpf.map("CLAIMS") else {
+        return Err(io::Error::other("farside.o lacks CLAIMS"));
+    };
+    let words = buckets as usize * BUCKET_WORDS;
+    let map = Mapping::new(data.fd().as_fd(), words * size_of::<AtomicU64>())?;
+    Ok(Claims { map: Arc::new(map), words })
+}
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> AddressKey {
+        let mut addr = [0; 16];
+        match address {
+            IpAddr::V4(ip) => addr[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => addr = ip.octets(),
+        }
+        AddressKey { addr, family: if address.is_ipv4() { 4 } else { 6 } }
+    }
+}
+
+/// A BPF hash map beside what we have put into it.
+struct Table<K: Pod, V: Pod> {
+    map: HashMap<MapData, K, V>,
+    now: BTreeMap<K, V>,
+}
+
+impl<K: Pod + Ord + Hash, V: Pod + PartialEq> Table<K, V> {
+    fn take(ebpf: &mut Ebpf, name: &str) -> io::Result<Table<K, V>> {
+        let map = ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("farside.o lacks {name}")))?;
+        let map = HashMap::try_from(map).map_err(|error| sentence(name, &error))?;
+        Ok(Table { map, now: BTreeMap::new() })
+    }
+
+    /// Puts in what is new or different.
+    fn add(&mut self, entries: &BTreeMap<K, V>) -> io::Result<()> {
+        for (&key, &value) in entries {
+            if self.now.get(&key) != Some(&value) {
+                self.map
+                    .insert(key, value, 0)
+                    .map_err(|error| sentence("the kernel does not take another address or service", &error))?;
+                self.now.insert(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `entries` all there is; first adds, then removes.
+    fn set(&mut self, entries: BTreeMap<K, V>) -> io::Result<()> {
+        self.add(&entries)?;
+        let gone: Vec<K> = self.now.keys().filter(|key| !entries.contains_key(key)).copied().collect();
+        for key in gone {
+            self.map.remove(&key).map_err(|error| sentence("the kernel does not give up an entry", &error))?;
+            self.now.remove(&key);
+        }
+        Ok(())
+    }
+}
+
+/// The error with all its causes in one line.
+fn sentence(what: &str, error: &dyn Error) -> io::Error {
+    let mut text = format!("{what}: {error}");
+    let mut kind = io::ErrorKind::Other;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            kind = error.kind();
+        }
+        cause = error.source();
+    }
+    if kind == io::ErrorKind::PermissionDenied {
+        text.push_str(" (this needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW: run as root)");
+    }
+    io::Error::new(kind, text)
+}

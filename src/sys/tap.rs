@@ -1,0 +1,113 @@
+//! A TAP device: an interface of the host whose cable ends in this process.
+
+use super::abi::{VNET_HDR_LEN, VnetHdr};
+use super::socket::{ifreq, interface_index, ioctl, ioctl_socket};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// One end of the cable; the interface goes when it is dropped, or when the process ends.
+pub struct Tap {
+    fd: OwnedFd,
+    name: String,
+    index: u32,
+}
+
+impl Tap {
+    /// Creates the interface `name` (at most 15 bytes; "farside%d" lets the kernel number it). It is down and has no address.
+    /// What the host sends by it is complete (no partial checksums, no joined segments); what it is handed need not be.
+    pub fn create(name: &str) -> io::Result<Tap> {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot open /dev/net/tun: {error}")))?;
+        let fd = OwnedFd::from(file);
+        let mut request = ifreq(name)?;
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+        ioctl(fd.as_fd(), libc::TUNSETIFF, &mut request)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot create the TAP device {name}: {error}")))?;
+        // SAFETY: the kernel has written the name it chose, and a zero behind it.
+        let name = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) }.to_string_lossy().into_owned();
+        let index = interface_index(&name)?;
+        Ok(Tap { fd, name, index })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Sets the interface's own hardware address, the one that frames handed to the host must be sent to.
+    pub fn set_mac(&self, mac: [u8; 6]) -> io::Result<()> {
+        let mut request = ifreq(&self.name)?;
+        // SAFETY: integers; zeroes are fine.
+        let mut address: libc::sockaddr = unsafe { std::mem::zeroed() };
+        address.sa_family = libc::ARPHRD_ETHER;
+        for (to, from) in address.sa_data.iter_mut().zip(mac) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_hwaddr = address;
+        ioctl(ioctl_socket()?.as_fd(), libc::SIOCSIFHWADDR, &mut request)
+    }
+
+    /// The interface's own hardware address.
+    pub fn mac(&self) -> io::Result<[u8; 6]> {
+        let mut request = ifreq(&self.name)?;
+        ioctl(ioctl_socket()?.as_fd(), libc::SIOCGIFHWADDR, &mut request)?;
+        // SAFETY: SIOCGIFHWADDR has filled in the address.
+        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+        Ok(std::array::from_fn(|i| data[i] as u8))
+    }
+
+    pub fn set_mtu(&self, mtu: u32) -> io::Result<()> {
+        let mut request = ifreq(&self.name)?;
+        request.ifr_ifru.ifru_mtu = mtu as i32;
+        ioctl(ioctl_socket()?.as_fd(), libc::SIOCSIFMTU, &mut request)
+    }
+
+    pub fn set_up(&self) -> io::Result<()> {
+        let socket = ioctl_socket()?;
+        let mut request = ifreq(&self.name)?;
+        ioctl(socket.as_fd(), libc::SIOCGIFFLAGS, &mut request)?;
+        // SAFETY: SIOCGIFFLAGS has filled in the flags.
+        unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as i16 };
+        ioctl(socket.as_fd(), libc::SIOCSIFFLAGS, &mut request)
+    }
+
+    /// Takes one frame that the host has sent into `buf`; what does not fit is lost. None: nothing waits, or the interface is
+    /// down.
+    pub fn read(&self, buf: &mut [u8]) -> Option<(usize, VnetHdr)> {
+        let mut header = VnetHdr::default();
+        let parts = [
+            libc::iovec { iov_base: (&raw mut header).cast(), iov_len: VNET_HDR_LEN },
+            libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() },
+        ];
+        // SAFETY: both parts are writable and as large as we say.
+        let read = unsafe { libc::readv(self.fd.as_raw_fd(), parts.as_ptr(), 2) };
+        let len = usize::try_from(read).ok()?.checked_sub(VNET_HDR_LEN)?;
+        Some((len.min(buf.len()), header))
+    }
+
+    /// Hands one frame to the host. False: the interface is down, or the frame is malformed.
+    pub fn write(&self, frame: &[u8], header: VnetHdr) -> bool {
+        let parts = [
+            libc::iovec { iov_base: (&raw const header).cast_mut().cast(), iov_len: VNET_HDR_LEN },
+            libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() },
+        ];
+        // SAFETY: both parts are readable and as large as we say; writev does not write to them.
+        unsafe { libc::writev(self.fd.as_raw_fd(), parts.as_ptr(), 2) >= 0 }
+    }
+}
+
+impl AsRawFd for Tap {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}

@@ -1,0 +1,89 @@
+//! TCP and UDP headers, as far as a forwarder reads them.
+
+use super::ip::{ICMP, ICMPV6, TCP, UDP, V4, V6};
+use super::{Packet, be16};
+use crate::counters::Refusal;
+
+pub const TCP_HEADER: usize = 20;
+pub const UDP_HEADER: usize = 8;
+pub const ICMP_HEADER: usize = 8;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
+
+/// Where the checksum stands in the header of `protocol`.
+pub fn checksum_offset(protocol: u8) -> usize {
+    if protocol == TCP { 16 } else { 6 }
+}
+
+/// Fills in what the L4 header says. The protocol is left to the caller where it is none of ours.
+pub(super) fn parse(frame: &[u8], mut packet: Packet) -> Result<Packet, Refusal> {
+    let l4 = &frame[usize::from(packet.l4)..packet.end as usize];
+    match (packet.protocol, packet.family) {
+        (TCP, _) => {
+            let header = l4.first_chunk::<TCP_HEADER>().ok_or(Refusal::TcpHeader)?;
+            let length = usize::from(header[12] >> 4) * 4;
+            if length < TCP_HEADER || length > l4.len() {
+                return Err(Refusal::TcpHeader);
+            }
+            packet.tcp_flags = header[13];
+            if impossible(header[13]) {
+                return Err(Refusal::TcpFlags);
+            }
+            (packet.src_port, packet.dst_port) = (be16(header, 0), be16(header, 2));
+            if packet.src_port == 0 || packet.dst_port == 0 {
+                return Err(Refusal::PortZero);
+            }
+        }
+        (UDP, _) => {
+            let header = l4.first_chunk::<UDP_HEADER>().ok_or(Refusal::UdpLength)?;
+            let length = usize::from(be16(header, 4));
+            // Bytes behind the datagram are UDP options (RFC 9868) and pass.
+            if length < UDP_HEADER || length > l4.len() {
+                return Err(Refusal::UdpLength);
+            }
+            (packet.src_port, packet.dst_port) = (be16(header, 0), be16(header, 2));
+            if packet.src_port == 0 || packet.dst_port == 0 {
+                return Err(Refusal::PortZero);
+            }
+        }
+        (ICMP, V4) | (ICMPV6, V6) if l4.len() < ICMP_HEADER => return Err(Refusal::IcmpShort),
+        _ => {}
+    }
+    Ok(packet)
+}
+
+/// Flag combinations that no TCP sends and scanners do: none at all, SYN with FIN or RST, FIN without ACK.
+fn impossible(flags: u8) -> bool {
+    flags & (SYN | FIN | RST | ACK) == 0
+        || flags & (SYN | FIN) == SYN | FIN
+        || flags & (SYN | RST) == SYN | RST
+        || flags & (FIN | ACK | RST) == FIN
+}
+
+/// The offset of the MSS option's value in a SYN's header, if it has one (RFC 9293 3.2). `header` is the TCP header whole.
+pub fn mss_option(header: &[u8]) -> Option<usize> {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const MSS: u8 = 2;
+    let mut at = TCP_HEADER;
+    while at < header.len() {
+        match header[at] {
+            END => return None,
+            NOP => at += 1,
+            kind => {
+                let length = usize::from(*header.get(at + 1)?);
+                if length < 2 || at + length > header.len() {
+                    return None;
+                }
+                if kind == MSS && length == 4 {
+                    return Some(at + 2);
+                }
+                at += length;
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,316 @@
+//! A worker: a pinned thread that polls its device, runs every frame through `forward`, sends what comes out, and
+//! does the small chores of a tick in between. It shares nothing that it writes with other workers but the flow table.
+
+pub mod held;
+
+use crate::config::Idle;
+use crate::counters::{Count, Counters, Refusal, WorkerCounters};
+use crate::device::{BATCH, Device, Offload};
+use crate::flow::{TICK_MS, Timeouts};
+use crate::forward::limit::Limits;
+use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
+use crate::route::Fib;
+use crate::service::ServiceMap;
+use crate::service::status::MAX_TARGETS;
+use crate::wire::{Parsed, parse};
+use arc_swap::{ArcSwap, Cache};
+use crossbeam_queue::ArrayQueue;
+use held::Held;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// How long an adaptive worker keeps polling after its last frame before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// The longest sleep: chores wait no longer than this.
+const NAP: Duration = Duration::from_millis(TICK_MS);
+
+/// The sleep while packets are held for a neighbor.
+const HELD_NAP: Duration = Duration::from_millis(2);
+
+/// The whole table is swept once in so many ticks.
+const SWEEP_TICKS: u32 = 16;
+
+/// The most records swept between two bursts, so that a burst never waits long.
+const SWEEP_SLICE: u32 = 256;
+
+/// The same while there is nothing else to do.
+const IDLE_SLICE: u32 = 16384;
+
+/// Records looked at between two bursts for connections to reset.
+const RESET_SLICE: u32 = 1024;
+
+/// What all workers follow.
+pub struct World {
+    pub shared: Arc<Shared>,
+    pub services: Arc<ArcSwap<ServiceMap>>,
+    pub fib: Arc<ArcSwap<Fib>>,
+    pub timeouts: Arc<ArcSwap<Timeouts>>,
+    pub counters: Arc<Counters>,
+    /// When `Now` began.
+    pub start: Instant,
+    pub stop: Arc<AtomicBool>,
+    /// What control wants done, a queue per worker.
+    pub commands: Box<[ArrayQueue<Command>]>,
+}
+
+/// What control wants of every worker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Command {
+    /// Reset all connections of the target in this slot, at both ends.
+    ResetTarget(u16),
+}
+
+/// Commands that may wait; more targets than that do not go down between two bursts.
+const COMMANDS: usize = MAX_TARGETS;
+
+impl World {
+    pub fn commands(workers: usize) -> Box<[ArrayQueue<Command>]> {
+        (0..workers).map(|_| ArrayQueue::new(COMMANDS)).collect()
+    }
+
+    /// Tells all workers.
+    pub fn command(&self, command: Command) {
+        for queue in &self.commands {
+            queue.force_push(command);
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        now_since(self.start)
+    }
+}
+
+pub fn now_since(start: Instant) -> Now {
+    let elapsed = start.elapsed();
+    Now { tick: (elapsed.as_millis() / u128::from(TICK_MS)) as u32, micros: elapsed.as_micros() as u32 }
+}
+
+pub struct Worker<D: Device> {
+    index: u8,
+    device: D,
+    world: Arc<World>,
+    services: Cache<Arc<ArcSwap<ServiceMap>>, Arc<ServiceMap>>,
+    fib: Cache<Arc<ArcSwap<Fib>>, Arc<Fib>>,
+    timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
+    limits: Limits,
+    held: Held,
+    parsed: [Result<Parsed, Refusal>; BATCH],
+    hashes: [u64; BATCH],
+    /// Records that the sweep owes, by the clock.
+    swept_at: u32,
+    sweep_due: u32,
+    /// The target whose connections are being reset, and the next record to look at.
+    resetting: Option<(u16, u32)>,
+}
+
+impl<D: Device> Worker<D> {
+    pub fn new(index: u8, device: D, world: Arc<World>) -> Worker<D> {
+        Worker {
+            index,
+            device,
+            services: Cache::new(world.services.clone()),
+            fib: Cache::new(world.fib.clone()),
+            timeouts: Cache::new(world.timeouts.clone()),
+            limits: Limits::default(),
+            held: Held::new(),
+            parsed: [Err(Refusal::ShortFrame); BATCH],
+            hashes: [0; BATCH],
+            swept_at: 0,
+            sweep_due: 0,
+            resetting: None,
+            world,
+        }
+    }
+
+    /// Polls until the world stops.
+    pub fn run(&mut self, idle: Idle) {
+        let mut busy_at = Instant::now();
+        while !self.world.stop.load(Relaxed) {
+            let now = self.world.now();
+            if self.burst(now) > 0 {
+                busy_at = Instant::now();
+            } else if idle == Idle::Adaptive && self.sweep_due == 0 && self.resetting.is_none() && busy_at.elapsed() > SPIN {
+                self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// One round over all ports, and the chores. Gives the number of frames.
+    pub fn burst(&mut self, now: Now) -> usize {
+        let mut frames = 0;
+        for port in 0..self.device.ports() {
+            let count = self.device.receive(port, BATCH);
+            if count > 0 {
+                frames += count;
+                self.batch(count, now);
+                self.device.flush();
+            }
+        }
+        if !self.held.is_empty() {
+            self.run_held(now);
+        }
+        self.obey(now);
+        self.sweep(now, if frames > 0 { SWEEP_SLICE } else { IDLE_SLICE });
+        frames
+    }
+
+    /// Parse all, hash all, prefetch; then forward each: the cache misses of a batch overlap.
+    fn batch(&mut self, count: usize, now: Now) {
+        let shared = &*self.world.shared;
+        let counters = self.world.counters.worker(usize::from(self.index));
+        let mut bytes = 0;
+        for i in 0..count {
+            let frame = self.device.frame(i);
+            bytes += frame.wire_len as u64;
+            let parsed = if frame.wire_len > frame.len {
+                Err(Refusal::Truncated)
+            } else {
+                parse(&frame.buf[frame.start..frame.start + frame.len])
+            };
+            if let Ok(Parsed::Ip(packet)) = &parsed {
+                self.hashes[i] = shared.table.hash(&packet.key());
+                shared.table.prefetch(self.hashes[i]);
+            }
+            self.parsed[i] = parsed;
+        }
+        for (parsed, hash) in self.parsed[..count].iter().zip(&self.hashes) {
+            if let Ok(Parsed::Ip(packet)) = parsed {
+                shared.table.prefetch_record(*hash, packet.family);
+            }
+        }
+        counters.add(Count::RxPackets, count as u64);
+        counters.add(Count::RxBytes, bytes);
+        let mut ctx = Context {
+            shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters,
+            limits: &mut self.limits,
+            worker: self.index,
+            now,
+        };
+        for i in 0..count {
+            let mut frame = self.device.frame(i);
+            match forward(&mut frame, self.parsed[i], self.hashes[i], &mut ctx) {
+                Verdict::Transmit { span, port } => {
+                    let sent = self.device.send(i, span, usize::from(port));
+                    count_sent(counters, sent, span.len);
+                }
+                Verdict::Hold => match self.held.keep(&frame, now) {
+                    Ok(()) => counters.add(Count::Held, 1),
+                    Err(refusal) => counters.refuse(refusal),
+                },
+                Verdict::Refuse(refusal) => counters.refuse(refusal),
+                Verdict::NotOurs => counters.add(Count::NotOurs, 1),
+            }
+        }
+    }
+
+    /// Runs the held packets again: by now their neighbors may have answered.
+    fn run_held(&mut self, now: Now) {
+        let counters = self.world.counters.worker(usize::from(self.index));
+        let mut ctx = Context {
+            shared: &self.world.shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters,
+            limits: &mut self.limits,
+            worker: self.index,
+            now,
+        };
+        let device = &mut self.device;
+        self.held.retry(|frame| {
+            let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
+            let hash = match &parsed {
+                Ok(Parsed::Ip(packet)) => ctx.shared.table.hash(&packet.key()),
+                _ => 0,
+            };
+            match forward(frame, parsed, hash, &mut ctx) {
+                Verdict::Transmit { span, port } => {
+                    let bytes = &frame.buf[span.start..span.start + span.len];
+                    let sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    count_sent(counters, sent, span.len);
+                    true
+                }
+                Verdict::Hold => false,
+                Verdict::Refuse(refusal) => {
+                    counters.refuse(refusal);
+                    true
+                }
+                Verdict::NotOurs => true,
+            }
+        });
+        counters_of_expired(counters, self.held.expire(now));
+        self.device.flush();
+    }
+
+    /// Goes on with what control wants, a slice of the records at a time.
+    fn obey(&mut self, now: Now) {
+        let worker = usize::from(self.index);
+        if self.resetting.is_none() {
+            let Some(Command::ResetTarget(slot)) = self.world.commands[worker].pop() else { return };
+            self.resetting = Some((slot, 0));
+        }
+        let Some((slot, cursor)) = self.resetting else { return };
+        let ctx = Context {
+            shared: &self.world.shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters: self.world.counters.worker(worker),
+            limits: &mut self.limits,
+            worker: self.index,
+            now,
+        };
+        let device = &mut self.device;
+        let next = ctx.shared.table.scan_range(worker, cursor, RESET_SLICE, |details| {
+            if details.target_slot == slot {
+                reset::both_ends(details, &ctx, |frame, port| {
+                    let sent = device.send_copy(frame, Offload::default(), usize::from(port));
+                    count_sent(ctx.counters, sent, frame.len());
+                });
+            }
+        });
+        self.resetting = next.map(|cursor| (slot, cursor));
+        self.device.flush();
+    }
+
+    /// Moves the clock hand over as many records as the time that has passed is worth, `most` at a time.
+    fn sweep(&mut self, now: Now, most: u32) {
+        let shared = &*self.world.shared;
+        let worker = usize::from(self.index);
+        let ticks = now.tick.wrapping_sub(self.swept_at);
+        if ticks > 0 {
+            self.swept_at = now.tick;
+            let range = shared.table.sweep_range(worker);
+            self.sweep_due = (self.sweep_due + (range / SWEEP_TICKS + 1).saturating_mul(ticks)).min(range);
+        }
+        if self.sweep_due == 0 {
+            return;
+        }
+        let slice = self.sweep_due.min(most);
+        self.sweep_due -= slice;
+        let counters = self.world.counters.worker(worker);
+        let epoch = self.fib.load().epoch();
+        let timeouts = self.timeouts.load();
+        shared.table.sweep(worker, slice, now.tick, epoch, timeouts, |gone| settle(gone, shared, counters, now));
+    }
+}
+
+fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {
+    if sent {
+        counters.add(Count::TxPackets, 1);
+        counters.add(Count::TxBytes, len as u64);
+    } else {
+        counters.refuse(Refusal::TxFull);
+    }
+}
+
+fn counters_of_expired(counters: &WorkerCounters, expired: usize) {
+    for _ in 0..expired {
+        counters.refuse(Refusal::NeighborUnresolved);
+    }
+}
