@@ -109,7 +109,9 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
-            complain(&format!("farside: {sentence}"));
+            // A bad file's errors say themselves what they are.
+            let errors = sentence.starts_with("error: ");
+            complain(&if errors { sentence } else { format!("farside: {sentence}") });
             ExitCode::FAILURE
         }
     }
