@@ -1,1 +1,195 @@
 //! Commands and flags.
+
+use crate::admin::rows::What;
+use crate::admin::{client, text};
+use crate::config::{Config, file};
+use clap::{Parser, Subcommand};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A load balancer for a service that lives at two or more sites.
+#[derive(Parser)]
+#[command(name = "farside", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run in the foreground, log to stderr, until SIGTERM or SIGINT
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Tell all that is wrong with a configuration
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Take a changed configuration without losing a connection; a bad file changes nothing
+    Reload {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Print what the running farside does
+    Show {
+        what: What,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Give no new connections to a real server or remote site
+    Drain {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Give new connections to it again
+    Undrain {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take captured packets through the data path, without a network
+    Replay {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Packets in
+        #[arg(value_name = "IN.pcap")]
+        input: PathBuf,
+        /// Packets out
+        #[arg(value_name = "OUT.pcap")]
+        output: PathBuf,
+        /// Write what was counted to this file
+        #[arg(long, value_name = "FILE.json")]
+        counters: Option<PathBuf>,
+        /// A real server or remote site that is down; can be given several times
+        #[arg(long, value_name = "SERVICE/NAME")]
+        down: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/farside/farside.toml")]
+    config: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Socket {
+    /// Where the running farside listens
+    #[arg(long, value_name = "PATH", default_value = "/run/farside/farside.sock")]
+    socket: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Target {
+    #[arg(value_name = "SERVICE/NAME")]
+    target: String,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+/// Does what the command line says; an error is a sentence on stderr, and exit 1.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run { config } => crate::run::run(&config.config),
+        Command::Check { config } => return check(&config.config),
+        Command::Reload { socket } => said(client::reload(&socket.socket)),
+        Command::Show { what, json, socket } => show(what, json, &socket.socket),
+        Command::Drain { target } => said(client::drain(&target.socket.socket, &target.target, true)),
+        Command::Undrain { target } => said(client::drain(&target.socket.socket, &target.target, false)),
+        Command::Replay { config, input, output, counters, down } => {
+            crate::replay::replay(&config.config, &input, &output, counters.as_deref(), &down)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            complain(&format!("farside: {sentence}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To stderr, which may be closed.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn check(path: &Path) -> ExitCode {
+    match file::load(path) {
+        Ok(config) => match print(&format!("{}: {}\n", path.display(), summary(&config))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(sentence) => {
+                complain(&format!("farside: {sentence}"));
+                ExitCode::FAILURE
+            }
+        },
+        Err(errors) => {
+            complain(&errors.render(io::stderr().is_terminal()));
+            let count = errors.count();
+            complain(&format!("\nfarside: {}: {count} {}", path.display(), plural(count, "error", "errors")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn summary(config: &Config) -> String {
+    let services = config.services.len();
+    let reals: usize = config.services.iter().map(|service| service.reals.len()).sum();
+    let remotes: usize = config.services.iter().map(|service| service.remotes.len()).sum();
+    format!(
+        "ok, {services} {}, {reals} {}, {remotes} {}",
+        plural(services, "service", "services"),
+        plural(reals, "real server", "real servers"),
+        plural(remotes, "remote site", "remote sites")
+    )
+}
+
+fn plural(count: usize, one: &'static str, many: &'static str) -> &'static str {
+    if count == 1 { one } else { many }
+}
+
+/// Prints what the running farside said.
+fn said(answer: Result<String, String>) -> Result<(), String> {
+    let answer = answer?;
+    if answer.is_empty() { Ok(()) } else { print(&format!("{}\n", answer.trim_end())) }
+}
+
+/// To stdout. Whoever reads it may have seen enough, as `head` does: no error then.
+fn print(text: &str) -> Result<(), String> {
+    finish(io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))
+}
+
+fn finish(written: io::Result<()>) -> Result<(), String> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err("the running farside is of another version: its answer cannot be read, except with --json".into())
+        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("cannot write the answer: {}", file::io_words(&error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn show(what: What, json: bool, socket: &Path) -> Result<(), String> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut show = client::show(socket, what)?;
+    let mut printer = text::Printer::new(what, json);
+    let mut more = true;
+    while more {
+        let piece = show.piece()?;
+        more = piece.is_some();
+        let written = printer.print(&mut out, piece).and_then(|()| if more { Ok(()) } else { out.flush() });
+        if matches!(&written, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) {
+            return Ok(());
+        }
+        finish(written)?;
+    }
+    Ok(())
+}

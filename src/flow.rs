@@ -259,3 +259,8 @@ impl From<&config::Timeouts> for Timeouts {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;

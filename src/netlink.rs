@@ -79,6 +79,7 @@ pub struct Netlink {
     /// Interface index -> port, the health checks' device not included.
     port_of: HashMap<u32, u8>,
 
+    opened: Instant,
     sync: Option<Sync>,
     /// Neighbours heard of since the reading began; what it says of them may be older.
     heard: HashSet<Neighbor>,
@@ -142,6 +143,7 @@ impl Netlink {
             routes: Arc::default(),
             host: Arc::default(),
             port_of: HashMap::new(),
+            opened: now,
             sync: None,
             heard: HashSet::new(),
             stale: true,
@@ -204,7 +206,9 @@ impl Netlink {
                 .count();
         }
         if foreign > 0 {
-            tracing::warn!("{foreign} policy routing rules (ip rule) are not followed: farside uses the main table only");
+            tracing::warn!(
+                "{foreign} policy routing rules (ip rule) are not followed: farside uses the main table only"
+            );
         }
     }
 
@@ -253,7 +257,6 @@ impl Netlink {
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     tracing::info!("the kernel's notifications came too fast: reading all tables anew");
-                    self.sync = None;
                     self.stale = true;
                     self.stale_neighbors = true;
                 }
@@ -302,7 +305,7 @@ impl Netlink {
         self.advance_sync(now);
         if now >= self.confirm_at {
             self.confirm_at = now + neighbors::CONFIRM;
-            let confirm = self.neighbors.to_confirm(now);
+            let confirm = self.neighbors.unconfirmed(now);
             self.resolve(&confirm);
         }
         if now >= self.retry_at {
@@ -323,7 +326,7 @@ impl Netlink {
     pub fn next_deadline(&self) -> Instant {
         let mut at = self.look_again_at.min(self.confirm_at).min(self.retry_at);
         if self.more_events || self.sync.is_some() {
-            return at.min(self.publish_after); // in the past as a rule: go on at once
+            return self.opened; // long past: go on at once
         }
         if self.stale {
             at = at.min(self.sync_after);
@@ -409,11 +412,18 @@ impl Netlink {
         for (i, port) in ports.iter().enumerate() {
             let before = self.ports.get(i);
             if before.is_some_and(|before| before.ifindex != port.ifindex) {
-                tracing::info!("interface {} is {}", port.name, if port.ifindex == 0 { "gone" } else { "another one now" });
+                tracing::info!(
+                    "interface {} is {}",
+                    port.name,
+                    if port.ifindex == 0 { "gone" } else { "another one now" }
+                );
                 self.neighbors.lose_port(i as u8);
                 // Its neighbours were told of before the index was known here.
-                self.stale_neighbors = true;
-                self.stale = true;
+                if world.neighbors.is_none() {
+                    self.stale_neighbors = true;
+                    self.stale = true;
+                }
+                self.retry_at = now;
             } else if before.is_some_and(|before| before.up != port.up) {
                 tracing::info!("interface {} is {}", port.name, if port.up { "up" } else { "down" });
                 self.retry_at = now;

@@ -11,7 +11,7 @@ mod preflight;
 mod probe;
 mod rows;
 
-use crate::admin::{self, Admin, Answers};
+use crate::admin::{self, Admin};
 use crate::config::{self, Config};
 use crate::health;
 use control::Control;
@@ -72,7 +72,7 @@ fn serve(control: &mut Control, mut admin: Admin, mut signals: Signals) -> Resul
     let mut events = Events::with_capacity(1024);
     loop {
         let now = Instant::now();
-        let deadlines = [Some(control.netlink.next_deadline()), control.health.next_deadline(now), admin.next_deadline()];
+        let deadlines = [Some(control.netlink.next_deadline()), control.health.next_deadline(), admin.next_deadline()];
         let nap = deadlines.iter().flatten().map(|at| at.saturating_duration_since(now)).fold(NAP, Duration::min);
         match poll.poll(&mut events, Some(nap)) {
             Err(why) if why.kind() != ErrorKind::Interrupted => return Err(format!("the event loop broke: {why}")),
@@ -133,7 +133,7 @@ impl Signals {
 
     /// What has been asked for since the last call; stopping comes before reloading.
     fn take(&mut self) -> Option<Signal> {
-        let mut asked = |pipe: &mut mio::net::UnixStream| {
+        let asked = |pipe: &mut mio::net::UnixStream| {
             let mut bytes = [0; 64];
             let mut any = false;
             while pipe.read(&mut bytes).is_ok_and(|count| count > 0) {

@@ -3,6 +3,17 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What there is to show, by its word on the command line and in requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    Services,
+    Flows,
+    Health,
+    Counters,
+    Workers,
+}
+
 /// One connection: `show flows`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowRow {
@@ -86,4 +97,9 @@ pub struct WorkerRow {
     /// Its counts by name, beside `worker` and `cpu` in the same JSON object.
     #[serde(flatten)]
     pub counts: BTreeMap<String, u64>,
+}
+
+/// "address:port", or "[address]:port" for IPv6.
+pub fn endpoint(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }

@@ -48,7 +48,7 @@ impl Claims {
         let words = (*memory).as_ref().len();
         let buckets = words / BUCKET;
         (buckets.is_power_of_two() && words.is_multiple_of(BUCKET))
-            .then_some(Claims { memory: Memory::Lent(memory), mask: buckets as u64 - 1 })
+            .then(|| Claims { memory: Memory::Lent(memory), mask: buckets as u64 - 1 })
     }
 
     fn words(&self) -> &[AtomicU64] {

@@ -8,7 +8,8 @@
 //!
 //! Within a pool each worker lends its own residue, `port % workers == worker`, so that answers can be steered by the port
 //! alone. A worker's free ports stand in a queue, in random order at first, then in the order in which they came back, each
-//! with the tick of its return: the first of the queue has rested longest, and if it has not rested enough none has.
+//! with the tick of its return: the first of the queue has rested longest, and if it has not rested enough none has. (Ports
+//! that a reload adds stand behind those that rest just then, and wait with them.)
 //!
 //! Each port has a byte of its own that says where it is, and every change of it is one atomic step:
 //!
@@ -124,8 +125,12 @@ fn entry(port: u16, returned: Option<Tick>) -> u64 {
 impl Ledger {
     /// `workers`: 1 to 256.
     pub fn new(workers: usize) -> Ledger {
+        Ledger::with_room(workers, MAX_POOLS)
+    }
+
+    pub(super) fn with_room(workers: usize, pools: usize) -> Ledger {
         Ledger {
-            pools: (0..MAX_POOLS).map(|_| OnceLock::new()).collect(),
+            pools: (0..pools).map(|_| OnceLock::new()).collect(),
             numbers: Mutex::new(HashMap::new()),
             workers: workers.clamp(1, 256),
             rest: AtomicU32::new(0),

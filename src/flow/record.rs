@@ -251,7 +251,9 @@ impl Record {
         // Pairs with the Acquire fence in `still`.
         fence(Release);
         self.last_seen.store(now, Relaxed);
-        self.state.store(Word::new(version.generation(), state.0, state.1, state.2).0, Relaxed);
+        // A swap, so that this word changes by nothing but read-modify-writes: a late CAS of the last life then comes
+        // before it or fails, and that is plain to see (and for loom to follow).
+        self.state.swap(Word::new(version.generation(), state.0, state.1, state.2).0, Relaxed);
         let mut ports = 0;
         for (i, Ends { first, second }) in ends.iter().enumerate() {
             self.addrs[i].store(join(first.addr.0[0], second.addr.0[0]), Relaxed);

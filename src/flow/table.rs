@@ -43,7 +43,7 @@ use crate::sys::prefetch::prefetch;
 use crate::wire::ip::{FlowKey, V4};
 
 /// Words of a bucket. With loom's eyes a table must be tiny.
-const BUCKET: usize = if cfg!(loom) { 2 } else { 8 };
+const BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
 
 /// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
 /// that a lookup mostly needs one line.
@@ -445,6 +445,12 @@ impl FlowTable {
                 each(&details);
             }
         }
+    }
+
+    /// Words in the index; for tests.
+    #[cfg(test)]
+    pub(super) fn words(&self) -> usize {
+        self.buckets.iter().flat_map(|bucket| &bucket.0).filter(|word| word.load(Relaxed) != 0).count()
     }
 
     pub(super) fn reference(&self, index: u32, version: Version) -> FlowRef {

@@ -181,7 +181,7 @@ impl Neighbors {
     /// Every [`CONFIRM`]: which neighbours the kernel shall confirm, because packets went there or they are routers. The
     /// kernel cannot see that farside uses a neighbour; left alone it would call it stale, and never notice that it is
     /// gone. Forgets those that have been lost for long.
-    pub fn to_confirm(&mut self, now: Instant) -> Vec<Neighbor> {
+    pub fn unconfirmed(&mut self, now: Instant) -> Vec<Neighbor> {
         let mut confirm = Vec::new();
         let mut forget = Vec::new();
         for (neighbor, entry) in &mut self.entries {

@@ -74,7 +74,7 @@ pub(super) struct Events {
 impl Events {
     /// `receive_bytes`: how much may wait unread; more than the system's limit is cut to that.
     pub fn open(receive_bytes: usize) -> io::Result<Events> {
-        let mut socket = open()?;
+        let socket = open()?;
         socket2::SockRef::from(&socket).set_recv_buffer_size(receive_bytes)?;
         for group in GROUPS {
             // A kernel without IPv6 has some of these groups all the same.
@@ -103,8 +103,9 @@ impl Requests {
 
     /// Asks for all objects of the kind of `message`; the answers bear the returned sequence number.
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<u32> {
-        // An earlier dump that was given up halfway would make the kernel refuse this one; reading on ends it.
-        while self.receive().is_ok() {}
+        // An earlier dump that was given up halfway would make the kernel refuse this one; reading on ends it. What else may
+        // wait here are refusals of `resolve`, which the next try repeats.
+        while !matches!(self.receive(), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {}
         let mut bytes = Vec::new();
         let sequence = self.append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP);
         self.send(&bytes)?;

@@ -82,11 +82,7 @@ impl Sync {
     ///
     /// # Errors
     /// A refused or endlessly interrupted dump; the reading is over and must be started again.
-    pub fn advance(
-        &mut self,
-        requests: &mut Requests,
-        owner_of: impl Fn(&Link) -> Owner,
-    ) -> io::Result<Option<World>> {
+    pub fn advance(&mut self, requests: &mut Requests, owner_of: impl Fn(&Link) -> Owner) -> io::Result<Option<World>> {
         for _ in 0..SLICE {
             let (mut done, mut interrupted) = (false, false);
             match requests.receive() {

@@ -253,7 +253,9 @@ pub(super) fn neighbor(payload: &[u8]) -> Option<NeighborRow> {
     }
     let ip = ip.filter(|ip| !ip.is_multicast())?;
     let (known, fixed) = match message.header.state {
-        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => (true, false),
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => {
+            (true, false)
+        }
         NeighbourState::Permanent | NeighbourState::Noarp => (true, true),
         _ => (false, false),
     };

@@ -4,7 +4,7 @@ use super::control::{Control, protocol_name};
 use super::metrics::Page;
 use crate::admin::Answers;
 use crate::admin::rows::{FlowRow, HealthRow, ServiceRow, TargetRow, WorkerRow};
-use crate::config;
+use crate::config::{self, Word};
 use crate::counters::{Count, Refusal};
 use crate::flow::{FlowDetails, Mode, TICK_MS};
 use crate::service::Target;
@@ -43,7 +43,7 @@ impl Answers for Control {
                 vip: config.vip.to_string(),
                 port: config.port,
                 protocol: protocol_name(service.protocol).into(),
-                mode: word(config.mode).into(),
+                mode: config.mode.word().into(),
                 scheduler: config.scheduler.word().into(),
                 active: targets.iter().map(|target| target.active).sum(),
                 total: targets.iter().map(|target| target.total).sum(),
@@ -203,12 +203,4 @@ fn flow_row(details: &FlowDetails, service: &str, now: u32) -> FlowRow {
 fn text(endpoint: &Endpoint, family: u8) -> String {
     let Endpoint { addr, port } = endpoint;
     SocketAddr::new(Addr::to_ip(addr, family), *port).to_string()
-}
-
-fn word(mode: config::Mode) -> &'static str {
-    match mode {
-        config::Mode::Nat => "nat",
-        config::Mode::Direct => "direct",
-        config::Mode::Tunnel => "tunnel",
-    }
 }

@@ -1,0 +1,52 @@
+"""HTTP with wrk: new connections per second (each request its own), and requests with their latency on kept ones."""
+import json
+import pathlib
+
+from cases.case import Case, Metric
+from lab import HTTP_PORT, TrialFailed
+
+SCRIPT = pathlib.Path(__file__).with_name("wrk.lua")
+CONNECTIONS = 64
+
+
+def _wrk(lab, target, seconds, *more):
+    out = lab.run("client", ["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s", "--timeout", "5s",
+                             "-s", str(SCRIPT), *more, f"http://{target}:{HTTP_PORT}/"], seconds + 20)
+    try:
+        got = json.loads(out.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise TrialFailed("wrk gave no result") from None
+    if not got["requests"]:
+        raise TrialFailed("wrk got no answer")
+    return got
+
+
+class _Wrk(Case):
+    tools = {"wrk": "wrk"}
+    headers = ()
+
+    def warm_up(self, lab, target):
+        _wrk(lab, target, 1, *self.headers)
+
+    def measure(self, lab, target, seconds):
+        got = _wrk(lab, target, seconds, *self.headers)
+        rate = got["requests"] / got["duration_us"] * 1e6
+        return {"rate": rate, "p50_ms": got["p50_us"] / 1e3, "p99_ms": got["p99_us"] / 1e3,
+                "errors": got["errors"], "work": got["requests"] / 1e3}
+
+
+class Connections(_Wrk):
+    name = "conn"
+    title = f"wrk, Connection: close, {CONNECTIONS} at a time"
+    work_unit = "1000 connections"
+    headers = ("-H", "Connection: close")
+    metrics = (Metric("rate", "conn/s"), Metric("p99_ms", "ms p99", higher=False, decimals=2),
+               Metric("errors", "errors", higher=False))
+
+
+class KeepAlive(_Wrk):
+    name = "keepalive"
+    title = f"wrk, {CONNECTIONS} kept connections"
+    work_unit = "1000 requests"
+    metrics = (Metric("rate", "req/s"), Metric("p50_ms", "ms p50", higher=False, decimals=2),
+               Metric("p99_ms", "ms p99", higher=False, decimals=2), Metric("errors", "errors", higher=False))

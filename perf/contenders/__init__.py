@@ -1,0 +1,25 @@
+"""Who stands on the box. A contender is a file here; it says what to install, how to start, and where to call.
+
+`prepare` runs once per run, `start` once per trial inside a fresh Lab; stopping is the Lab's work."""
+from contenders.direct import Direct
+from contenders.farside import Farside
+from contenders.haproxy import Haproxy
+from contenders.nftables import Nftables
+
+
+def peers():
+    """In the order in which they take their turns; the first one is the reference of the ratios."""
+    return [Direct(), Nftables(), Haproxy()]
+
+
+def farsides(given):
+    """The farside built from this tree or, for each `[NAME=]PATH` given, that binary."""
+    if not given:
+        return [Farside("farside", None)]
+    split = [item.rpartition("=") for item in given]
+    names = [name or ("farside" if number == 0 else f"farside-{number + 1}")
+             for number, (name, _, _) in enumerate(split)]
+    taken = {peer.name for peer in peers()}
+    if len(set(names)) < len(names) or taken & set(names):
+        raise SystemExit("perf/run: every --farside needs a name of its own")
+    return [Farside(name, path) for name, (_, _, path) in zip(names, split)]

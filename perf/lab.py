@@ -1,0 +1,238 @@
+"""The laboratory: three network namespaces, the processes in them, and a promise that all of it goes away.
+
+       client                     box                        server
+    198.18.1.2  wan0 ===== wan0  198.18.1.1
+                                 198.18.2.1  lan0 ===== lan0  198.18.2.2   nginx :80, iperf3 :5201
+                  VIP 198.18.1.10 (on the box, or answered for by farside)
+
+198.18.0.0/15 is set aside for benchmarks (RFC 2544). The namespaces carry the pid of the run in their names; everything
+inside them was started here, so it may be killed. What a killed run left behind is removed by the next one.
+"""
+import ctypes
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+CLIENT, BOX_WAN, VIP = "198.18.1.2", "198.18.1.1", "198.18.1.10"
+BOX_LAN, SERVER = "198.18.2.1", "198.18.2.2"
+HTTP_PORT, IPERF_PORT = 80, 5201
+PREFIX = "fsperf"
+ROLES = ("client", "box", "server")
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+NGINX = """\
+daemon off; worker_processes 2; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
+events {{ worker_connections 8192; multi_accept on; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 60s;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  server {{ listen {address}:{port} backlog=4096; location / {{ default_type text/plain; return 200 "farside\\n"; }} }}
+}}
+"""
+
+# Run in the client's namespace: an HTTP answer through the contender is the proof that it carries traffic.
+PROBE = """\
+import socket, sys, time
+end = time.monotonic() + float(sys.argv[3])
+while True:
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 1) as s:
+            s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            if s.recv(64).startswith(b"HTTP/1.1 200"): break
+            why = "not the server's answer"
+    except OSError as error: why = error
+    if time.monotonic() > end: sys.exit(f"no HTTP answer from {sys.argv[1]}: {why}")
+    time.sleep(0.05)
+"""
+
+
+class TrialFailed(Exception):
+    """One measurement, or one contender, could not be had; the message says why in one line."""
+
+
+def _die_with_parent():
+    """Between fork and exec: the child is killed when this program is, also when that is by SIGKILL."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _ip(*words):
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=20)
+    if done.returncode:
+        raise TrialFailed(f"ip {' '.join(words)}: {_last_line(done.stderr)}")
+
+
+def _last_line(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"
+
+
+def _remove_namespace(name):
+    """Kills what still runs inside (all of it was started here), then deletes the namespace and with it its links."""
+    for attempt in range(50):
+        pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, timeout=20).stdout.split()
+        if not pids:
+            break
+        for pid in pids:
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
+    subprocess.run(["ip", "netns", "del", name], timeout=20, stderr=subprocess.DEVNULL)
+
+
+def remove_leftovers():
+    """Removes namespaces and directories of runs that are no longer alive. Call under the lock of perf/run."""
+    for parent in (pathlib.Path("/run/netns"), pathlib.Path(tempfile.gettempdir())):
+        for entry in parent.glob(f"{PREFIX}*"):
+            owner = re.match(PREFIX + r"(\d+)-", entry.name)
+            if not owner or os.path.exists(f"/proc/{owner[1]}"):
+                continue
+            if parent.name == "netns":
+                _remove_namespace(entry.name)
+            elif entry.is_dir() and not entry.is_symlink() and entry.stat().st_uid == 0:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+class Lab:
+    """A fresh topology with its servers running; a context manager. Nothing of one trial reaches the next one:
+    no TIME_WAIT socket, conntrack entry, learnt neighbour or program left on a link."""
+
+    def __init__(self):
+        self.processes = []
+        self.dir = None
+
+    def __enter__(self):
+        try:
+            self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            self.dir.chmod(0o755)
+            self._make_links()
+            self._start_servers()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        # A second Ctrl-C or SIGTERM waits until the first one has cleaned up; every step below is bounded.
+        waiting = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            self._tear_down()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+
+    def _tear_down(self):
+        for process, _log in reversed(self.processes):
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+        for role in ROLES:
+            if os.path.exists(f"/run/netns/{self.netns(role)}"):
+                _remove_namespace(self.netns(role))
+        if self.dir:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    @staticmethod
+    def netns(role):
+        return f"{PREFIX}{os.getpid()}-{role}"
+
+    def _make_links(self):
+        for role in ROLES:
+            _ip("netns", "add", self.netns(role))
+            _ip("-n", self.netns(role), "link", "set", "lo", "up")
+        client, box, server = (self.netns(role) for role in ROLES)
+        _ip("-n", client, "link", "add", "wan0", "type", "veth", "peer", "name", "wan0", "netns", box)
+        _ip("-n", server, "link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", box)
+        for netns, link, address in ((client, "wan0", CLIENT), (box, "wan0", BOX_WAN),
+                                     (box, "lan0", BOX_LAN), (server, "lan0", SERVER)):
+            _ip("-n", netns, "address", "add", f"{address}/24", "dev", link)
+            _ip("-n", netns, "link", "set", link, "up")
+        _ip("-n", client, "route", "add", "default", "via", BOX_WAN)
+        _ip("-n", server, "route", "add", "default", "via", BOX_LAN)
+        # Off until a contender asks for it: what is not the contender's work is then not done at all.
+        self.sysctl("box", "net.ipv4.ip_forward", 0)
+
+    def _start_servers(self):
+        config = self.dir / "nginx.conf"
+        config.write_text(NGINX.format(dir=self.dir, address=SERVER, port=HTTP_PORT))
+        self.start("server", ["nginx", "-c", str(config), "-e", f"{self.dir}/nginx.log"])
+        self.start("server", ["iperf3", "-s", "-B", SERVER, "-p", str(IPERF_PORT)])
+        self.wait_for_listener(0, HTTP_PORT)
+        self.wait_for_listener(1, IPERF_PORT)
+
+    def sysctl(self, role, key, value):
+        self.run(role, ["sysctl", "-qw", f"{key}={value}"], 20)
+
+    def own_vip(self):
+        """Gives the VIP to the box's kernel; contenders that answer for it themselves do without."""
+        _ip("-n", self.netns("box"), "address", "add", f"{VIP}/32", "dev", "wan0")
+
+    def start(self, role, argv):
+        """Starts a process that lives until the lab ends; its output goes to the file returned."""
+        log = self.dir / f"{len(self.processes)}-{pathlib.Path(argv[0]).name}.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(["ip", "netns", "exec", self.netns(role), *argv], stdin=subprocess.DEVNULL,
+                                       stdout=out, stderr=out, cwd=self.dir, preexec_fn=_die_with_parent,
+                                       start_new_session=True)
+        self.processes.append((process, log))
+        return log
+
+    def run(self, role, argv, timeout, stdin=None):
+        """Runs a command to its end and returns its stdout; TrialFailed when it fails or takes too long."""
+        name = pathlib.Path(argv[0]).name
+        try:
+            done = subprocess.run(["ip", "netns", "exec", self.netns(role), *argv], capture_output=True, text=True,
+                                  timeout=timeout, preexec_fn=_die_with_parent, start_new_session=True,
+                                  **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}))
+        except subprocess.TimeoutExpired:
+            raise TrialFailed(f"{name} did not end within {timeout} s") from None
+        if done.returncode:
+            raise TrialFailed(f"{name} ended with {done.returncode}: {_last_line(done.stderr or done.stdout)}")
+        return done.stdout
+
+    def check_alive(self):
+        """TrialFailed when a server or the contender has died."""
+        for process, log in self.processes:
+            if process.poll() is not None:
+                raise TrialFailed(f"{log.stem.split('-', 1)[1]} ended with {process.returncode}: "
+                                  f"{_last_line(log.read_text(errors='replace'))}")
+
+    def wait_for(self, condition, what, seconds=15):
+        end = time.monotonic() + seconds
+        while not condition():
+            self.check_alive()
+            if time.monotonic() > end:
+                raise TrialFailed(f"{what}: not within {seconds} s")
+            time.sleep(0.01)
+
+    def wait_for_listener(self, index, port):
+        """Waits until process number `index` listens on the TCP port. /proc/PID/net is its own namespace's."""
+        table = pathlib.Path(f"/proc/{self.processes[index][0].pid}/net/tcp")
+        listening = re.compile(rf":{port:04X} [0-9A-F]+:0000 0A ")
+
+        def listens():
+            try:
+                return os.readlink(table.parents[1] / "ns/net") != os.readlink("/proc/self/ns/net") \
+                    and listening.search(table.read_text())
+            except OSError:
+                return False  # gone; check_alive will say so
+        self.wait_for(listens, f"no listener on port {port}")
+
+    def wait_until_carried(self, target):
+        try:
+            self.run("client", [sys.executable, "-c", PROBE, target, str(HTTP_PORT), "10"], 15)
+        finally:
+            self.check_alive()  # a contender that died says why better than the client that it refused

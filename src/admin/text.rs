@@ -1,0 +1,353 @@
+//! `show`'s answers for people: aligned columns; or for programs: JSON.
+
+use super::rows::{FlowRow, HealthRow, ServiceRow, TargetRow, What, WorkerRow};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+
+/// Prints an answer piece by piece, so that a million flows need no memory here either.
+pub struct Printer {
+    what: What,
+    json: bool,
+    table: Table,
+    /// Rows printed so far.
+    printed: usize,
+}
+
+impl Printer {
+    pub fn new(what: What, json: bool) -> Printer {
+        Printer { what, json, table: Table::default(), printed: 0 }
+    }
+
+    /// The next piece of the answer; None ends it. Errors are the writer's, and `InvalidData` for an answer that this
+    /// version does not understand.
+    pub fn print(&mut self, out: &mut impl Write, piece: Option<Value>) -> io::Result<()> {
+        match (self.json, self.what) {
+            (true, What::Flows) => self.flows_json(out, piece),
+            (true, _) => match piece {
+                Some(answer) => {
+                    serde_json::to_writer_pretty(&mut *out, &answer)?;
+                    writeln!(out)
+                }
+                None => Ok(()),
+            },
+            (false, _) => self.text(out, piece),
+        }
+    }
+
+    /// One list, one flow a line.
+    fn flows_json(&mut self, out: &mut impl Write, piece: Option<Value>) -> io::Result<()> {
+        let Some(rows) = piece else {
+            return if self.printed == 0 { writeln!(out, "[]") } else { writeln!(out, "\n]") };
+        };
+        for row in rows.as_array().into_iter().flatten() {
+            out.write_all(if self.printed == 0 { b"[\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *out, row)?;
+            self.printed += 1;
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, out: &mut impl Write, piece: Option<Value>) -> io::Result<()> {
+        let Some(piece) = piece else {
+            if self.what == What::Flows && self.printed == 0 {
+                self.table.print(out, FLOW_COLUMNS, &[])?;
+            }
+            return Ok(());
+        };
+        match self.what {
+            What::Services => {
+                let rows: Vec<_> = understood::<ServiceRow>(piece)?.iter().flat_map(service_cells).collect();
+                self.table.print(out, SERVICE_COLUMNS, &rows)
+            }
+            What::Flows => {
+                let rows: Vec<_> = understood::<FlowRow>(piece)?.into_iter().map(flow_cells).collect();
+                if rows.is_empty() {
+                    return Ok(());
+                }
+                self.printed += rows.len();
+                self.table.print(out, FLOW_COLUMNS, &rows)
+            }
+            What::Health => {
+                let rows: Vec<_> = understood::<HealthRow>(piece)?.into_iter().map(health_cells).collect();
+                self.table.print(out, HEALTH_COLUMNS, &rows)
+            }
+            What::Counters => {
+                let counts: BTreeMap<String, u64> = serde_json::from_value(piece)?;
+                let rows: Vec<_> = counts.into_iter().map(|(name, count)| vec![name, count.to_string()]).collect();
+                self.table.print(out, &[Column("COUNTER", Left), Column("COUNT", Right)], &rows)
+            }
+            What::Workers => {
+                let (columns, rows) = worker_cells(&understood::<WorkerRow>(piece)?);
+                let columns: Vec<_> = columns.iter().map(|name| Column(name, Right)).collect();
+                self.table.print(out, &columns, &rows)
+            }
+        }
+    }
+}
+
+fn understood<T: DeserializeOwned>(piece: Value) -> io::Result<Vec<T>> {
+    Ok(serde_json::from_value(piece)?)
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+use Align::{Left, Right};
+
+struct Column<'n>(&'n str, Align);
+
+/// Columns as wide as the widest cell so far.
+#[derive(Default)]
+struct Table {
+    widths: Vec<usize>,
+}
+
+impl Table {
+    /// The header comes before the first rows.
+    fn print(&mut self, out: &mut impl Write, columns: &[Column], rows: &[Vec<String>]) -> io::Result<()> {
+        let first = self.widths.is_empty();
+        self.widths.resize(columns.len(), 0);
+        for (width, column) in self.widths.iter_mut().zip(columns) {
+            *width = (*width).max(column.0.chars().count());
+        }
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
+        for row in &rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        if first {
+            let names: Vec<String> = columns.iter().map(|column| column.0.to_string()).collect();
+            self.line(out, columns, &names)?;
+        }
+        rows.iter().try_for_each(|row| self.line(out, columns, row))
+    }
+
+    fn line(&self, out: &mut impl Write, columns: &[Column], cells: &[String]) -> io::Result<()> {
+        let mut line = String::new();
+        for ((cell, width), column) in cells.iter().zip(&self.widths).zip(columns) {
+            match column.1 {
+                Left => line.push_str(&format!("{cell:<width$}  ")),
+                Right => line.push_str(&format!("{cell:>width$}  ")),
+            }
+        }
+        writeln!(out, "{}", line.trim_end())
+    }
+}
+
+/// What a server said must not command the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
+}
+
+const SERVICE_COLUMNS: &[Column] = &[
+    Column("SERVICE", Left),
+    Column("ADDRESS", Left),
+    Column("KIND", Left),
+    Column("STATUS", Left),
+    Column("PRIORITY", Right),
+    Column("WEIGHT", Right),
+    Column("ACTIVE", Right),
+    Column("TOTAL", Right),
+];
+
+/// The service, then its targets, set in.
+fn service_cells(service: &ServiceRow) -> Vec<Vec<String>> {
+    let up = service.targets.iter().filter(|target| target.status == "up").count();
+    let head = vec![
+        service.service.clone(),
+        format!("{} {}", super::rows::endpoint(&service.vip, service.port), service.protocol),
+        service.mode.clone(),
+        format!("{up} of {} up", service.targets.len()),
+        String::new(),
+        String::new(),
+        service.active.to_string(),
+        service.total.to_string(),
+    ];
+    let target = |target: &TargetRow| {
+        let name = target.target.split_once('/').map_or(target.target.as_str(), |(_, name)| name);
+        vec![
+            format!("  {name}"),
+            target.address.clone(),
+            target.kind.clone(),
+            target.status.clone(),
+            target.priority.map_or(String::new(), |priority| priority.to_string()),
+            target.weight.to_string(),
+            target.active.to_string(),
+            target.total.to_string(),
+        ]
+    };
+    std::iter::once(head).chain(service.targets.iter().map(target)).collect()
+}
+
+const FLOW_COLUMNS: &[Column] = &[
+    Column("SERVICE", Left),
+    Column("PROTOCOL", Left),
+    Column("CLIENT", Left),
+    Column("VIP", Left),
+    Column("LOCAL", Left),
+    Column("TARGET", Left),
+    Column("MODE", Left),
+    Column("STATE", Left),
+    Column("AGE", Right),
+    Column("IDLE", Right),
+    Column("PACKETS UP", Right),
+    Column("BYTES UP", Right),
+    Column("PACKETS DOWN", Right),
+    Column("BYTES DOWN", Right),
+    Column("WORKER", Right),
+];
+
+fn flow_cells(flow: FlowRow) -> Vec<String> {
+    vec![
+        flow.service,
+        flow.protocol,
+        flow.client,
+        flow.vip,
+        flow.local.unwrap_or("-".into()),
+        flow.target,
+        flow.mode,
+        flow.state,
+        age(flow.age_s),
+        age(flow.idle_s),
+        flow.client_packets.to_string(),
+        flow.client_bytes.to_string(),
+        flow.server_packets.to_string(),
+        flow.server_bytes.to_string(),
+        flow.worker.to_string(),
+    ]
+}
+
+const HEALTH_COLUMNS: &[Column] = &[
+    Column("TARGET", Left),
+    Column("KIND", Left),
+    Column("STATUS", Left),
+    Column("SINCE", Right),
+    Column("LAST ERROR", Left),
+];
+
+fn health_cells(health: HealthRow) -> Vec<String> {
+    vec![health.target, health.kind, health.status, age(health.since_s), health.last_error.unwrap_or("-".into())]
+}
+
+/// The columns are what the workers count.
+fn worker_cells(workers: &[WorkerRow]) -> (Vec<String>, Vec<Vec<String>>) {
+    let counts: BTreeSet<&String> = workers.iter().flat_map(|worker| worker.counts.keys()).collect();
+    let columns = ["WORKER".to_string(), "CPU".to_string()]
+        .into_iter()
+        .chain(counts.iter().map(|name| name.replace('_', " ").to_uppercase()));
+    let cells = |worker: &WorkerRow| {
+        let cpu = worker.cpu.map_or("-".to_string(), |cpu| cpu.to_string());
+        let count = |name: &&String| worker.counts.get(*name).map_or("-".to_string(), |count| count.to_string());
+        [worker.worker.to_string(), cpu].into_iter().chain(counts.iter().map(count)).collect()
+    };
+    (columns.collect(), workers.iter().map(cells).collect())
+}
+
+/// The two biggest units: "3d4h", "2h4m", "59s".
+fn age(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{minutes}m"),
+        _ => format!("{days}d{hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn printed(what: What, json: bool, pieces: &[Value]) -> String {
+        let mut out = Vec::new();
+        let mut printer = Printer::new(what, json);
+        for piece in pieces {
+            printer.print(&mut out, Some(piece.clone())).unwrap();
+        }
+        printer.print(&mut out, None).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn flow(client: &str) -> Value {
+        json!({"service": "pop3", "protocol": "tcp", "client": client, "vip": "203.0.113.10:110",
+            "target": "198.51.100.10:110", "mode": "remote", "local": "203.0.113.250:1024", "state": "established",
+            "age_s": 61, "idle_s": 2, "client_packets": 5, "client_bytes": 300, "server_packets": 4,
+            "server_bytes": 900, "worker": 0})
+    }
+
+    #[test]
+    fn flows_are_one_list_however_many_pieces_they_come_in() {
+        let pieces = [json!([flow("192.0.2.1:1"), flow("192.0.2.2:2")]), json!([]), json!([flow("192.0.2.3:3")])];
+        let list: Vec<FlowRow> = serde_json::from_str(&printed(What::Flows, true, &pieces)).unwrap();
+        let clients: Vec<_> = list.iter().map(|flow| flow.client.as_str()).collect();
+        assert_eq!(clients, ["192.0.2.1:1", "192.0.2.2:2", "192.0.2.3:3"]);
+        assert_eq!(printed(What::Flows, true, &[json!([])]), "[]\n");
+        let text = printed(What::Flows, false, &pieces);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.starts_with("SERVICE  PROTOCOL  CLIENT"), "{text}");
+        assert!(text.contains("1m1s"), "{text}");
+        assert_eq!(printed(What::Flows, false, &[json!([])]).lines().count(), 1);
+    }
+
+    #[test]
+    fn health_is_aligned_and_cannot_command_the_terminal() {
+        let rows = json!([
+            {"target": "pop3/pop-a", "kind": "real", "status": "up", "since_s": 7500, "last_error": null},
+            {"target": "pop3/north", "kind": "remote", "status": "down", "since_s": 5, "last_error": "said \u{1b}[2J"},
+        ]);
+        let expected = "\
+TARGET      KIND    STATUS  SINCE  LAST ERROR
+pop3/pop-a  real    up       2h5m  -
+pop3/north  remote  down       5s  said \\u{1b}[2J
+";
+        assert_eq!(printed(What::Health, false, &[rows]), expected);
+    }
+
+    #[test]
+    fn services_show_their_targets() {
+        let rows = json!([{"service": "pop3", "vip": "2001:db8::10", "port": 110, "protocol": "tcp", "mode": "nat",
+            "scheduler": "maglev", "active": 3, "total": 10, "targets": [
+                {"target": "pop3/pop-a", "kind": "real", "address": "[fd00::1]:110", "status": "down", "weight": 1,
+                 "priority": null, "active": 0, "total": 7},
+                {"target": "pop3/north", "kind": "remote", "address": "[2001:db8:2::10]:110", "status": "up",
+                 "weight": 1, "priority": 2, "active": 3, "total": 3}]}]);
+        let expected = "\
+SERVICE  ADDRESS                 KIND    STATUS     PRIORITY  WEIGHT  ACTIVE  TOTAL
+pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                         3     10
+  pop-a  [fd00::1]:110           real    down                      1       0      7
+  north  [2001:db8:2::10]:110    remote  up                2       1       3      3
+";
+        assert_eq!(printed(What::Services, false, &[rows]), expected);
+    }
+
+    #[test]
+    fn counters_and_workers() {
+        let counters = json!({"received": 12, "drop_bad_checksum": 3});
+        assert_eq!(
+            printed(What::Counters, false, std::slice::from_ref(&counters)),
+            "COUNTER            COUNT\ndrop_bad_checksum      3\nreceived              12\n"
+        );
+        assert_eq!(
+            serde_json::from_str::<Value>(&printed(What::Counters, true, std::slice::from_ref(&counters))).unwrap(),
+            counters
+        );
+        let workers = json!([{"worker": 0, "cpu": 2, "frames_in": 7}, {"worker": 1, "cpu": null, "sleeps": 1}]);
+        assert_eq!(
+            printed(What::Workers, false, &[workers]),
+            "WORKER  CPU  FRAMES IN  SLEEPS\n     0    2          7       -\n     1    -          -       1\n"
+        );
+    }
+
+    #[test]
+    fn an_answer_of_another_version_is_an_error() {
+        let mut out = Vec::new();
+        let error = Printer::new(What::Health, false).print(&mut out, Some(json!([{"target": 1}]))).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}
