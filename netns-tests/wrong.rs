@@ -79,7 +79,7 @@ fn check_tells_all_errors_at_once() {
     };
     let (status, said) = check(&good);
     assert_eq!(status, Some(0), "{said}");
-    let (status, said) = check(&good.replace("vip =", "vpi =").replace("workers = 2", "workers = -2"));
+    let (status, said) = check(&good.replace("vip =", "vpi =").replace("workers = ", "workers = -"));
     assert!(status == Some(1) && said.contains("vpi") && said.contains("workers") && said.contains('^'), "{said}");
 }
 

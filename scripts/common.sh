@@ -48,3 +48,25 @@ install_rust() {
     printf 'Installing Rust with rustup\n'
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy
 }
+
+# remove_space SPACE: ends what runs in a network namespace of ours, and removes it.
+remove_space() {
+    local pid
+    for _ in 1 2 3 4 5; do
+        for pid in $(ip netns pids "$1" 2>/dev/null); do kill -9 "$pid" 2>/dev/null || true; done
+        [ -n "$(ip netns pids "$1" 2>/dev/null)" ] || break
+        sleep 0.1
+    done
+    ip netns del "$1" 2>/dev/null || true
+}
+
+# remove_leftovers: the namespaces of runs of the end-to-end tests that are no more, fs<their pid>-...
+remove_leftovers() {
+    local space pid
+    for space in /run/netns/fs[0-9]*-*; do
+        space=${space#/run/netns/}
+        pid=${space#fs} pid=${pid%%-*}
+        case "$pid" in *[!0-9]*) continue ;; esac
+        [ -e "/proc/$pid" ] || remove_space "$space"
+    done
+}

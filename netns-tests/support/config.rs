@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::world::{BOTH, Family, Site, World, site_name};
 
-/// The file of one site. The defaults are those of a test: checks every 200 ms, two workers.
+/// The file of one site. The defaults are those of a test: checks every 200 ms, two workers where there are two CPUs.
 #[derive(Clone)]
 pub struct Config {
     site: &'static str,
@@ -20,7 +20,7 @@ pub struct Config {
     pub timeouts: String,
     /// Lines of `[admin]` besides the socket.
     pub admin: String,
-    pub workers: u8,
+    pub workers: usize,
     pub max_flows: u32,
     pub services: Vec<Service>,
 }
@@ -65,7 +65,7 @@ impl Config {
             port_rest: "5s".into(),
             timeouts: String::new(),
             admin: String::new(),
-            workers: 2,
+            workers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(2)),
             max_flows: 20_000,
             services: Vec::new(),
         }
