@@ -72,7 +72,7 @@ fn serve(control: &mut Control, mut admin: Admin, mut signals: Signals) -> Resul
     let mut events = Events::with_capacity(1024);
     loop {
         let now = Instant::now();
-        let deadlines = [Some(control.netlink.next_deadline()), control.health.next_deadline(), admin.next_deadline()];
+        let deadlines = [Some(control.next_deadline()), admin.next_deadline()];
         let nap = deadlines.iter().flatten().map(|at| at.saturating_duration_since(now)).fold(NAP, Duration::min);
         match poll.poll(&mut events, Some(nap)) {
             Err(why) if why.kind() != ErrorKind::Interrupted => return Err(format!("the event loop broke: {why}")),

@@ -114,7 +114,7 @@ impl Control {
             interfaces,
             ingress: Vec::new(),
             solicited: Vec::new(),
-            announcer: Announcer::new(),
+            announcer: Announcer::new().map_err(|why| format!("a socket for announcements cannot be opened: {why}"))?,
             workers: Vec::new(),
             probe_device,
             serving: false,
@@ -177,6 +177,12 @@ impl Control {
         self.health.set_targets(targets, Instant::now());
     }
 
+    /// When [`Control::tick`] has something to do at the latest.
+    pub fn next_deadline(&self) -> Instant {
+        let others = [self.health.next_deadline(), self.announcer.next_deadline(), Some(self.looked + LOOK)];
+        others.into_iter().flatten().fold(self.netlink.next_deadline(), Instant::min)
+    }
+
     /// One turn of the control thread's loop.
     pub fn tick(&mut self, now: Instant) {
         if self.netlink.tick(now) {
@@ -189,7 +195,7 @@ impl Control {
         if !self.serving && self.health.first_round_done() {
             self.take_traffic();
         }
-        self.announcer.tick(now, &self.world.fib.load());
+        self.announcer.tick(&self.world.fib.load(), now);
         if now.duration_since(self.looked) >= LOOK {
             self.looked = now;
             self.watch_ports();
@@ -278,7 +284,7 @@ impl Control {
                 }
             }
         }
-        self.announcer.announce(addresses, Instant::now());
+        self.announcer.announce(&addresses, Instant::now());
     }
 
     /// Warns, once each time, when a remote site's PIP ports are nearly all lent.
