@@ -409,7 +409,7 @@ fn real_check(real: &Target, family: u8, service: &config::Service) -> health::T
     }
 }
 
-/// A remote site is checked by its door, where only the service's own port leads anywhere; ping goes past it, since a
+/// A remote site is checked by its door, where only the service's own port and protocol lead anywhere; ping goes past it, since a
 /// farside answers that for its VIP by itself.
 fn remote_check(
     remote: &Target,
@@ -422,6 +422,11 @@ fn remote_check(
     if check.port.take().is_some() && !matches!(check.kind, CheckKind::None | CheckKind::Icmp) {
         // What answers on the real servers' check port stays there; of a remote site only its VIP's port is known.
         check.kind = CheckKind::Tcp;
+    }
+    let over_udp = service.protocol == config::Protocol::Udp;
+    if over_udp && !matches!(check.kind, CheckKind::None | CheckKind::Dns { .. }) {
+        // A real server can be asked over TCP whether it is well; the remote VIP serves this port over UDP alone.
+        check.kind = CheckKind::Icmp;
     }
     let by_door = !matches!(check.kind, CheckKind::None | CheckKind::Icmp);
     let (address, source, device) = match (by_door, probe, device) {
