@@ -10,4 +10,6 @@ pub mod poll;
 pub mod ring;
 pub mod socket;
 pub mod tap;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wake;
