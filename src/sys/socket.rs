@@ -167,7 +167,15 @@ impl PacketSocket {
     /// who join are numbered as they come.
     pub fn found_fanout(&self, program: BorrowedFd<'_>) -> io::Result<u16> {
         let unique = libc::PACKET_FANOUT_FLAG_UNIQUEID;
-        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT, &((FANOUT | unique) << 16))?;
+        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT, &((FANOUT | unique) << 16)).map_err(|error| {
+            match error.kind() {
+                // Older kernels want the interface up for this.
+                io::ErrorKind::InvalidInput => {
+                    io::Error::new(error.kind(), format!("no fanout group (is it up?): {error}"))
+                }
+                _ => error,
+            }
+        })?;
         self.set(libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &program.as_raw_fd())?;
         let id: u32 = self.get(libc::SOL_PACKET, libc::PACKET_FANOUT)?;
         Ok(id as u16)

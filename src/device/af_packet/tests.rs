@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::device::Device;
+use crate::sys::socket::SolicitedNodes;
 use crate::sys::testing::{Namespace, cable};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
@@ -318,6 +319,30 @@ fn every_worker_gets_its_own_ports_also_after_the_link_was_down() {
         site.host.ip("link set h0 up");
         std::thread::sleep(WHILE);
     }
+}
+
+#[test]
+fn an_interface_that_is_down_at_the_start_works_as_soon_as_it_is_up() {
+    let site = site();
+    let programs = programs(2);
+    site.host.ip("link set h0 down");
+    let (mut devices, _interfaces) = site.host.run(|| open(settings(2), &programs, None).unwrap());
+    site.host.ip("link set h0 up");
+    std::thread::sleep(WHILE);
+    udp_to(&site.client, VIP, 10, 100);
+    let got: usize = devices.iter_mut().map(|device| receive_all(device, WHILE).len()).sum();
+    assert_eq!(got, 10);
+}
+
+#[test]
+fn solicited_node_groups_are_joined_and_left() {
+    let site = site();
+    let groups = || site.host.ip("-6 maddr show dev h0");
+    let addresses = ["2001:db8::10".parse().unwrap(), "2001:db8::250".parse().unwrap()];
+    let joined = site.host.run(|| SolicitedNodes::join("h0", &addresses).unwrap());
+    assert!(groups().contains("ff02::1:ff00:10") && groups().contains("ff02::1:ff00:250"), "{}", groups());
+    drop(joined);
+    assert!(!groups().contains("ff02::1:ff00:10"), "{}", groups());
 }
 
 #[test]

@@ -429,6 +429,8 @@ fn what_a_verdict_costs() {
         ("claim or none, IPv4", packet(REAL, 110, CLIENT, 4000, TCP)),
         ("claim or none, IPv6", packet(REAL6, 110, CLIENT6, 4000, TCP)),
     ];
+    let info = ingress(&mut programs.ebpf).unwrap().info().unwrap();
+    println!("the verifier looked at {:?} instructions", info.verified_instruction_count());
     for (name, frame) in frames {
         let program = ingress(&mut programs.ebpf).unwrap();
         println!("{name}: {} ns", test_run(program.fd().unwrap().as_fd(), &frame, 1_000_000).1);
