@@ -441,3 +441,6 @@ fn vnet_header(offload: Offload, len: usize) -> VnetHdr {
         csum_offset: offload.csum_offset,
     }
 }
+
+#[cfg(test)]
+mod tests;
