@@ -2,10 +2,10 @@
 //!
 //! Two speeds. Neighbours are followed event by event, because a new MAC or a lost neighbour must take effect at once; it
 //! does, by one store into the hop table. All else makes a new snapshot: an event marks the picture as stale, the tables
-//! are read anew ([`sync`]), and a snapshot is published if anything differs. Both are limited (see [`PUBLISH_EVERY`] and
-//! [`Netlink::sync_gap`]), so that a flapping link or a routing daemon at work cannot eat the control thread.
+//! are read anew (`sync`), and a snapshot is published if anything differs. Both are limited (see [`PUBLISH_EVERY`] and
+//! `Netlink::sync_gap`), so that a flapping link or a routing daemon at work cannot eat the control thread.
 //!
-//! Also read anew: after lost events (ENOBUFS), and every [`LOOK_AGAIN`] in case a change came without an event.
+//! Also read anew: after lost events (ENOBUFS), and every minute in case a change came without an event.
 //! Policy routing rules, VRFs and MPLS are not followed; a rule that points to another table is reported at start.
 
 mod host;
