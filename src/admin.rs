@@ -1,7 +1,7 @@
 //! The administrator's door: the Unix socket of `show`, `reload` and `drain`, both ends, and the metrics listener.
 //!
 //! [`Admin`] sits on the control thread's event loop and never waits: `door` opens the socket, `session` is one
-//! client's exchange (`request` and `http` are what is said in it), [`client`] is the other end, [`text`] prints for people.
+//! client's exchange (`request` and `http` are what is said in it), [`client`] is the other end, [`text`] prints it.
 //! Everything is bounded: clients, their requests, the piece of a long reply that waits to be sent, and the work of one
 //! call. A client that is slow, silent or talks rubbish costs a slot until its time is over or a new client needs it.
 
