@@ -1,6 +1,6 @@
 //! What a packet pays for the flow table, beside general-purpose concurrent maps under the same hash.
 //!
-//! `cargo bench --bench flow_table -- [--quick]`. One thread; nanoseconds per operation, median of the rounds. Each flow
+//! `cargo bench --bench flow_table -- [--quick] [FLOWS...]`. One thread; nanoseconds per operation. Each flow
 //! has two keys, as a forwarder needs it; the maps hold two entries of 128 bytes for it. "burst" hashes 32 keys, asks for
 //! their buckets, then their records, then looks them up; the maps offer no such thing. Every figure includes making the
 //! key from a number and, but for "key", the hash.
@@ -101,8 +101,8 @@ impl Random {
     }
 }
 
-/// Nanoseconds per operation: median of `rounds` rounds.
-fn timed(rounds: usize, operations: u64, mut round: impl FnMut()) -> f64 {
+/// Nanoseconds per operation: the lower quartile of many short rounds, as other processes only ever add to it.
+fn timed(rounds: u64, operations: u64, mut round: impl FnMut()) -> f64 {
     let mut times: Vec<f64> = (0..rounds)
         .map(|_| {
             let start = Instant::now();
@@ -111,7 +111,7 @@ fn timed(rounds: usize, operations: u64, mut round: impl FnMut()) -> f64 {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    times[rounds / 2]
+    times[times.len() / 4]
 }
 
 /// Keeps the compiler from leaving out what made the value.
@@ -119,10 +119,19 @@ fn seen<T>(value: T) {
     black_box(value);
 }
 
+/// Operations of a round: about as long as one process is left alone on a busy machine.
+const OPERATIONS: u64 = 3_200;
+
 struct Case {
     flows: u64,
-    operations: u64,
-    rounds: usize,
+    rounds: u64,
+}
+
+/// A hit reads what a rewrite needs.
+fn rewrite(flow: &Option<Flow>) -> Option<u64> {
+    let flow = flow.as_ref()?;
+    let [local, target] = [&flow.local, &flow.target].map(|end| u64::from(end.addr.0[0]) + u64::from(end.port));
+    Some(local + target + u64::from(flow.hops[0]) + flow.state as u64)
 }
 
 type Row = (&'static str, &'static str, f64);
@@ -130,7 +139,18 @@ type Row = (&'static str, &'static str, f64);
 impl Case {
     fn each(&self, mut operation: impl FnMut(&mut Random)) -> f64 {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        timed(self.rounds, self.operations, || (0..self.operations).for_each(|_| operation(&mut random)))
+        timed(self.rounds, OPERATIONS, || (0..OPERATIONS).for_each(|_| operation(&mut random)))
+    }
+
+    /// From empty to full.
+    fn fill(&self, mut insert: impl FnMut(u64)) -> f64 {
+        let (rounds, mut next) = (20, 0);
+        timed(rounds, self.flows / rounds, || {
+            (0..self.flows / rounds).for_each(|_| {
+                insert(next);
+                next += 1;
+            });
+        })
     }
 
     fn farside(&self) -> Vec<Row> {
@@ -144,20 +164,27 @@ impl Case {
         let name = "farside";
         let mut rows: Vec<Row> = vec![("key", name, self.each(|random| seen(random.key(flows))))];
         rows.push(("hash", name, self.each(|random| seen(table.hash(&random.key(flows))))));
-        rows.push(("insert", name, timed(1, flows, || (0..flows).for_each(|i| seen(insert(i))))));
-        rows.push(("hit", name, self.each(|random| seen(lookup(&random.key(flows))))));
+        rows.push(("insert", name, self.fill(|i| seen(insert(i)))));
+        rows.push(("hit", name, self.each(|random| seen(rewrite(&lookup(&random.key(flows)))))));
         let mut hits = 0;
         rows.push((
             "hit, burst",
             name,
-            self.bursts(&table, |random| random.key(flows), |flow| hits += u64::from(black_box(flow).is_some())),
+            self.bursts(
+                &table,
+                |random| random.key(flows),
+                |flow| hits += u64::from(black_box(rewrite(&flow)).is_some()),
+            ),
         ));
-        assert!(hits as f64 >= 0.999 * (self.operations * self.rounds as u64) as f64, "keys that are there are found");
-        let count = |flow: Option<Flow>| flow.iter().for_each(|flow| table.touch(flow, 1, 1, 60));
+        assert!(hits as f64 >= 0.999 * (OPERATIONS * self.rounds) as f64, "keys that are there are found");
+        let count = |flow: Option<Flow>| {
+            seen(rewrite(&flow));
+            flow.iter().for_each(|flow| table.touch(flow, 1, 1, 60));
+        };
         rows.push(("hit and count, burst", name, self.bursts(&table, |random| random.key(flows), count)));
         let absent = |random: &mut Random| keys(flows + random.below(flows))[0];
-        rows.push(("miss", name, self.each(|random| seen(lookup(&absent(random))))));
-        rows.push(("miss, burst", name, self.bursts(&table, absent, |flow| seen(flow))));
+        rows.push(("miss", name, self.each(|random| seen(rewrite(&lookup(&absent(random)))))));
+        rows.push(("miss, burst", name, self.bursts(&table, absent, |flow| seen(rewrite(&flow)))));
         let mut steps = self.turns();
         let turnover = self.each(|_| {
             let (old, new) = steps();
@@ -191,8 +218,8 @@ impl Case {
     ) -> f64 {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut burst = [Hashed::of(keys(0)[0]); BURST];
-        timed(self.rounds, self.operations, || {
-            for _ in 0..self.operations / BURST as u64 {
+        timed(self.rounds, OPERATIONS, || {
+            for _ in 0..OPERATIONS / BURST as u64 {
                 for hashed in &mut burst {
                     *hashed = Hashed::of(key(&mut random));
                     table.prefetch(hashed.hash);
@@ -217,7 +244,7 @@ impl Case {
     ) -> Vec<Row> {
         let flows = self.flows;
         let both = |number: u64| keys(number).into_iter().for_each(|key| insert(Hashed::of(key), [number; 16]));
-        let mut rows: Vec<Row> = vec![("insert", name, timed(1, flows, || (0..flows).for_each(both)))];
+        let mut rows: Vec<Row> = vec![("insert", name, self.fill(both))];
         rows.push(("hit", name, self.each(|random| seen(hit(&Hashed::of(random.key(flows)))))));
         let absent = |random: &mut Random| Hashed::of(keys(flows + random.below(flows))[0]);
         rows.push(("miss", name, self.each(|random| seen(hit(&absent(random))))));
@@ -235,7 +262,7 @@ impl Case {
     fn all(&self) -> Vec<Row> {
         let mut rows = self.farside();
         let flows = 2 * self.flows as usize;
-        // A hit reads what a rewrite needs, a quarter of the value.
+        // As much as `rewrite` reads.
         let read = |value: &Value| value[..4].iter().sum::<u64>();
         {
             let map = dashmap::DashMap::<Hashed, Value, Build>::with_capacity_and_hasher(flows, Build::default());
@@ -269,12 +296,16 @@ impl Case {
 }
 
 fn main() {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let sizes: &[u64] = if quick { &[1_000, 100_000] } else { &[1_000, 1_000_000, 10_000_000] };
-    let (operations, rounds) = if quick { (200_000, 3) } else { (2_000_000, 5) };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let mut sizes: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    if sizes.is_empty() {
+        sizes = if quick { vec![1_000, 100_000] } else { vec![1_000, 1_000_000, 10_000_000] };
+    }
+    let rounds = if quick { 100 } else { 1_000 };
     let contenders = ["farside", "dashmap", "papaya", "scc"];
-    for &flows in sizes {
-        let rows = Case { flows, operations, rounds }.all();
+    for flows in sizes {
+        let rows = Case { flows, rounds }.all();
         println!("\n{flows} flows, ns per operation");
         println!("{:<22}{}", "", contenders.map(|name| format!("{name:>10}")).concat());
         let mut names: Vec<&str> = Vec::new();

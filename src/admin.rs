@@ -1,7 +1,7 @@
 //! The administrator's door: the Unix socket of `show`, `reload` and `drain`, both ends, and the metrics listener.
 //!
-//! [`Admin`] sits on the control thread's event loop and never waits: `door` opens the socket, `session` is one client's
-//! exchange (`request` and `http` are what is said in it), [`client`] is the other end, [`text`] prints for people.
+//! [`Admin`] sits on the control thread's event loop and never waits: `door` opens the socket, `session` is one
+//! client's exchange (`request` and `http` are what is said in it), [`client`] is the other end, [`text`] prints it.
 //! Everything is bounded: clients, their requests, the piece of a long reply that waits to be sent, and the work of one
 //! call. A client that is slow, silent or talks rubbish costs a slot until its time is over or a new client needs it.
 
@@ -78,8 +78,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Opens both. A socket file that a killed farside left is replaced; one that is alive is an error: another farside is
-    /// running. Errors are sentences.
+    /// Opens both. A socket file that a killed farside left is replaced; one that is alive is an error: another farside
+    /// is running. Errors are sentences.
     pub fn open(config: &config::Admin) -> Result<Admin, String> {
         let door = Door::open(&config.socket)?;
         let metrics = match config.metrics {

@@ -110,6 +110,10 @@ names! {
         TooBig = "too_big",
         /// The transmit queue was full.
         TxFull = "tx_full",
+        /// The worker was too slow and its receive ring full: the kernel dropped it.
+        RingFull = "ring_full",
+        /// The kernel refused to send it: interface down, its queue full.
+        SendRefused = "send_refused",
     }
 }
 
@@ -135,7 +139,12 @@ impl WorkerCounters {
     /// As [`WorkerCounters::add`].
     #[inline]
     pub fn refuse(&self, reason: Refusal) {
-        self.bump(COUNTS + reason as usize, 1);
+        self.refuse_many(reason, 1);
+    }
+
+    /// As [`WorkerCounters::add`].
+    pub fn refuse_many(&self, reason: Refusal, n: u64) {
+        self.bump(COUNTS + reason as usize, n);
     }
 
     #[inline]

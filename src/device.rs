@@ -53,6 +53,15 @@ pub struct Span {
     pub offload: Offload,
 }
 
+/// Frames that were lost outside of farside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The worker was too slow, and its receive ring was full.
+    pub ring_full: u64,
+    /// The kernel refused to send: interface down, its queue full, longer than its MTU.
+    pub send_refused: u64,
+}
+
 pub trait Device {
     /// The number of interfaces.
     fn ports(&self) -> usize;
@@ -72,6 +81,11 @@ pub trait Device {
 
     /// Sends all that is queued, in order, and gives the batch's frames back.
     fn flush(&mut self);
+
+    /// What the kernel has lost since the last call.
+    fn losses(&mut self) -> Losses {
+        Losses::default()
+    }
 
     /// Sleeps until a frame waits at any port, the device's waker fires, or `timeout` is over.
     fn wait(&mut self, timeout: Duration);

@@ -318,7 +318,8 @@ fn stray(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict {
         // A remote site's answer on a connection that is forgotten, for instance after a restart: tell it.
         return reply::refuse(frame, packet, Refusal::NoFlow, ctx);
     }
-    let ours = ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some();
+    let ours =
+        ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some();
     if ours { Verdict::Refuse(Refusal::NoService) } else { Verdict::NotOurs }
 }
 

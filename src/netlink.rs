@@ -2,10 +2,10 @@
 //!
 //! Two speeds. Neighbours are followed event by event, because a new MAC or a lost neighbour must take effect at once; it
 //! does, by one store into the hop table. All else makes a new snapshot: an event marks the picture as stale, the tables
-//! are read anew ([`sync`]), and a snapshot is published if anything differs. Both are limited (see [`PUBLISH_EVERY`] and
-//! [`Netlink::sync_gap`]), so that a flapping link or a routing daemon at work cannot eat the control thread.
+//! are read anew (`sync`), and a snapshot is published if anything differs. Both are limited (see [`PUBLISH_EVERY`] and
+//! `Netlink::sync_gap`), so that a flapping link or a routing daemon at work cannot eat the control thread.
 //!
-//! Also read anew: after lost events (ENOBUFS), and every [`LOOK_AGAIN`] in case a change came without an event.
+//! Also read anew: after lost events (ENOBUFS), and every minute in case a change came without an event.
 //! Policy routing rules, VRFs and MPLS are not followed; a rule that points to another table is reported at start.
 
 mod host;
@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync::{Sync, World};
-use world::{Link, Owner};
+use world::Link;
 
 /// Snapshots are published at most this often; the epoch of [`Fib`] depends on it.
 pub const PUBLISH_EVERY: Duration = Duration::from_millis(100);
@@ -92,8 +92,9 @@ pub struct Netlink {
     sync_after: Instant,
     publish_after: Instant,
     look_again_at: Instant,
-    confirm_at: Instant,
-    retry_at: Instant,
+    round_at: Instant,
+    /// The kernel's refusal to resolve is not reported again before.
+    silent_until: Instant,
     /// Events still wait, though the socket will not be reported again.
     more_events: bool,
     warned_unread: bool,
@@ -155,8 +156,8 @@ impl Netlink {
             sync_after: now,
             publish_after: now,
             look_again_at: now + LOOK_AGAIN,
-            confirm_at: now + neighbors::CONFIRM,
-            retry_at: now,
+            round_at: now,
+            silent_until: now,
             more_events: false,
             warned_unread: false,
             losses: 0,
@@ -171,7 +172,7 @@ impl Netlink {
         let world = (|| {
             let mut sync = Sync::start(&mut self.requests, true, now)?;
             loop {
-                if let Some(world) = sync.advance(&mut self.requests, owners(&self.names, self.tap))? {
+                if let Some(world) = sync.advance(&mut self.requests, world::owners(&self.names, self.tap))? {
                     return Ok(world);
                 }
             }
@@ -308,15 +309,11 @@ impl Netlink {
             self.stale_neighbors = true;
         }
         self.advance_sync(now);
-        if now >= self.confirm_at {
-            self.confirm_at = now + neighbors::CONFIRM;
-            let confirm = self.neighbors.unconfirmed(now);
-            self.resolve(&confirm);
-        }
-        if now >= self.retry_at {
-            self.retry_at = now + neighbors::RETRY;
-            let lost = self.neighbors.lost_gateways();
-            self.resolve(&lost);
+        if now >= self.round_at {
+            self.round_at = now + neighbors::ROUND;
+            let mut due = self.neighbors.unconfirmed(now);
+            due.extend(self.neighbors.lost_gateways());
+            self.resolve(&due, now);
         }
         if self.neighbors.starved && self.sync.is_none() {
             self.neighbors.starved = false;
@@ -329,7 +326,7 @@ impl Netlink {
 
     /// When [`Netlink::tick`] is due at the latest.
     pub fn next_deadline(&self) -> Instant {
-        let mut at = self.look_again_at.min(self.confirm_at).min(self.retry_at);
+        let mut at = self.look_again_at.min(self.round_at);
         if self.more_events || self.sync.is_some() {
             return self.opened; // long past: go on at once
         }
@@ -350,10 +347,10 @@ impl Netlink {
                 wanted.push(neighbor);
             }
         }
-        self.resolve(&wanted);
+        self.resolve(&wanted, now);
     }
 
-    fn resolve(&mut self, neighbors: &[Neighbor]) {
+    fn resolve(&mut self, neighbors: &[Neighbor], now: Instant) {
         let list: Vec<(u32, IpAddr)> = neighbors
             .iter()
             .filter_map(|neighbor| {
@@ -361,10 +358,20 @@ impl Netlink {
                 (ifindex != 0).then_some((ifindex, neighbor.ip()))
             })
             .collect();
-        if let Err(error) = self.requests.resolve(&list)
-            && !list.is_empty()
+        if list.is_empty() {
+            return;
+        }
+        let mut result = self.requests.resolve(&list);
+        if result.is_ok() && self.sync.is_none() {
+            result = self.requests.refusal();
+        }
+        if let Err(error) = result
+            && now >= self.silent_until
         {
-            tracing::warn!("cannot ask the kernel to resolve neighbours: {error}");
+            self.silent_until = now + LOOK_AGAIN;
+            let full = error.raw_os_error() == Some(libc::ENOBUFS);
+            let hint = if full { " (its table is full: see net.ipv4.neigh.default.gc_thresh3)" } else { "" };
+            tracing::warn!("the kernel does not resolve a neighbour: {error}{hint}");
         }
     }
 
@@ -381,7 +388,7 @@ impl Netlink {
             }
         }
         let Some(sync) = &mut self.sync else { return };
-        match sync.advance(&mut self.requests, owners(&self.names, self.tap)) {
+        match sync.advance(&mut self.requests, world::owners(&self.names, self.tap)) {
             Ok(None) => {}
             Ok(Some(world)) => {
                 let started = sync.started;
@@ -412,7 +419,8 @@ impl Netlink {
             self.warned_unread = true;
             tracing::warn!("{} kernel messages were not understood; too many routes: {}", world.unread, world.cut);
         }
-        let ports: Vec<PortInfo> = self.names.iter().map(|name| port_info(name, &world)).collect();
+        let ports: Vec<PortInfo> =
+            self.names.iter().map(|name| world::port_info(name, &world.links, &world.addresses)).collect();
         let mut port_of = HashMap::new();
         for (i, port) in ports.iter().enumerate() {
             let before = self.ports.get(i);
@@ -428,10 +436,10 @@ impl Netlink {
                     self.stale_neighbors = true;
                     self.stale = true;
                 }
-                self.retry_at = now;
+                self.round_at = now;
             } else if before.is_some_and(|before| before.up != port.up) {
                 tracing::info!("interface {} is {}", port.name, if port.up { "up" } else { "down" });
-                self.retry_at = now;
+                self.round_at = now;
             }
             if Some(i as u8) == self.tap {
                 self.set_tap(i as u8, port);
@@ -451,7 +459,7 @@ impl Netlink {
             self.neighbors.set_gateways(neighbors::gateways(&world.routes));
             self.routes = Arc::new(Routes::new(world.routes));
             self.differs = true;
-            self.retry_at = now;
+            self.round_at = now;
         }
         let host: HashSet<IpAddr> = world.addresses.iter().map(|address| address.ip).collect();
         if *self.host != host {
@@ -507,31 +515,6 @@ impl Netlink {
     /// Every neighbour that has a hop id, with its MAC if that is known.
     pub fn neighbors(&self) -> impl Iterator<Item = (Neighbor, crate::route::HopId, Option<[u8; 6]>)> + '_ {
         self.neighbors.iter()
-    }
-}
-
-/// Whose interface a link is, by name.
-fn owners(names: &[String], tap: Option<u8>) -> impl Fn(&Link) -> Owner + '_ {
-    move |link| match names.iter().position(|name| *name == link.name) {
-        Some(i) if Some(i as u8) == tap => Owner::Tap,
-        Some(i) => Owner::Port(i as u8),
-        None => Owner::Host,
-    }
-}
-
-fn port_info(name: &str, world: &World) -> PortInfo {
-    let Some(link) = world.links.iter().find(|link| link.name == name) else {
-        return PortInfo { name: name.into(), ..PortInfo::default() };
-    };
-    let mut addresses: Vec<_> = world.addresses.iter().filter(|a| a.ifindex == link.ifindex).collect();
-    addresses.sort_by_key(|address| address.rank);
-    PortInfo {
-        name: name.into(),
-        ifindex: link.ifindex,
-        mac: link.mac.unwrap_or_default(),
-        mtu: link.mtu,
-        up: link.up && link.mac.is_some(),
-        addresses: addresses.into_iter().map(|address| address.ip).collect(),
     }
 }
 

@@ -159,7 +159,9 @@ fn worker_cpus(config: &Config, allowed: &[usize]) -> Result<Vec<usize>, String>
         )),
         config::Workers::Cpus(cpus) => match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
             None => Ok(cpus.clone()),
-            Some(cpu) => Err(format!("[datapath] workers: this process may not run on CPU {cpu}; it may on {allowed:?}")),
+            Some(cpu) => {
+                Err(format!("[datapath] workers: this process may not run on CPU {cpu}; it may on {allowed:?}"))
+            }
         },
     }
 }

@@ -13,4 +13,6 @@ pub mod prefetch;
 pub mod ring;
 pub mod socket;
 pub mod tap;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wake;

@@ -133,8 +133,11 @@ impl Build {
             }
         };
         l4.extend(&self.payload);
-        let check =
-            if self.partial { self.pseudo_sum(l4.len()) } else { l4_checksum(self.src.ip(), self.dst.ip(), self.protocol, &l4) };
+        let check = if self.partial {
+            self.pseudo_sum(l4.len())
+        } else {
+            l4_checksum(self.src.ip(), self.dst.ip(), self.protocol, &l4)
+        };
         l4[check_at..check_at + 2].copy_from_slice(&check.to_be_bytes());
         l4
     }

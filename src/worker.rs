@@ -131,7 +131,11 @@ impl<D: Device> Worker<D> {
             let now = self.world.now();
             if self.burst(now) > 0 {
                 busy_at = Instant::now();
-            } else if idle == Idle::Adaptive && self.sweep_due == 0 && self.resetting.is_none() && busy_at.elapsed() > SPIN {
+            } else if idle == Idle::Adaptive
+                && self.sweep_due == 0
+                && self.resetting.is_none()
+                && busy_at.elapsed() > SPIN
+            {
                 self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
             } else {
                 std::hint::spin_loop();
@@ -244,8 +248,15 @@ impl<D: Device> Worker<D> {
                 Verdict::NotOurs => true,
             }
         });
-        counters_of_expired(counters, self.held.expire(now));
+        counters.refuse_many(Refusal::NeighborUnresolved, self.held.expire(now) as u64);
         self.device.flush();
+    }
+
+    fn count_losses(&mut self) {
+        let lost = self.device.losses();
+        let counters = self.world.counters.worker(usize::from(self.index));
+        counters.refuse_many(Refusal::RingFull, lost.ring_full);
+        counters.refuse_many(Refusal::SendRefused, lost.send_refused);
     }
 
     /// Goes on with what control wants, a slice of the records at a time.
@@ -280,9 +291,12 @@ impl<D: Device> Worker<D> {
 
     /// Moves the clock hand over as many records as the time that has passed is worth, `most` at a time.
     fn sweep(&mut self, now: Now, most: u32) {
+        let ticks = now.tick.wrapping_sub(self.swept_at);
+        if ticks > 0 {
+            self.count_losses();
+        }
         let shared = &*self.world.shared;
         let worker = usize::from(self.index);
-        let ticks = now.tick.wrapping_sub(self.swept_at);
         if ticks > 0 {
             self.swept_at = now.tick;
             let range = shared.table.sweep_range(worker);
@@ -306,11 +320,5 @@ fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {
         counters.add(Count::TxBytes, len as u64);
     } else {
         counters.refuse(Refusal::TxFull);
-    }
-}
-
-fn counters_of_expired(counters: &WorkerCounters, expired: usize) {
-    for _ in 0..expired {
-        counters.refuse(Refusal::NeighborUnresolved);
     }
 }

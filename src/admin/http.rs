@@ -3,7 +3,7 @@
 use super::Answers;
 use super::request::Reply;
 
-/// The reply to what has been asked so far; None: the request's head is not complete. `too_long`: no more of it is taken.
+/// The reply to what has been asked so far; None: the request's head is not complete. `too_long`: no more is taken.
 pub(super) fn reply(asked: &[u8], too_long: bool, answers: &mut dyn Answers) -> Option<Reply> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);

@@ -1,6 +1,6 @@
 //! What is said over the Unix socket: one line of JSON asks, lines of JSON answer.
 //!
-//! Requests: `{"cmd":"show","what":"flows"}`, `{"cmd":"reload"}`, `{"cmd":"drain","target":"pop3/pop-a"}`, `undrain` alike.
+//! Requests: `{"cmd":"show","what":"flows"}`, `{"cmd":"reload"}`, `{"cmd":"drain","target":"pop3/pop-a"}`, `undrain`.
 //! Answers: `{"ok":...}` or `{"error":"..."}` is the last line; `{"rows":[...]}` lines come before it in a long one.
 
 use super::Answers;

@@ -1,8 +1,8 @@
 //! One client's exchange: it asks once, it is answered, and the connection ends.
 //!
 //! - *Asking*: bytes come in until they are a request. Next: answering.
-//! - *Answering*: what is to be sent leaves as the client takes it; a long reply is made piece by piece, the next only when
-//!   the last has left. Next: leaving.
+//! - *Answering*: what is to be sent leaves as the client takes it; a long reply is made piece by piece, the next only
+//!   when the last has left. Next: leaving.
 //! - *Leaving*: all is sent and said to be; what the client may still send is thrown away until it closes, since
 //!   closing first would tear the answer out of its hands. Next: over.
 

@@ -1,4 +1,4 @@
-//! Both ends over real sockets, in a directory of each test's own. The loop runs in the test's thread, its clock is the test's.
+//! Both ends over real sockets, in a directory of each test's own. The loop and its clock are the test's.
 
 use super::rows::{TargetRow, What};
 use super::*;

@@ -80,7 +80,11 @@ impl Printer {
             }
             What::Workers => {
                 let (columns, rows) = worker_cells(&understood::<WorkerRow>(piece)?);
-                let columns: Vec<_> = columns.iter().map(|name| Column(name, Right)).collect();
+                let columns: Vec<_> = columns
+                    .iter()
+                    .enumerate()
+                    .map(|(i, name)| Column(name, if i == 0 { Left } else { Right }))
+                    .collect();
                 self.table.print(out, &columns, &rows)
             }
         }
@@ -234,18 +238,17 @@ fn health_cells(health: HealthRow) -> Vec<String> {
     vec![health.target, health.kind, health.status, age(health.since_s), health.last_error.unwrap_or("-".into())]
 }
 
-/// The columns are what the workers count.
+/// A column for each worker: they are fewer than what they count.
 fn worker_cells(workers: &[WorkerRow]) -> (Vec<String>, Vec<Vec<String>>) {
-    let counts: BTreeSet<&String> = workers.iter().flat_map(|worker| worker.counts.keys()).collect();
-    let columns = ["WORKER".to_string(), "CPU".to_string()]
-        .into_iter()
-        .chain(counts.iter().map(|name| name.replace('_', " ").to_uppercase()));
-    let cells = |worker: &WorkerRow| {
-        let cpu = worker.cpu.map_or("-".to_string(), |cpu| cpu.to_string());
-        let count = |name: &&String| worker.counts.get(*name).map_or("-".to_string(), |count| count.to_string());
-        [worker.worker.to_string(), cpu].into_iter().chain(counts.iter().map(count)).collect()
+    let columns = std::iter::once("WORKER".to_string()).chain(workers.iter().map(|worker| worker.worker.to_string()));
+    let line = |name: &str, cell: &dyn Fn(&WorkerRow) -> Option<u64>| {
+        let cells = workers.iter().map(|worker| cell(worker).map_or("-".to_string(), |count| count.to_string()));
+        std::iter::once(name.to_string()).chain(cells).collect::<Vec<_>>()
     };
-    (columns.collect(), workers.iter().map(cells).collect())
+    let names: BTreeSet<&String> = workers.iter().flat_map(|worker| worker.counts.keys()).collect();
+    let cpus = line("cpu", &|worker| worker.cpu.map(u64::from));
+    let counts = names.into_iter().map(|name| line(name, &|worker| worker.counts.get(name).copied()));
+    (columns.collect(), std::iter::once(cpus).chain(counts).collect())
 }
 
 /// The two biggest units: "3d4h", "2h4m", "59s".
@@ -340,7 +343,7 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                         3    
         let workers = json!([{"worker": 0, "cpu": 2, "frames_in": 7}, {"worker": 1, "cpu": null, "sleeps": 1}]);
         assert_eq!(
             printed(What::Workers, false, &[workers]),
-            "WORKER  CPU  FRAMES IN  SLEEPS\n     0    2          7       -\n     1    -          -       1\n"
+            "WORKER     0  1\ncpu        2  -\nframes_in  7  -\nsleeps     -  1\n"
         );
     }
 

@@ -369,12 +369,24 @@ address = "10.0.0.21"
         let restart = |key: &str| format!("{key} cannot change while farside runs: restart it");
         assert_eq!(
             changed(&[
-                ("\"lan0\"]", "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nbackend = \"af_packet\"\n[admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""),
+                (
+                    "\"lan0\"]",
+                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nbackend = \"af_packet\"\n\
+                    [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
+                ),
                 ("\"10.0.0.12\"", "\"10.0.0.14\""),
             ])
             .unwrap_err(),
-            ["[datapath] interfaces", "[datapath] backend", "[datapath] workers", "[datapath] max_flows", "[datapath] idle", "[admin] socket", "[admin] metrics"]
-                .map(restart)
+            [
+                "[datapath] interfaces",
+                "[datapath] backend",
+                "[datapath] workers",
+                "[datapath] max_flows",
+                "[datapath] idle",
+                "[admin] socket",
+                "[admin] metrics"
+            ]
+            .map(restart)
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The configuration as written: TOML, read into [`Config`]. All that is wrong is told at once.
 //!
-//! Three steps: the parser's tree with every value's place (`walk`), the sections' values each by itself (`written`), and
-//! what must fit together (`meaning`). Each adds what it finds; only a file without findings becomes a [`Config`].
+//! Three steps: the parser's tree with every value's place (`walk`), the sections' values each by itself (`written`),
+//! and what must fit together (`meaning`). Each adds what it finds; only a file without findings becomes a [`Config`].
 
 use super::errors::{Finding, Kind};
 use super::walk::Walk;

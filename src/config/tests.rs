@@ -675,12 +675,40 @@ fn deep_nesting_and_long_keys_do_no_harm() {
     }
 }
 
+const TRAPS: &[&str] = &[
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "\"",
+    "'",
+    "\"\"\"",
+    "=",
+    ".",
+    ",",
+    "{",
+    "}",
+    "#",
+    "\n",
+    "\r\n",
+    "\\",
+    "0x",
+    "1e9",
+    "\u{feff}",
+    "\u{1b}",
+    "é",
+    "日本",
+    "\t",
+    "-1",
+    "99999999999",
+];
+
 /// Pieces that mean something to the file, and some that do not.
 fn piece() -> impl Strategy<Value = String> {
     let words: Vec<&str> = GOOD.split_inclusive(char::is_whitespace).collect();
     prop_oneof![
         3 => proptest::sample::select(words).prop_map(str::to_string),
-        1 => proptest::sample::select(vec!["[", "]", "[[", "]]", "\"", "'", "\"\"\"", "=", ".", ",", "{", "}", "#", "\n", "\r\n", "\\", "0x", "1e9", "\u{feff}", "\u{1b}", "é", "日本", "\t", "-1", "99999999999"]).prop_map(str::to_string),
+        1 => proptest::sample::select(TRAPS).prop_map(str::to_string),
         1 => any::<char>().prop_map(String::from),
     ]
 }
@@ -698,7 +726,10 @@ proptest! {
 
     #[test]
     fn a_damaged_file_is_read_or_refused(
-        damage in prop::collection::vec((any::<prop::sample::Index>(), 0usize..40, prop::collection::vec(piece(), 0..4)), 1..6),
+        damage in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0usize..40, prop::collection::vec(piece(), 0..4)),
+            1..6,
+        ),
     ) {
         let mut text = GOOD.to_string();
         for (place, cut, pieces) in damage {

@@ -1,4 +1,4 @@
-//! Single values: what the file may write for a port, an address, a duration, and what to say when it is something else.
+//! Single values: what the file may write for a port, an address, a duration, and what to say to anything else.
 
 use super::Word;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -4,7 +4,7 @@
 //! straight from their slot (the reasons stand at [`TxRing`]). Per port they leave in the order in which they were queued:
 //! a frame that takes the other way first has those sent that wait at the first.
 
-use super::{BATCH, Device, Frame, HEADROOM, Offload, Span};
+use super::{BATCH, Device, Frame, HEADROOM, Losses, Offload, Span};
 use crate::sys::abi::{VNET_DATA_VALID, VNET_NEEDS_CSUM, VnetHdr};
 use crate::sys::bpf::Programs;
 use crate::sys::poll::Poll;
@@ -48,6 +48,8 @@ pub struct AfPacket {
     poll: Poll,
     waker: Waker,
     refused: u64,
+    /// Of these, how many [`Device::losses`] has told.
+    refused_told: u64,
     mail: Arc<Mail>,
 }
 
@@ -273,6 +275,7 @@ impl AfPacket {
             poll,
             waker,
             refused: 0,
+            refused_told: 0,
             mail: Arc::new(Mail { new: ArrayQueue::new(count.max(1)), old: ArrayQueue::new(2 * count.max(1)) }),
         })
     }
@@ -404,6 +407,11 @@ impl Device for AfPacket {
         self.batch.clear();
     }
 
+    fn losses(&mut self) -> Losses {
+        let refused = self.refused - std::mem::replace(&mut self.refused_told, self.refused);
+        Losses { ring_full: self.kernel_drops(), send_refused: refused }
+    }
+
     fn wait(&mut self, timeout: Duration) {
         self.take_mail();
         self.poll.wait(timeout);
@@ -441,3 +449,6 @@ fn vnet_header(offload: Offload, len: usize) -> VnetHdr {
         csum_offset: offload.csum_offset,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,3 +241,6 @@ fn explain(error: PcapError) -> io::Error {
         error => invalid(format!("not a capture that farside can read: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

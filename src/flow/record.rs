@@ -298,18 +298,17 @@ impl Record {
     #[inline]
     pub fn ends(&self, version: Version) -> [Ends; 2] {
         let ports = self.ports.load(Relaxed);
-        [0, 1].map(|i| {
-            let (a, b) = split(self.addrs[i].load(Relaxed));
-            let (mut first, mut second) = (Addr([a, 0, 0, 0]), Addr([b, 0, 0, 0]));
-            if version.family() == V6 {
-                for (word, at) in self.more[i].iter().zip(1..) {
-                    (first.0[at], second.0[at]) = split(word.load(Relaxed));
-                }
-            }
+        // One branch for all, so that the fields go straight to where the caller wants them.
+        let more = match version.family() {
+            V4 => [[0; 3]; 2],
+            _ => [0, 1].map(|i: usize| [0, 1, 2].map(|at: usize| self.more[i][at].load(Relaxed))),
+        };
+        [0, 1].map(|i: usize| {
+            let words = [self.addrs[i].load(Relaxed), more[i][0], more[i][1], more[i][2]];
             let ports = (ports >> (32 * i)) as u32;
             Ends {
-                first: Endpoint { addr: first, port: ports as u16 },
-                second: Endpoint { addr: second, port: (ports >> 16) as u16 },
+                first: Endpoint { addr: Addr(words.map(|word| word as u32)), port: ports as u16 },
+                second: Endpoint { addr: Addr(words.map(|word| (word >> 32) as u32)), port: (ports >> 16) as u16 },
             }
         })
     }
@@ -358,9 +357,4 @@ impl Record {
 #[inline]
 fn join(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
-}
-
-#[inline]
-fn split(word: u64) -> (u32, u32) {
-    (word as u32, (word >> 32) as u32)
 }

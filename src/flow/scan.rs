@@ -26,13 +26,7 @@ impl FlowTable {
     }
 
     /// The same over a worker's own records, `cursor` counting from the first of them.
-    pub fn scan_range(
-        &self,
-        worker: usize,
-        cursor: u32,
-        look: u32,
-        each: impl FnMut(&FlowDetails),
-    ) -> Option<u32> {
+    pub fn scan_range(&self, worker: usize, cursor: u32, look: u32, each: impl FnMut(&FlowDetails)) -> Option<u32> {
         let range = self.free.range(worker);
         let from = range.start.saturating_add(cursor).min(range.end);
         let look = look.min(range.end - from);

@@ -83,7 +83,7 @@ impl Entry {
 
     #[inline]
     fn has_tag(self, tag: u16) -> bool {
-        (self.0 >> 48) as u16 == tag && self.0 != 0
+        (self.0 >> 48) as u16 == tag
     }
 
     #[inline]
@@ -102,10 +102,23 @@ impl Entry {
     }
 }
 
-/// From bits that choose no bucket (in tables of less than 2^19 buckets, and few of them in larger ones).
+/// From bits that choose no bucket (in tables of up to 2^16 buckets, and few of them in larger ones). Never 0: an empty
+/// place has the tag of nobody.
 #[inline]
 fn tag(hash: u64) -> u16 {
-    (hash >> 48) as u16 ^ (hash >> 16) as u16
+    ((hash >> 48) as u16 ^ (hash >> 16) as u16).max(1)
+}
+
+/// Which words of a bucket have this tag, one bit each. Straight code without branches: most words don't.
+#[inline]
+fn candidates(bucket: &[AtomicU64; BUCKET], tag: u16) -> u32 {
+    let tag = u64::from(tag) << 48;
+    bucket.iter().rev().fold(0, |hits, word| hits << 1 | u32::from(word.load(Relaxed) ^ tag < 1 << 48))
+}
+
+/// How many words of a bucket are used.
+fn used(bucket: &[AtomicU64; BUCKET]) -> usize {
+    bucket.iter().map(|word| usize::from(word.load(Relaxed) != 0)).sum()
 }
 
 impl FlowTable {
@@ -172,16 +185,26 @@ impl FlowTable {
         [self.bucket(hash), self.bucket(hash >> 32)]
     }
 
-    /// The words with the tag of `hash`, in its first bucket, then in its second. Acquire: pairs with the CAS of `place`, so
-    /// that the record is seen at least as far as OFFERED in that life.
+    /// The first answer that `each` gives for a word with the tag of `hash`, over its first bucket, then its second.
     #[inline]
-    fn entries(&self, hash: u64) -> impl Iterator<Item = Entry> {
+    fn entries<T>(&self, hash: u64, mut each: impl FnMut(Entry) -> Option<T>) -> Option<T> {
         let tag = tag(hash);
-        [hash, hash >> 32]
-            .into_iter()
-            .flat_map(|half| self.bucket(half).iter())
-            .map(|word| Entry(word.load(Acquire)))
-            .filter(move |entry| entry.has_tag(tag))
+        for half in [hash, hash >> 32] {
+            let bucket = self.bucket(half);
+            let mut hits = candidates(bucket, tag);
+            while hits != 0 {
+                // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
+                // life. By now the place may hold another word, with another tag.
+                let entry = Entry(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
+                hits &= hits - 1;
+                if entry.has_tag(tag)
+                    && let Some(answer) = each(entry)
+                {
+                    return Some(answer);
+                }
+            }
+        }
+        None
     }
 
     #[inline]
@@ -200,8 +223,7 @@ impl FlowTable {
     /// Second pass over a burst: begins to load the record that the key most likely leads to.
     #[inline]
     pub fn prefetch_record(&self, hash: u64, family: u8) {
-        if let Some(entry) = self.entries(hash).next() {
-            let record = self.record(entry.index());
+        if let Some(record) = self.entries(hash, |entry| Some(self.record(entry.index()))) {
             prefetch(record);
             if family != V4 {
                 prefetch(record.second_line());
@@ -212,19 +234,18 @@ impl FlowTable {
     /// The flow whose packets carry this key; its `side` tells which. `hash` is [`FlowTable::hash`] of the key.
     #[inline]
     pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<Flow> {
-        let mut entries = self.entries(hash);
-        entries.find_map(|entry| {
+        let (index, version, side) = self.entries(hash, |entry| {
             let record = self.record(entry.index());
             let version = record.version();
-            if version.phase() != LIVE
-                || version.generation() != entry.generation()
-                || !record.matches(version, entry.side(), key)
-            {
-                return None;
-            }
-            let flow = view(record, entry.index(), version, entry.side());
-            record.still(version).then_some(flow)
-        })
+            let hit = version.phase() == LIVE
+                && version.generation() == entry.generation()
+                && record.matches(version, entry.side(), key);
+            hit.then_some((entry.index(), version, entry.side()))
+        })?;
+        let record = self.record(index);
+        let flow = view(record, index, version, side);
+        // If that life has ended since, there was a moment without such a flow: a miss is a true answer.
+        record.still(version).then_some(flow)
     }
 
     /// Inserts both sides, or neither. `client_hash` is [`FlowTable::hash`] of the client's key.
@@ -280,38 +301,40 @@ impl FlowTable {
 
     /// Puts a word into an empty place of one of its buckets. False: there is none.
     fn place(&self, hash: u64, entry: Entry) -> bool {
-        let buckets = self.buckets(hash);
-        let used = buckets.map(|bucket| bucket.iter().filter(|word| word.load(Relaxed) != 0).count());
-        let order = if used[0] <= CROWDED || used[0] <= used[1] { [0, 1] } else { [1, 0] };
+        let [first, second] = self.buckets(hash);
+        let crowd = used(first);
+        let order = if crowd <= CROWDED || crowd <= used(second) { [first, second] } else { [second, first] };
         // AcqRel: pairs with `entries`.
         order
             .into_iter()
-            .flat_map(|i| buckets[i])
+            .flatten()
             .any(|word| word.load(Relaxed) == 0 && word.compare_exchange(0, entry.0, AcqRel, Relaxed).is_ok())
     }
 
     /// Step 4: does the flow being inserted lose to another one with this key? Rivals that it wins over are doomed.
     fn loses(&self, mine: &Mine, key: &FlowKey, hash: u64) -> bool {
-        self.entries(hash).filter(|entry| entry.index() != mine.index).any(|entry| {
+        let loses = |entry: Entry| {
             let record = self.record(entry.index());
-            loop {
+            while entry.index() != mine.index {
                 let version = record.version();
                 let contends = matches!(version.phase(), LIVE | OFFERED)
                     && version.generation() == entry.generation()
                     && record.matches(version, entry.side(), key)
                     && record.still(version);
                 if !contends {
-                    return false;
+                    return None;
                 }
                 if version.phase() == LIVE || entry.index() < mine.index {
-                    return true;
+                    return Some(());
                 }
                 let doomed = if entry.side() == Side::Client { DOOMED_CLIENT } else { DOOMED_SERVER };
                 if record.step(version, doomed) {
-                    return false;
+                    return None;
                 }
             }
-        })
+            None
+        };
+        self.entries(hash, loses).is_some()
     }
 
     /// Empties the words of a record that the caller owns the end of, and frees it.

@@ -150,7 +150,7 @@ pub enum Refused {
 }
 
 /// The record as plain data; whole only if [`Record::still`] says so afterwards, or if the caller owns it.
-#[inline]
+#[inline(always)]
 pub(super) fn view(record: &Record, index: u32, version: Version, side: Side) -> Flow {
     let word = record.word();
     let [Ends { first: client, second: vip }, Ends { first: target, second: local }] = record.ends(version);

@@ -40,11 +40,8 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
     if !addressed {
         return stray(frame, packet, ctx);
     }
-    let (echo, answer) = if packet.family == V4 {
-        (icmp::ECHO, icmp::ECHO_REPLY)
-    } else {
-        (icmp::V6_ECHO, icmp::V6_ECHO_REPLY)
-    };
+    let (echo, answer) =
+        if packet.family == V4 { (icmp::ECHO, icmp::ECHO_REPLY) } else { (icmp::V6_ECHO, icmp::V6_ECHO_REPLY) };
     match kind {
         _ if !valid => Verdict::Refuse(Refusal::IcmpChecksum),
         kind if kind == echo => answer_echo(frame, packet, answer, ctx),

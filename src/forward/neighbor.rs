@@ -84,4 +84,3 @@ pub fn answer_solicitation(frame: &mut Frame, packet: &Packet, ctx: &mut Context
     let span = Span { start: frame.start, len: l4 + ADVERTISEMENT, offload: Offload::default() };
     Verdict::Transmit { span, port: frame.port }
 }
-

@@ -6,7 +6,9 @@ use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::wire::ip::{Addr, Endpoint, ICMP, ICMPV6, TCP, V4, V4_HEADER, V6_HEADER};
 use crate::wire::l4::{ACK, FIN, ICMP_HEADER, RST, SYN, TCP_HEADER};
-use crate::wire::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, be32, checksum, icmp, put_be16, put_be32, put_raw16};
+use crate::wire::{
+    ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet, be32, checksum, icmp, put_be16, put_be32, put_raw16,
+};
 
 /// TTL of packets that start here.
 const TTL: u8 = 64;
@@ -159,8 +161,7 @@ pub fn write_icmp_checksum(message: &mut [u8], family: u8, src: &Addr, dst: &Add
 
 /// The sum over an ICMP message, checksum field included.
 pub fn icmp_sum(message: &[u8], family: u8, src: &Addr, dst: &Addr) -> u64 {
-    let pseudo =
-        if family == V4 { 0 } else { checksum::pseudo_header(src, dst, ICMPV6, message.len() as u32) };
+    let pseudo = if family == V4 { 0 } else { checksum::pseudo_header(src, dst, ICMPV6, message.len() as u32) };
     pseudo + checksum::sum(message)
 }
 

@@ -71,11 +71,8 @@ pub fn largest_packet(frame: &Frame, packet: &Packet) -> u32 {
         return whole;
     }
     let l4 = usize::from(packet.l4);
-    let l4_header = if packet.protocol == TCP {
-        usize::from(frame.buf[frame.start + l4 + 12] >> 4) * 4
-    } else {
-        UDP_HEADER
-    };
+    let l4_header =
+        if packet.protocol == TCP { usize::from(frame.buf[frame.start + l4 + 12] >> 4) * 4 } else { UDP_HEADER };
     whole.min((l4 - ETHERNET + l4_header) as u32 + u32::from(frame.offload.gso_size))
 }
 

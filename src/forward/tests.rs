@@ -7,4 +7,4 @@ mod refusals;
 mod remote;
 mod rubbish;
 
-pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, LAN};
+pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN};

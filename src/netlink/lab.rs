@@ -140,7 +140,9 @@ impl Lab {
     }
 
     pub fn live(&self, interfaces: &[&str]) -> Live {
-        Live::open(interfaces, None, 1 << 20).unwrap()
+        let mut live = Live::open(interfaces, None, 1 << 20).unwrap();
+        live.settle();
+        live
     }
 }
 
@@ -207,6 +209,21 @@ impl Live {
             assert!(Instant::now() < end, "not within ten seconds: {what}; {:?}", self.fib.load());
             self.turn(Duration::from_millis(100));
         }
+    }
+
+    /// The carriers are there, and what a new link brings with it is over.
+    pub fn settle(&mut self) {
+        let link_local = |ip: &IpAddr| ip.to_string().starts_with("fe80:");
+        self.until("carriers and link-local addresses", |live| {
+            live.fib.load().ports().iter().all(|port| port.up && port.addresses.iter().any(link_local))
+        });
+        let (mut epoch, mut since) = (self.epoch(), Instant::now());
+        self.until("peace", |live| {
+            if live.epoch() != epoch {
+                (epoch, since) = (live.epoch(), Instant::now());
+            }
+            since.elapsed() > Duration::from_millis(300)
+        });
     }
 
     pub fn run_for(&mut self, time: Duration) {

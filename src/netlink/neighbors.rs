@@ -12,11 +12,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often used neighbours are confirmed. Shorter than the minute after which the kernel may clear away a neighbour
+/// How often a neighbour in use is confirmed. Shorter than the minute after which the kernel may clear away a neighbour
 /// that it does not use itself.
 pub(super) const CONFIRM: Duration = Duration::from_secs(25);
-/// How often a router without a MAC is asked for.
-pub(super) const RETRY: Duration = Duration::from_secs(5);
+/// How often the book is gone through: a neighbour that packets go to after a pause is confirmed within this time, a
+/// router without a MAC is asked for again.
+pub(super) const ROUND: Duration = Duration::from_secs(5);
 const FORGET: Duration = Duration::from_secs(600);
 const REST: Duration = Duration::from_secs(1);
 /// One neighbour is asked for at most this often, however many packets want it.
@@ -31,6 +32,8 @@ struct Entry {
     mac: Option<[u8; 6]>,
     fixed: bool,
     used_at: Instant,
+    /// When the kernel was last asked to confirm it.
+    confirmed_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -85,7 +88,7 @@ impl Neighbors {
             };
             self.asked.remove(&neighbor);
             self.hops.take_used(id);
-            self.entries.insert(neighbor, Entry { id, mac, fixed, used_at: now });
+            self.entries.insert(neighbor, Entry { id, mac, fixed, used_at: now, confirmed_at: None });
             self.changed = true;
         }
         self.write(&neighbor);
@@ -178,19 +181,22 @@ impl Neighbors {
         self.gateways.keys().filter(up).filter(|n| !self.is_known(n)).copied().collect()
     }
 
-    /// Every [`CONFIRM`]: which neighbours the kernel shall confirm, because packets went there or they are routers. The
+    /// Every [`ROUND`]: which neighbours the kernel shall confirm, because packets went there or they are routers. The
     /// kernel cannot see that farside uses a neighbour; left alone it would call it stale, and never notice that it is
     /// gone. Forgets those that have been lost for long.
     pub fn unconfirmed(&mut self, now: Instant) -> Vec<Neighbor> {
         let mut confirm = Vec::new();
         let mut forget = Vec::new();
         for (neighbor, entry) in &mut self.entries {
-            if self.hops.take_used(entry.id) {
+            let used = self.hops.take_used(entry.id);
+            if used {
                 entry.used_at = now;
             }
             let gateway = self.gateways.contains_key(neighbor);
             if self.hops.is_valid(entry.id) {
-                if !entry.fixed && (gateway || entry.used_at == now) {
+                let due = entry.confirmed_at.is_none_or(|at| now.duration_since(at) >= CONFIRM);
+                if !entry.fixed && due && (gateway || used) {
+                    entry.confirmed_at = Some(now);
                     confirm.push(*neighbor);
                 }
             } else if !gateway && now.duration_since(entry.used_at) >= FORGET {

@@ -105,7 +105,7 @@ impl Requests {
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<u32> {
         // An earlier dump that was given up halfway would make the kernel refuse this one; reading on ends it. What else may
         // wait here are refusals of `resolve`, which the next try repeats.
-        while !matches!(self.receive(), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {}
+        self.drain(|_| {});
         let mut bytes = Vec::new();
         let sequence = self.append(&mut bytes, message, NLM_F_REQUEST | NLM_F_DUMP);
         self.send(&bytes)?;
@@ -131,6 +131,30 @@ impl Requests {
             self.send(&bytes)?;
         }
         Ok(())
+    }
+
+    /// What the kernel said to the last [`Requests::resolve`]; not while a dump is being read.
+    pub fn refusal(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        self.drain(|raw| {
+            if raw.kind as i32 == libc::NLMSG_ERROR
+                && let Some(error) = error_in(raw.payload)
+            {
+                result = Err(error);
+            }
+        });
+        result
+    }
+
+    /// Reads all that waits.
+    fn drain(&mut self, mut take: impl FnMut(Raw)) {
+        loop {
+            match self.receive() {
+                Ok(bytes) => messages(bytes).for_each(&mut take),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     pub fn receive(&mut self) -> io::Result<&[u8]> {

@@ -17,7 +17,7 @@ const MAX_ROUTES: usize = 2 << 20;
 /// How often a dump that was changed under the reader is begun again before it is put off.
 const RESTARTS: u32 = 10;
 /// Datagrams (of up to 32 KB) read in one go, so that reading a large table does not hold up the rest of control.
-const SLICE: usize = 32;
+const SLICE: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {

@@ -1,7 +1,7 @@
 //! What the kernel's dumps say, in farside's words. Nothing here keeps state.
 
 use super::socket::Raw;
-use crate::route::{MAX_WAYS, Route, Table, Target, Way};
+use crate::route::{MAX_WAYS, PortInfo, Route, Table, Target, Way};
 use crate::wire::ip::family_of;
 use netlink_packet_core::{NlasIterator, Parseable};
 use netlink_packet_route::AddressFamily;
@@ -268,4 +268,29 @@ pub(super) fn is_foreign_rule(payload: &[u8]) -> bool {
     const MAIN: u8 = 254;
     const LOCAL: u8 = 255;
     payload.get(4).is_some_and(|table| !matches!(*table, DEFAULT | MAIN | LOCAL))
+}
+
+/// Whose interface a link is, by name.
+pub(super) fn owners(names: &[String], tap: Option<u8>) -> impl Fn(&Link) -> Owner + '_ {
+    move |link| match names.iter().position(|name| *name == link.name) {
+        Some(i) if Some(i as u8) == tap => Owner::Tap,
+        Some(i) => Owner::Port(i as u8),
+        None => Owner::Host,
+    }
+}
+
+pub(super) fn port_info(name: &str, links: &[Link], addresses: &[Address]) -> PortInfo {
+    let Some(link) = links.iter().find(|link| link.name == name) else {
+        return PortInfo { name: name.into(), ..PortInfo::default() };
+    };
+    let mut own: Vec<_> = addresses.iter().filter(|a| a.ifindex == link.ifindex).collect();
+    own.sort_by_key(|address| address.rank);
+    PortInfo {
+        name: name.into(),
+        ifindex: link.ifindex,
+        mac: link.mac.unwrap_or_default(),
+        mtu: link.mtu,
+        up: link.up && link.mac.is_some(),
+        addresses: own.into_iter().map(|address| address.ip).collect(),
+    }
 }

@@ -3,7 +3,7 @@
 use super::{preflight, probe, worker_cpus};
 use crate::announce::Announcer;
 use crate::config::{self, CheckKind, Config, OnDown};
-use crate::counters::{Counters, Refusal};
+use crate::counters::Counters;
 use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, Timeouts, ticks};
 use crate::forward::Shared;
@@ -84,8 +84,9 @@ impl Control {
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
         let fib = Arc::new(ArcSwap::from_pointee(Fib::empty(hops.clone())));
         let names = &config.datapath.interfaces;
-        let netlink = Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
-            .map_err(|why| why.to_string())?;
+        let netlink =
+            Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
+                .map_err(|why| why.to_string())?;
         let mut registry = Registry::default();
         let owns = |ip: IpAddr| fib.load().host_owns(&ip.into(), family_of(ip));
         let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, owns)?;
@@ -101,8 +102,8 @@ impl Control {
         });
         programs.set_pips(&pips(&world.services.load())).map_err(|why| format!("kernel programs: {why}"))?;
         let settings = Settings { interfaces: names.clone(), workers: cpus.len(), slots: DEFAULT_SLOTS };
-        let (devices, interfaces) =
-            af_packet::open(settings, &programs, tap).map_err(|why| format!("the interfaces cannot be opened: {why}"))?;
+        let (devices, interfaces) = af_packet::open(settings, &programs, tap)
+            .map_err(|why| format!("the interfaces cannot be opened: {why}"))?;
         let mut control = Control {
             path,
             world,
@@ -302,7 +303,10 @@ impl Control {
             }
             if !self.low.contains(&pool) {
                 let (lent, total) = (headroom.total - headroom.free, headroom.total);
-                warn!("{}: {lent} of {total} ports of {pip} are lent (over 90 %); add an address to [proxy]", remote.name);
+                warn!(
+                    "{}: {lent} of {total} ports of {pip} are lent (over 90 %); add an address to [proxy]",
+                    remote.name
+                );
             }
             low.push(pool);
         }
@@ -378,11 +382,6 @@ impl Control {
         let services = self.world.services.load();
         let targets = services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
         targets.map(|target| (target.slot, target.name.clone())).collect()
-    }
-
-    /// Counts by name, the kernel's own losses included.
-    pub fn dropped(&self, refusal: Refusal) -> u64 {
-        self.world.counters.total_refused(refusal)
     }
 }
 

@@ -46,7 +46,7 @@ fn addresses(config: &Config, host: &[IpAddr], ephemeral: RangeInclusive<u16>) -
             ));
         }
     }
-    for proxy in &config.proxy {
+    if let Some(proxy) = &config.proxy {
         let clash = *proxy.ports.start() <= *ephemeral.end() && *ephemeral.start() <= *proxy.ports.end();
         for address in proxy.addresses.iter().filter(|address| clash && host.contains(address)) {
             wrong.push(format!(

@@ -19,7 +19,8 @@ const NAME: &str = "farside%d";
 
 /// Opens the device with its addresses.
 pub fn open() -> Result<Tap, String> {
-    let told = |what: &str, why: io::Error| format!("{what}: {why}; checks of remote sites need a tap device (/dev/net/tun)");
+    let told =
+        |what: &str, why: io::Error| format!("{what}: {why}; checks of remote sites need a tap device (/dev/net/tun)");
     let tap = Tap::create(NAME).map_err(|why| told("the probe interface cannot be made", why))?;
     tap.set_up().map_err(|why| told("the probe interface cannot be switched on", why))?;
     for family in [V4, V6] {

@@ -139,7 +139,8 @@ impl Control {
         let mut gauge = |name: &str, kind: &str, help: &str, value: fn(&TargetRow) -> u64| {
             page.metric(name, kind, help);
             for (service, row) in &rows {
-                let labels = [("service", service.as_str()), ("target", row.target.as_str()), ("kind", row.kind.as_str())];
+                let labels =
+                    [("service", service.as_str()), ("target", row.target.as_str()), ("kind", row.kind.as_str())];
                 page.sample(name, &labels, value(row));
             }
         };

@@ -108,7 +108,8 @@ fn pools(
             let pip = Addr::from(*ip);
             let protocol = protocol_number(service.protocol);
             let key = PoolKey { pip, remote: remote.endpoint, protocol, family };
-            let pool = ledger.open(key, proxy.ports.clone(), |_| false).map_err(|why| format!("{}: {why}", remote.name))?;
+            let pool =
+                ledger.open(key, proxy.ports.clone(), |_| false).map_err(|why| format!("{}: {why}", remote.name))?;
             Ok((pip, pool))
         })
         .collect()
@@ -126,7 +127,11 @@ fn add_probes(map: &mut ServiceMap) -> Result<Vec<Probe>, String> {
         })
         .collect();
     if doors.len() > MAX_DOORS {
-        return Err(format!("{} remote sites of services are configured; at most {} can be checked", doors.len(), MAX_DOORS));
+        return Err(format!(
+            "{} remote sites of services are configured; at most {} can be checked",
+            doors.len(),
+            MAX_DOORS
+        ));
     }
     for (n, (service, remote, family, port, slot)) in doors.into_iter().enumerate() {
         let door = door(n + 1, family);

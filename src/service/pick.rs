@@ -71,7 +71,12 @@ impl Picker {
     }
 
     /// The one with the least `cost` per weight; among equals the next in turn.
-    fn least<'a>(&self, reals: &'a [Target], status: &StatusTable, cost: impl Fn(&Target) -> u64) -> Option<&'a Target> {
+    fn least<'a>(
+        &self,
+        reals: &'a [Target],
+        status: &StatusTable,
+        cost: impl Fn(&Target) -> u64,
+    ) -> Option<&'a Target> {
         let first = self.cursor.fetch_add(1, Relaxed) as usize;
         let mut best: Option<(&Target, u64)> = None;
         for turn in 0..reals.len() {

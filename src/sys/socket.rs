@@ -13,6 +13,9 @@ pub const MESSAGES: usize = 128;
 /// Room for what a worker may have on its way, in bytes of kernel memory: 128 frames of 64 KB, each counted with its overhead.
 const SEND_BUFFER: libc::c_int = 32 << 20;
 
+/// A group has its own word on outgoing frames; that of its sockets does not count.
+const FANOUT: u32 = libc::PACKET_FANOUT_EBPF | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+
 /// The index of an interface by its name.
 pub fn interface_index(name: &str) -> io::Result<u32> {
     let c_name = c_string(name)?;
@@ -163,16 +166,23 @@ impl PacketSocket {
     /// Founds a fanout group among which `program` chooses, and gives its id. The founder is member 0, those
     /// who join are numbered as they come.
     pub fn found_fanout(&self, program: BorrowedFd<'_>) -> io::Result<u16> {
-        let kind = (libc::PACKET_FANOUT_EBPF | libc::PACKET_FANOUT_FLAG_UNIQUEID) as u32;
-        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT, &(kind << 16))?;
+        let unique = libc::PACKET_FANOUT_FLAG_UNIQUEID;
+        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT, &((FANOUT | unique) << 16)).map_err(|error| {
+            match error.kind() {
+                // Older kernels want the interface up for this.
+                io::ErrorKind::InvalidInput => {
+                    io::Error::new(error.kind(), format!("no fanout group (is it up?): {error}"))
+                }
+                _ => error,
+            }
+        })?;
         self.set(libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &program.as_raw_fd())?;
         let id: u32 = self.get(libc::SOL_PACKET, libc::PACKET_FANOUT)?;
         Ok(id as u16)
     }
 
     pub fn join_fanout(&self, id: u16) -> io::Result<()> {
-        let kind = libc::PACKET_FANOUT_EBPF as u32;
-        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT, &(kind << 16 | u32::from(id)))
+        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT, &(FANOUT << 16 | u32::from(id)))
     }
 
     /// Frames that passed the filter and frames of those that found no room, both since the last call.

@@ -54,7 +54,7 @@ proptest! {
         let mut model: HashMap<u64, u32> = HashMap::new();
         for (insert, which) in steps {
             // Spread over buckets, with some in common.
-            let hash = which << 36 | which % 3;
+            let hash = (which << 36) | (which % 3);
             let count = model.entry(hash).or_default();
             if insert && *count < 8 {
                 prop_assert!(claims.insert(hash));

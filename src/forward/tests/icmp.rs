@@ -57,7 +57,10 @@ fn an_error_about_a_carried_packet_reaches_the_client_from_the_vip() {
     let mut error = Build::icmp(ROUTER, PIP, 3, 4, &data.packet());
     error.rest = 1300;
     let (port, seen) = bench.pass(WAN, &error);
-    assert_eq!((port, seen.icmp, seen.rest, seen.src.ip(), seen.dst.ip()), (WAN, (3, 4), 1300, ip("203.0.113.10"), ip("198.18.0.7")));
+    assert_eq!(
+        (port, seen.icmp, seen.rest, seen.src.ip(), seen.dst.ip()),
+        (WAN, (3, 4), 1300, ip("203.0.113.10"), ip("198.18.0.7"))
+    );
     let mut quoted = Build::tcp(CLIENT, VIP, ACK);
     quoted.payload = vec![9; 40];
     assert_eq!(seen.payload, quoted.packet(), "as the client sent it, TCP checksum included");
@@ -89,7 +92,8 @@ fn a_real_servers_port_unreachable_comes_from_the_vip() {
 fn the_same_in_ipv6() {
     let mut bench = Bench::new();
     bench.connect(CLIENT6, VIP6);
-    let mut error = Build::icmp("2001:db8:77::1", "2001:db8:1::10", 2, 0, &Build::tcp(VIP6, CLIENT6, ACK).packet()[..48]);
+    let mut error =
+        Build::icmp("2001:db8:77::1", "2001:db8:1::10", 2, 0, &Build::tcp(VIP6, CLIENT6, ACK).packet()[..48]);
     error.rest = 1280;
     let (port, seen) = bench.pass(WAN, &error);
     assert_eq!((port, seen.icmp, seen.rest, seen.dst.ip()), (LAN, (2, 0), 1280, ip("fd00::11")));
@@ -103,7 +107,8 @@ fn the_same_in_ipv6() {
 #[test]
 fn an_error_about_nothing_on_record_goes_nowhere() {
     let mut bench = Bench::new();
-    let refuse = |bench: &mut Bench, payload: &[u8]| bench.stop(WAN, &Build::icmp(ROUTER, "203.0.113.10", 3, 4, payload));
+    let refuse =
+        |bench: &mut Bench, payload: &[u8]| bench.stop(WAN, &Build::icmp(ROUTER, "203.0.113.10", 3, 4, payload));
     let about = Build::tcp(VIP, CLIENT, ACK).packet();
     assert_eq!(refuse(&mut bench, &about), Verdict::Refuse(Refusal::IcmpUnsolicited));
     assert_eq!(refuse(&mut bench, &about[..27]), Verdict::Refuse(Refusal::IcmpQuote), "less than RFC 792 promises");
@@ -134,7 +139,8 @@ fn who_has_the_vip_or_the_pip_is_answered_and_the_rest_is_the_hosts() {
     for target in [[203, 0, 113, 10], [203, 0, 113, 250]] {
         let (port, frame, _) = bench.run(WAN, &arp(target), Offload::default()).unwrap();
         let mac = [2, 0, 0, 0, 0, WAN];
-        let right = [&THEIR_MAC[..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &mac, &target, &THEIR_MAC, &[203, 0, 113, 254]];
+        let right =
+            [&THEIR_MAC[..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &mac, &target, &THEIR_MAC, &[203, 0, 113, 254]];
         assert_eq!((port, frame), (WAN, right.concat()));
     }
     assert_eq!(bench.moved(), [("arp_replies", 2)]);

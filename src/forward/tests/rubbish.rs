@@ -5,8 +5,8 @@
 use super::{Bench, CLIENT, LAN, PIP, REAL_A, REMOTE, VIP, WAN};
 use crate::device::Offload;
 use crate::testing::Build;
-use crate::wire::{Parsed, checksum, parse};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
+use crate::wire::{Parsed, checksum, parse};
 
 /// xorshift64*: the same frames in every run.
 struct Random(u64);

@@ -126,3 +126,21 @@ fn the_smallest_mtu_of_routes_through_a_router_counts() {
     book.set_gateways(gateways(&[route(1400)]));
     assert_eq!(hops.get(id).unwrap().mtu, 1400);
 }
+
+#[test]
+fn a_neighbour_in_use_is_confirmed_soon_and_then_now_and_again() {
+    let (mut book, hops, start) = book();
+    book.learn(nth(1), Some(MAC), false, start);
+    book.learn(nth(2), Some(MAC), false, start);
+    book.learn(nth(3), Some(MAC), true, start);
+    let ids = book.names(start);
+    let mut asked = 0;
+    for round in 1..=20 {
+        hops.get(ids[&nth(1)]);
+        hops.get(ids[&nth(3)]);
+        let confirm = book.unconfirmed(start + ROUND * round);
+        assert!(round != 1 || confirm == [nth(1)], "not what is idle, not what is fixed");
+        asked += confirm.len();
+    }
+    assert_eq!(asked, 4, "in 100 seconds");
+}

@@ -367,9 +367,8 @@ fn fragments_follow_the_first_of_them() {
         ethernet(kind(dst), &ip_packet(src, dst, UDP, fragment, id, payload))
     };
     for (client, vip, real) in [(CLIENT, HOST_VIP, REAL), (CLIENT6, VIP6, REAL6)] {
-        let protocol_port = if vip == HOST_VIP { (ip(vip), 53, UDP) } else { (ip(vip), 53, UDP) };
         let mut services = programs.told_services.clone();
-        services.push(protocol_port);
+        services.push((ip(vip), 53, UDP));
         programs.set_services(&services).unwrap();
 
         says!(programs, "ours", at(client, vip, (0, true), 7, &ports(4000, 53)));
@@ -430,6 +429,8 @@ fn what_a_verdict_costs() {
         ("claim or none, IPv4", packet(REAL, 110, CLIENT, 4000, TCP)),
         ("claim or none, IPv6", packet(REAL6, 110, CLIENT6, 4000, TCP)),
     ];
+    let info = ingress(&mut programs.ebpf).unwrap().info().unwrap();
+    println!("the verifier looked at {:?} instructions", info.verified_instruction_count());
     for (name, frame) in frames {
         let program = ingress(&mut programs.ebpf).unwrap();
         println!("{name}: {} ns", test_run(program.fd().unwrap().as_fd(), &frame, 1_000_000).1);
