@@ -9,11 +9,13 @@ use crate::support::client::open;
 use crate::support::farside::Farside;
 use crate::support::namespace::Namespace;
 use crate::support::play::{Play, standard};
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, until};
 use crate::support::world::{BOTH, World};
 
-/// What is installed on a machine, by the command that shows it.
+/// What is installed on a box, by the command that shows it.
 fn installed(host: &Namespace) -> BTreeMap<&'static str, String> {
+    // The kernel may take a second to say that a new link's other end is up.
+    until("the links up", || host.run("ip", &["link", "show"]).matches("state UP").count() == 2);
     let commands = [
         "ip -d link show",
         "ip address show",

@@ -64,12 +64,15 @@ fn the_hosts_own_traffic_goes_on() {
 /// Counts what the host's stack gets to see of packets to the VIP's service and from it, even if it routes.
 fn count_what_the_host_sees(host: &Namespace, vips: [IpAddr; 2]) {
     let rules = format!(
-        "table inet seen {{ counter vip {{ }}
+        "table inet seen {{
+            counter vip {{ }}
             chain early {{ type filter hook prerouting priority -400;
                 ip daddr {} tcp dport 110 counter name vip
                 ip6 daddr {} tcp dport 110 counter name vip
                 ip saddr 10.1.0.0/24 ip daddr 192.0.2.0/24 counter name vip
-                ip6 saddr fd00:1::/64 ip6 daddr 2001:db8:c::/64 counter name vip }} }}",
+                ip6 saddr fd00:1::/64 ip6 daddr 2001:db8:c::/64 counter name vip
+                }}
+                }}",
         vips[0], vips[1]
     );
     host.run("nft", &[&rules]);

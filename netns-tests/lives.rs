@@ -40,7 +40,7 @@ fn half_open_connections_expire() {
         let vip = play.vip(1, family);
         let ip = if family == Family::V4 { "ip" } else { "ip6" };
         let rules = format!(
-            "table {ip} deaf {{ chain input {{ type filter hook input priority 0; {ip} saddr {} drop; }} }}",
+            "table {ip} deaf {{ chain input {{ type filter hook input priority 0; {ip} saddr {} drop; }}\n }}",
             vip.ip()
         );
         play.world.client.run("nft", &[&rules]);

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use crate::support::capture::Capture;
 use crate::support::client::{Datagrams, open};
 use crate::support::config::{Config, Service, quick_check};
+use crate::support::farside::Farside;
 use crate::support::play::{PORT, Play};
-use crate::support::world::{BOTH, World};
+use crate::support::world::{BOTH, World, private};
 
 #[test]
 fn with_all_sites_down_clients_are_refused_at_once() {
@@ -60,12 +61,14 @@ fn udp_without_servers_is_answered_port_unreachable() {
         let mut config = Config::new(&world, site);
         for family in BOTH {
             let mut service = Service::standard(&world, site, family, "echo", "udp", 7, &quick_check("icmp"));
-            // Nobody has this address: its check fails.
-            service.reals.iter_mut().for_each(|real| real.1 = crate::support::world::private(site, family, 99));
+            // Nobody has these addresses: their checks fail.
+            for (real, last) in service.reals.iter_mut().zip(98..) {
+                real.1 = private(site, family, last);
+            }
             service.remotes.clear();
             config.services.push(service);
         }
-        crate::support::farside::Farside::start(world.site(site), &config)
+        Farside::start(world.site(site), &config)
     };
     let _farside = launch(1);
     for family in BOTH {

@@ -1,6 +1,8 @@
 //! The configuration changes while it runs.
 
-use crate::support::client::open;
+use std::net::SocketAddr;
+
+use crate::support::client::{open, who};
 use crate::support::config::{Config, Remote, real_target, remote_target};
 use crate::support::crowd::Crowd;
 use crate::support::play::{Play, standard};
@@ -145,11 +147,13 @@ fn services_come_and_go_by_reload() {
         more.services.push(twin);
     }
     for family in BOTH {
-        let at = std::net::SocketAddr::new(play.world.site(1).vip(family), 2110);
+        let at = SocketAddr::new(play.world.site(1).vip(family), 2110);
         play.farside(1).reload(&more);
-        until("the new service", || crate::support::client::who(&play.world.client, at).is_ok());
+        until("the new service", || who(&play.world.client, at).is_ok());
         play.farside(1).reload(&full);
-        until("the end of the service", || crate::support::client::who(&play.world.client, at).is_err());
+        // Its port is the host's again, which has no such address.
+        let url = format!("http://{at}/");
+        until("the end of the service", || !play.world.client.output("curl", &["-gsm", "1", &url]).status.success());
         assert_eq!(play.serving_site(1, family), 1);
     }
 }

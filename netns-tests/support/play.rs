@@ -105,7 +105,9 @@ impl Play {
             let rules = format!(
                 "table inet sick {{ chain input {{ type filter hook input priority 0;
                     ip saddr {} meta l4proto tcp reject with tcp reset;
-                    ip6 saddr {} meta l4proto tcp reject with tcp reset; }} }}",
+                    ip6 saddr {} meta l4proto tcp reject with tcp reset;
+                }}
+                }}",
                 own.lan_address(Family::V4),
                 own.lan_address(Family::V6)
             );

@@ -115,7 +115,11 @@ impl Session {
         let mut chunk = [0; 4096];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return false,
+                // The client has nothing more to say, but may still listen.
+                Ok(0) => {
+                    self.closing = true;
+                    break;
+                }
                 Ok(n) => self.input.extend_from_slice(&chunk[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => return false,
