@@ -135,10 +135,10 @@ impl<D: Device> Worker<D> {
     pub fn run(&mut self, idle: Idle) {
         let mut busy_at = Instant::now();
         while !self.world.stop.load(Relaxed) {
-            let now = self.world.now();
-            if self.burst(now) > 0 {
-                busy_at = Instant::now();
-            } else if idle == Idle::Adaptive && !self.has_chores() && busy_at.elapsed() > SPIN {
+            let at = Instant::now();
+            if self.burst(now_after(at.saturating_duration_since(self.world.start))) > 0 {
+                busy_at = at;
+            } else if idle == Idle::Adaptive && !self.has_chores() && at.duration_since(busy_at) > SPIN {
                 self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
             } else {
                 std::hint::spin_loop();
