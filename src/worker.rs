@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// How long an adaptive worker keeps polling after its last frame before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
+/// How long an adaptive worker keeps polling after its last frame before it sleeps. Long enough for the rest of a burst, short enough
+/// not to take the CPU from others where it is shared: 50 us cost a fifth of the requests per second there.
+const SPIN: Duration = Duration::from_micros(10);
 
 /// The longest sleep: chores wait no longer than this.
 const NAP: Duration = Duration::from_millis(TICK_MS);
