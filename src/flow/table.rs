@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! Records ([`super::record`]) hold the flows; an index of hashed buckets finds them. A bucket is one cache line of 8
+//! Records (`super::record`) hold the flows; an index of hashed buckets finds them. A bucket is one cache line of 8
 //! words, a word is `{tag 16 | generation 16 | side 1 | used 1 | record 30}`, 0 is empty. Both keys of a flow, the client's and the
 //! server's, have a word of their own that names the same record and the side. A key may stand in either of two
 //! buckets that its hash names; words never move, for moving is what would take locks.
