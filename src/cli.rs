@@ -103,7 +103,7 @@ pub fn main() -> ExitCode {
         Command::Drain { target } => said(client::drain(&target.socket.socket, &target.target, true)),
         Command::Undrain { target } => said(client::drain(&target.socket.socket, &target.target, false)),
         Command::Replay { config, input, output, counters, down } => {
-            crate::replay::replay(&config.config, &input, &output, counters.as_deref(), &down)
+            said(crate::replay::replay(&config.config, &input, &output, counters.as_deref(), &down))
         }
     };
     match done {

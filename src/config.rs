@@ -1,4 +1,4 @@
-//! The configuration as meant: validated, resolved, defaults filled in. [`file`] reads it as written.
+//! The configuration as meant: validated, resolved, defaults filled in. [`mod@file`] reads it as written.
 
 pub mod diff;
 mod errors;

@@ -55,26 +55,37 @@ names! {
     Refusal "drop_" {
         /// The ring's slot was too small for it.
         Truncated = "truncated",
+        /// No room for an Ethernet header.
         ShortFrame = "short_frame",
+        /// No room for an ARP packet of Ethernet and IPv4.
         ArpShort = "arp_short",
+        /// The IP header's version is not what the frame's type says.
         IpVersion = "ip_version",
+        /// No room for an IP header, or it gives itself an impossible length.
         IpHeader = "ip_header",
         /// The length field says more than there is, or less than a header.
         IpLength = "ip_length",
+        /// The IPv4 header's checksum is wrong.
         IpChecksum = "ip_checksum",
         /// IPv4 options, or an IPv6 routing header.
         IpOptions = "ip_options",
         /// IPv6 extension headers cut off, or too many.
         IpExtension = "ip_extension",
+        /// A piece of a packet: without ports nobody knows whose it is.
         Fragment = "fragment",
         /// A source that cannot be: loopback, multicast, broadcast, its own destination.
         Martian = "martian",
         /// A source that is a VIP or PIP of this site: a packet of our own has come back, or somebody plays us.
         Loop = "loop",
+        /// No room for a TCP header, or it gives itself an impossible length.
         TcpHeader = "tcp_header",
+        /// TCP flags that no sender sets together.
         TcpFlags = "tcp_flags",
+        /// No room for a UDP header, or its length field does not fit the packet.
         UdpLength = "udp_length",
+        /// TCP or UDP from or to port 0.
         PortZero = "port_zero",
+        /// No room for an ICMP header.
         IcmpShort = "icmp_short",
         /// An ICMP error that quotes nothing usable.
         IcmpQuote = "icmp_quote",
@@ -82,6 +93,7 @@ names! {
         IcmpUnsolicited = "icmp_unsolicited",
         /// An ICMP type that a VIP does not answer.
         IcmpType = "icmp_type",
+        /// The ICMP checksum is wrong.
         IcmpChecksum = "icmp_checksum",
         /// A neighbor solicitation that breaks the rules of RFC 4861 7.1.1.
         NeighborSolicitation = "neighbor_solicitation",
@@ -95,16 +107,19 @@ names! {
         NoServerForPeer = "no_server_for_peer",
         /// All PIP ports towards this remote site are lent.
         PortsExhausted = "ports_exhausted",
+        /// No room for another flow (`[datapath] max_flows`).
         TableFull = "table_full",
         /// The same client address and port already talks to the chosen real server by another VIP.
         TupleClash = "tuple_clash",
         /// Another worker was inserting the same flow, and neither got through.
         LostRace = "lost_race",
+        /// The host has no route to where it should go.
         NoRoute = "no_route",
         /// The next hop did not answer ARP or neighbor solicitation in time.
         NeighborUnresolved = "neighbor_unresolved",
         /// Too many packets wait for neighbors.
         HoldFull = "hold_full",
+        /// It has passed too many routers already: answered with an ICMP error.
         TtlExceeded = "ttl_exceeded",
         /// Larger than the next hop's MTU.
         TooBig = "too_big",

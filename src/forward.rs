@@ -2,9 +2,9 @@
 //! worker, `replay`, the tests and the benches run one and the same function.
 //!
 //! 1. What is it? ARP, neighbor solicitation and ICMP have rooms of their own.
-//! 2. Is its flow on record? Then the record says everything: [`carry`].
+//! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
-//!    remote site, put both sides on record or neither: [`open`]. Then carry it.
+//!    remote site, put both sides on record or neither: `open`. Then carry it.
 //! 4. Carry: next hop, TTL, size, TCP state, then the rewrite.
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
@@ -42,7 +42,7 @@ pub struct Shared {
 /// The time, read once per burst.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
-    /// In units of [`flow::TICK_MS`] since the start.
+    /// In units of [`TICK_MS`](crate::flow::TICK_MS) since the start.
     pub tick: u32,
     /// Microseconds since the start; wraps after 71 minutes.
     pub micros: u32,

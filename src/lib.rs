@@ -1,4 +1,125 @@
-//! farside: a userspace load balancer for a service that lives at two or more sites.
+//! farside: a userspace load balancer for a service that lives at two or more sites. Connections to a virtual address
+//! go to the site's own servers while any of them is up; when none is, they are carried to another site, whose answers
+//! come back the same way. Clients notice neither.
+//!
+//! It moves packets, not streams: one process with packet sockets on a few interfaces, a flow table, and small kernel
+//! programs that tell its packets from the host's. This page is the map of its source.
+//!
+//! # Floors
+//!
+//! What stands on a floor imports from the floors below it, never from above or beside, but for what "on" names: a
+//! room on its own floor that it stands on. `tests/house.rs` reads this table and holds the code to it.
+//!
+//! | floor | room | what it is for |
+//! |---|---|---|
+//! | 5 | `main` on `cli` | an exit code |
+//! | 5 | [`cli`] on `run` | commands and flags |
+//! | 5 | [`run`] | wiring: the order of starting, the control thread's loop, reload, the order of stopping |
+//! | 4 | [`admin`] | both ends of the Unix socket of `show`, `reload` and `drain`; the metrics listener |
+//! | 4 | [`announce`] | tells the link's machines where VIPs and PIPs are now |
+//! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
+//! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
+//! | 4 | [`replay`] | a capture file through the data path, and another one out |
+//! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
+//! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
+//! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
+//! | 2 | [`flow`] | connections: their table, their states, lent ports, claims, expiry |
+//! | 2 | [`route`] | where a packet leaves: an immutable snapshot of routes, the words of next hops |
+//! | 2 | [`device`] | receive a batch, send a batch: packet sockets, memory, capture files |
+//! | 1 | [`config`] | the configuration, as written and as meant |
+//! | 1 | [`wire`] | bytes to fields: one pass over a frame gives a packet or a named refusal |
+//! | 0 | [`counters`] | everything that is counted, every reason for a drop among it |
+//! | 0 | [`sys`] | the kernel's doors; the only room with `unsafe` |
+//!
+//! The rooms of floor 4 do not know each other: `run` introduces them, by what lies below. `src/bpf` has the kernel
+//! programs in C and the object built from them, which [`sys::bpf`] loads.
+//!
+//! # A packet's journey
+//!
+//! 1. **In.** The kernel programs know what is farside's ([`sys::bpf::Programs`]). One sits in front of every packet
+//!    socket and lets farside's packets through; one at every interface's ingress keeps just these from the host's stack;
+//!    one chooses the worker, so that both directions of a flow meet on the same.
+//! 2. **Batch.** [`Worker::burst`] takes up to [`device::BATCH`] frames from each interface ([`Device::receive`]), reads
+//!    all ([`wire::parse`]), hashes all ([`FlowTable::hash`]), asks for the memory ([`FlowTable::prefetch`],
+//!    [`FlowTable::prefetch_record`]): the cache misses of a batch overlap.
+//! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
+//!    ([`forward::neighbor`], [`forward::icmp`]). The rest is looked up ([`FlowTable::lookup`]).
+//! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? If
+//!    that is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record or neither does
+//!    ([`FlowTable::insert`]), and from here a miss is a hit.
+//! 5. **Hit.** The record says everything. The next hop is on it, or the routes are asked ([`Fib::lookup`],
+//!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
+//!    place ([`forward::rewrite`]).
+//! 6. **Out.** The [`Verdict`] says what becomes of it: transmit ([`Device::send`], [`Device::flush`]), hold until the next
+//!    hop's MAC is known ([`Held::keep`]), refuse under a [`Refusal`] that is counted, or the host's.
+//! 7. **Back.** The answer comes in at the same doors and finds the same record from its other [`Side`].
+//! 8. **After.** Between bursts the worker runs held packets again, resets what control wants reset
+//!    ([`forward::reset::both_ends`]) and sweeps a slice of the table ([`FlowTable::sweep`]); what a flow held goes back
+//!    ([`forward::settle`]).
+//!
+//! Beside it one control thread ([`run`]) changes what workers read, never waiting for them: routes and services
+//! are published behind one pointer each ([`World`]), followed once per burst; what changes from moment to moment is one
+//! atomic word per thing, beside the snapshots ([`StatusTable`], [`HopTable`]).
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | batch, burst | the frames taken from one interface in one go; one round over all interfaces and the chores |
+//! | claims | the hashes of real servers' answers that are awaited: by them the kernel programs know farside's packets from those of the host to the same servers ([`flow::claims`]) |
+//! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
+//! | control | the thread that does all but packets |
+//! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
+//! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
+//! | flow | one TCP or UDP connection through farside ([`flow`]) |
+//! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
+//! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
+//! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
+//! | next hop, hop | the machine on the link that a packet is handed to: its interface, MAC and MTU ([`Hop`]) |
+//! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode) |
+//! | peer | another site's farside, known by its PIPs: what comes from there is never carried on |
+//! | PIP | proxy IP: an address of this site's from which connections to remote sites are made ([`service::Pip`]) |
+//! | port | of TCP or UDP; or the number of an interface, as in `[datapath] interfaces` ([`device`]) |
+//! | real server | a machine of this site that serves |
+//! | refusal | why a packet goes no further: each has a name and a counter ([`Refusal`]) |
+//! | remote site | another site's VIP for the same service |
+//! | service | a VIP, port and protocol, and the targets behind it ([`Service`]) |
+//! | slot | the place of a target's status word and counts; kept over reloads ([`service::status`], [`service::registry`]) |
+//! | target | a real server or a remote site of a service ([`service::Target`]) |
+//! | tick | the data path's unit of time ([`flow::TICK_MS`]) |
+//! | twin | of a flow: the same one, put on record by another worker at the same moment |
+//! | verdict | what shall become of a frame ([`Verdict`]) |
+//! | VIP | virtual IP: the address that clients connect to |
+//! | worker | a thread with a CPU, a receive queue per interface and counters of its own ([`worker`]) |
+//!
+//! [`Device::flush`]: device::Device::flush
+//! [`Device::receive`]: device::Device::receive
+//! [`Device::send`]: device::Device::send
+//! [`Fib::epoch`]: route::Fib::epoch
+//! [`Fib::lookup`]: route::Fib::lookup
+//! [`FlowTable::advance`]: flow::FlowTable::advance
+//! [`FlowTable::hash`]: flow::FlowTable::hash
+//! [`FlowTable::insert`]: flow::FlowTable::insert
+//! [`FlowTable::lookup`]: flow::FlowTable::lookup
+//! [`FlowTable::prefetch`]: flow::FlowTable::prefetch
+//! [`FlowTable::prefetch_record`]: flow::FlowTable::prefetch_record
+//! [`FlowTable::sweep`]: flow::FlowTable::sweep
+//! [`Held::keep`]: worker::held::Held::keep
+//! [`Hop`]: route::Hop
+//! [`HopTable`]: route::HopTable
+//! [`HopTable::get`]: route::HopTable::get
+//! [`Ledger`]: flow::Ledger
+//! [`Ledger::lend`]: flow::Ledger::lend
+//! [`Service::pick`]: service::Service::pick
+//! [`Refusal`]: counters::Refusal
+//! [`Service`]: service::Service
+//! [`ServiceMap::find`]: service::ServiceMap::find
+//! [`ServiceMap::probe`]: service::ServiceMap::probe
+//! [`Side`]: flow::Side
+//! [`StatusTable`]: service::status::StatusTable
+//! [`Verdict`]: forward::Verdict
+//! [`Worker::burst`]: worker::Worker::burst
+//! [`World`]: worker::World
 #![deny(unsafe_code)]
 
 pub mod admin;

@@ -21,7 +21,7 @@ pub struct FlowRow {
     pub service: String,
     /// "tcp" or "udp".
     pub protocol: String,
-    /// "address:port", "[address]:port" for IPv6; so are all endpoints here.
+    /// `address:port`, `[address]:port` for IPv6; so are all endpoints here.
     pub client: String,
     pub vip: String,
     /// The real server or the remote site's VIP.
@@ -99,7 +99,7 @@ pub struct WorkerRow {
     pub counts: BTreeMap<String, u64>,
 }
 
-/// "address:port", or "[address]:port" for IPv6.
+/// `address:port`, or `[address]:port` for IPv6.
 pub fn endpoint(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }

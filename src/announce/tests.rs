@@ -76,8 +76,8 @@ fn what_leads_nowhere_or_is_the_hosts_is_not_sent() {
 }
 
 #[test]
-fn neighbours_that_remember_another_machine_learn_the_new_one() {
-    in_own_namespace("announce::tests::neighbours_that_remember_another_machine_learn_the_new_one", || {
+fn neighbors_that_remember_another_machine_learn_the_new_one() {
+    in_own_namespace("announce::tests::neighbors_that_remember_another_machine_learn_the_new_one", || {
         let lab = Lab::new();
         let live = lab.live(&["wan0"]);
         for (vip, proto) in [("203.0.113.10", "-4"), ("2001:db8:1::10", "-6")] {

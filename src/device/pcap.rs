@@ -1,7 +1,9 @@
 //! The device over capture files, for `farside replay`: frames come from one, what is sent goes to another.
 
 use super::{Device, Frame, HEADROOM, Offload, Span};
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
+use crate::wire::ip::{TCP, V4};
+use crate::wire::{ETHERNET, Parsed, parse};
+use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter, RawPcapPacket};
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, PcapError, TsResolution};
@@ -13,6 +15,14 @@ const TAILROOM: usize = 64;
 
 /// The longest frame, in bytes: a joined 64 KB segment and its Ethernet header.
 const SNAPLEN: u32 = 1 << 18;
+
+/// The longest IP packet that was a single one on the wire, in bytes. What a host captures of its own TCP may be longer: segments
+/// that its device still had to part, or had joined.
+pub const MTU: u16 = 1500;
+
+/// VIRTIO_NET_HDR_GSO_TCPV4 and _TCPV6.
+const GSO_TCPV4: u8 = 1;
+const GSO_TCPV6: u8 = 4;
 
 /// One frame a batch, so that what is sent can bear the time stamp of the frame that caused it.
 pub struct Pcap {
@@ -26,6 +36,8 @@ pub struct Pcap {
     held: bool,
     received: u64,
     sent: u64,
+    /// Frames captured later do not come yet.
+    until: Duration,
     /// The first error; `finish` tells it.
     error: Option<io::Error>,
 }
@@ -38,6 +50,7 @@ struct Captured {
     buf: Vec<u8>,
     len: usize,
     wire_len: usize,
+    offload: Offload,
 }
 
 enum Input {
@@ -77,6 +90,7 @@ impl Pcap {
             held: false,
             received: 0,
             sent: 0,
+            until: Duration::MAX,
             error: None,
         };
         pcap.next = pcap.input.read(ports)?;
@@ -89,6 +103,16 @@ impl Pcap {
             Some(first) if self.received == 0 => first.time,
             _ => self.now.time,
         }
+    }
+
+    /// The time stamp of the frame that comes next; None: all have been received.
+    pub fn next_time(&self) -> Option<Duration> {
+        self.next.as_ref().map(|next| next.time)
+    }
+
+    /// Lets the frames come that were captured until then, by their time stamps; later ones wait. At first all come.
+    pub fn let_in(&mut self, until: Duration) {
+        self.until = until;
     }
 
     /// All frames have been received.
@@ -118,13 +142,17 @@ impl Pcap {
 impl Input {
     fn read(&mut self, ports: usize) -> io::Result<Option<Captured>> {
         match self {
-            Input::Pcap(reader) => match reader.next_packet() {
-                None => Ok(None),
-                Some(packet) => {
-                    let packet = packet.map_err(explain)?;
-                    Ok(Some(Captured::new(0, packet.timestamp, &packet.data, packet.orig_len)))
-                }
-            },
+            // Raw: else the crate takes a frame of which only the beginning was captured for an error.
+            Input::Pcap(reader) => {
+                let resolution = reader.header().ts_resolution;
+                let Some(packet) = reader.next_raw_packet() else { return Ok(None) };
+                let RawPcapPacket { ts_sec, ts_frac, orig_len, data, .. } = packet.map_err(explain)?;
+                let fraction = match resolution {
+                    TsResolution::MicroSecond => Duration::from_micros(ts_frac.into()),
+                    TsResolution::NanoSecond => Duration::from_nanos(ts_frac.into()),
+                };
+                Ok(Some(Captured::new(0, Duration::from_secs(ts_sec.into()) + fraction, &data, orig_len)))
+            }
             Input::PcapNg(reader) => read_ng(reader, ports),
         }
     }
@@ -171,7 +199,29 @@ impl Captured {
     fn new(port: usize, time: Duration, data: &[u8], wire_len: u32) -> Captured {
         let mut buf = vec![0; HEADROOM + data.len() + TAILROOM];
         buf[HEADROOM..HEADROOM + data.len()].copy_from_slice(data);
-        Captured { port, time, buf, len: data.len(), wire_len: data.len().max(wire_len as usize) }
+        let wire_len = data.len().max(wire_len as usize);
+        Captured { port, time, buf, len: data.len(), wire_len, offload: offload(data) }
+    }
+}
+
+/// A TCP packet longer than [`MTU`] is taken for a joined segment. Its checksum is left for what it seems to be: the capture
+/// does not tell whether it was complete.
+fn offload(frame: &[u8]) -> Offload {
+    if frame.len() <= ETHERNET + usize::from(MTU) {
+        return Offload::default();
+    }
+    match parse(frame) {
+        Ok(Parsed::Ip(packet)) if packet.protocol == TCP && packet.end > (ETHERNET as u32) + u32::from(MTU) => {
+            let header_len = u16::from(frame[usize::from(packet.l4) + 12] >> 4) * 4;
+            let hdr_len = packet.l4 + header_len;
+            Offload {
+                gso_type: if packet.family == V4 { GSO_TCPV4 } else { GSO_TCPV6 },
+                gso_size: (MTU + ETHERNET as u16).saturating_sub(hdr_len),
+                hdr_len,
+                ..Offload::default()
+            }
+        }
+        _ => Offload::default(),
     }
 }
 
@@ -181,7 +231,7 @@ impl Device for Pcap {
     }
 
     fn receive(&mut self, port: usize, max: usize) -> usize {
-        if self.held || max == 0 || self.next.as_ref().is_none_or(|next| next.port != port) {
+        if self.held || max == 0 || self.next.as_ref().is_none_or(|next| next.port != port || next.time > self.until) {
             return 0;
         }
         let next = match self.input.read(self.ports) {
@@ -200,9 +250,9 @@ impl Device for Pcap {
     }
 
     fn frame(&mut self, _i: usize) -> Frame<'_> {
-        let Captured { buf, len, wire_len, port, .. } = &mut self.now;
-        let (len, wire_len, port) = (*len, *wire_len, *port as u8);
-        Frame { buf, start: HEADROOM, len, offload: Offload::default(), port, wire_len }
+        let Captured { buf, len, wire_len, port, offload, .. } = &mut self.now;
+        let (len, wire_len, port, offload) = (*len, *wire_len, *port as u8, *offload);
+        Frame { buf, start: HEADROOM, len, offload, port, wire_len }
     }
 
     fn send(&mut self, _i: usize, span: Span, _port: usize) -> bool {

@@ -96,6 +96,8 @@ pub struct Ledger {
     workers: usize,
     /// Ticks that a returned port rests.
     rest: AtomicU32,
+    /// What the order of new pools' ports comes from; None: the system's random numbers.
+    seed: Option<u64>,
 }
 
 struct Pool {
@@ -128,12 +130,19 @@ impl Ledger {
         Ledger::with_room(workers, MAX_POOLS)
     }
 
+    /// As [`Ledger::new`], but every pool's order of ports follows from `seed`: anybody can tell the next port. For `replay`, which
+    /// must give the same twice.
+    pub fn predictable(workers: usize, seed: u64) -> Ledger {
+        Ledger { seed: Some(seed), ..Ledger::new(workers) }
+    }
+
     pub(super) fn with_room(workers: usize, pools: usize) -> Ledger {
         Ledger {
             pools: (0..pools).map(|_| OnceLock::new()).collect(),
             numbers: Mutex::new(HashMap::new()),
             workers: workers.clamp(1, 256),
             rest: AtomicU32::new(0),
+            seed: None,
         }
     }
 
@@ -163,7 +172,10 @@ impl Ledger {
         }
         let id = PoolId(numbers.len() as u16);
         let place = self.pools.get(usize::from(id.0)).ok_or(OpenError::TooMany)?;
-        let order = shuffled_ports()?;
+        let order = match self.seed {
+            Some(seed) => shuffled_ports(stirred(seed ^ u64::from(id.0) << 32)),
+            None => shuffled_ports(random()?),
+        };
         let pool = Pool::new(self.workers);
         pool.want(self.workers, wanted, order);
         // Only this function sets a place, under the lock, and each number is given once.
@@ -297,13 +309,28 @@ impl Share {
     }
 }
 
-/// All ports in random order (Fisher and Yates), so that a stranger cannot tell the next one.
-fn shuffled_ports() -> Result<Vec<u16>, OpenError> {
+/// A random number for each port.
+fn random() -> Result<impl Iterator<Item = u32>, OpenError> {
     let mut random = vec![0u8; 4 << 16];
     getrandom::fill(&mut random).map_err(|_| OpenError::NoRandom)?;
+    Ok((0..1 << 16).map(move |i| u32::from_ne_bytes([0, 1, 2, 3].map(|byte| random[4 * i + byte]))))
+}
+
+/// Numbers that follow from `seed` and look random (SplitMix64; Steele, Lea and Flood, OOPSLA 2014).
+fn stirred(seed: u64) -> impl Iterator<Item = u32> {
+    (1..).map(move |i: u64| {
+        let z = seed.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 32) as u32
+    })
+}
+
+/// All ports, shuffled (Fisher and Yates): in random order a stranger cannot tell the next one.
+fn shuffled_ports(random: impl Iterator<Item = u32>) -> Vec<u16> {
     let mut ports: Vec<u16> = (0..=u16::MAX).collect();
-    for (i, random) in (1..ports.len()).zip(random.as_chunks::<4>().0) {
-        ports.swap(i, u32::from_ne_bytes(*random) as usize % (i + 1));
+    for (i, random) in (1..ports.len()).zip(random) {
+        ports.swap(i, random as usize % (i + 1));
     }
-    Ok(ports)
+    ports
 }

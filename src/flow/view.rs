@@ -27,7 +27,7 @@ pub struct NewFlow {
     /// The pool that lent `local.port`, to which the one who removes the flow returns it.
     pub pool: Option<PoolId>,
     pub worker: u8,
-    /// [`FlowTable::note_ack`] is to be remembered.
+    /// [`note_ack`](super::FlowTable::note_ack) is to be remembered.
     pub track_acks: bool,
     pub state: State,
     /// Next hop towards the client, the server; 0: none yet.

@@ -62,7 +62,7 @@ live! {
         assert_eq!((live.hop("10.0.0.11").unwrap().0, live.epoch()), (id, epoch));
     }
 
-    fn a_neighbour_that_is_gone_is_cleared_and_comes_back_under_its_id(lab) {
+    fn a_neighbor_that_is_gone_is_cleared_and_comes_back_under_its_id(lab) {
         let mut live = lab.live(&["wan0", "lan0"]);
         live.until("the server's MAC", |live| live.demand("10.0.0.11").is_some());
         let (id, _) = live.hop("10.0.0.11").unwrap();
@@ -73,7 +73,7 @@ live! {
         assert_eq!((live.hop("10.0.0.11").unwrap().0, live.epoch()), (id, epoch));
     }
 
-    fn a_neighbour_that_stops_answering_is_found_out(lab) {
+    fn a_neighbor_that_stops_answering_is_found_out(lab) {
         // Faster than a real host's: probes 50 ms apart.
         lab.here("cd /proc/sys/net/ipv4/neigh/lan0; echo 50 > retrans_time_ms; echo 0 > delay_first_probe_time");
         let mut live = lab.live(&["wan0", "lan0"]);
@@ -88,7 +88,7 @@ live! {
         live.until("the kernel found it out", |live| live.hops.get(id).is_none());
     }
 
-    fn only_neighbours_in_use_and_routers_are_confirmed(lab) {
+    fn only_neighbors_in_use_and_routers_are_confirmed(lab) {
         let mut live = lab.live(&["wan0", "lan0"]);
         live.until("both", |live| live.demand("10.0.0.11").is_some() && live.hop("198.51.100.1").is_some());
         lab.here("ip neigh add 10.0.0.12 dev lan0 lladdr 02:00:00:00:00:12 nud stale");

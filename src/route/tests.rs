@@ -44,14 +44,14 @@ fn what_is_far_away_goes_to_the_router() {
 }
 
 #[test]
-fn an_unknown_neighbour_is_to_be_resolved() {
+fn an_unknown_neighbor_is_to_be_resolved() {
     let fib = site().build();
     assert_eq!(step(&fib, "10.0.0.12"), Step::Resolve(Neighbor::new(1, ip("10.0.0.12"))));
     assert_eq!(step(&fib, "2001:db8:9::1"), Step::Resolve(Neighbor::new(0, ip("2001:db8::fe"))));
 }
 
 #[test]
-fn a_lost_neighbour_is_to_be_resolved_again() {
+fn a_lost_neighbor_is_to_be_resolved_again() {
     let fib = site().build();
     let Step::Hop(id) = step(&fib, "10.0.0.11") else { panic!() };
     fib.hops().clear(id);

@@ -80,10 +80,7 @@ impl Answers for Control {
     }
 
     fn counters(&mut self) -> BTreeMap<String, u64> {
-        let mut counters: BTreeMap<String, u64> =
-            self.world.counters.totals().map(|(name, count)| (name.to_string(), count)).collect();
-        counters.insert("flows_active".into(), self.world.shared.table.len().into());
-        counters
+        self.world.counts()
     }
 
     fn workers(&mut self) -> Vec<WorkerRow> {

@@ -33,6 +33,19 @@ fn each_worker_lends_its_residue_and_all_of_it() {
 }
 
 #[test]
+fn a_predictable_ledger_lends_in_the_same_order_again_and_each_pool_in_its_own() {
+    let order = |seed| {
+        let ledger = Ledger::predictable(1, seed);
+        [open(&ledger, 1024..=65535), ledger.open(key(995), 1024..=65535, |_| false).expect("a pool")]
+            .map(|pool| (0..64512).map(|_| ledger.lend(pool, 0, 0).expect("a port")).collect::<Vec<_>>())
+    };
+    let [one, other] = order(7);
+    assert_eq!(order(7), [one.clone(), other.clone()]);
+    assert!(one != other && order(8)[0] != one && !one[..8].is_sorted());
+    assert!(one.into_iter().collect::<BTreeSet<_>>().into_iter().eq(1024..=65535));
+}
+
+#[test]
 fn the_first_order_is_random() {
     let first = |_| {
         let ledger = Ledger::new(1);

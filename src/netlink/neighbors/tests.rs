@@ -28,7 +28,7 @@ fn an_id_outlives_the_mac() {
 }
 
 #[test]
-fn a_lost_neighbour_without_traffic_is_forgotten_and_its_id_rests() {
+fn a_lost_neighbor_without_traffic_is_forgotten_and_its_id_rests() {
     let (mut book, hops, now) = book();
     book.learn(nth(1), Some(MAC), false, now);
     let id = book.names(now)[&nth(1)];
@@ -128,7 +128,7 @@ fn the_smallest_mtu_of_routes_through_a_router_counts() {
 }
 
 #[test]
-fn a_neighbour_in_use_is_confirmed_soon_and_then_now_and_again() {
+fn a_neighbor_in_use_is_confirmed_soon_and_then_now_and_again() {
     let (mut book, hops, start) = book();
     book.learn(nth(1), Some(MAC), false, start);
     book.learn(nth(2), Some(MAC), false, start);
