@@ -86,8 +86,8 @@ fn mss_is_clamped_to_the_narrowest_link() {
         };
         let (lan, client) = (
             Capture::start(
-                &play.world.site(1).host,
-                "lan0",
+                &play.world.switch,
+                "site1",
                 &format!("({filter}) and not net 10.1.0.1 and not net fd00:1::1"),
             ),
             Capture::start(&play.world.client, "eth0", filter),

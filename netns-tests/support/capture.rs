@@ -1,4 +1,5 @@
-//! tcpdump, listening for certain before the test goes on.
+//! tcpdump, listening for certain before the test goes on. It sees what farside sends at the other end of a line only:
+//! farside's frames go past the taps of its own box.
 
 use std::thread::sleep;
 use std::time::Duration;

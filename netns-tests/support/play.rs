@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
+use serde_json::Value;
+
 use super::client;
 use super::config::{Config, quick_check, remote_target};
 use super::farside::Farside;
@@ -72,7 +74,7 @@ impl Play {
         SocketAddr::new(self.world.site(site).vip(family), PORT)
     }
 
-    /// Starts the servers of site `site` that do not run.
+    /// Starts the POP3 servers of site `site` that do not run.
     pub fn raise(&mut self, site: u8) {
         for real in &self.world.site(site).reals {
             self.servers.entry(real.name.clone()).or_insert_with(|| {
@@ -82,14 +84,14 @@ impl Play {
         }
     }
 
-    /// The servers of site `site` die, and its farside has noticed when this returns.
+    /// The POP3 servers of site `site` die, and its farside has noticed when this returns.
     #[track_caller]
     pub fn fall(&mut self, site: u8) {
         self.servers.retain(|name, _| !name.starts_with(&format!("r{site}")));
         self.wait_reals("down", site);
     }
 
-    /// The servers of site `site` come back, and its farside has noticed when this returns.
+    /// The POP3 servers of site `site` come back, and its farside has noticed when this returns.
     #[track_caller]
     pub fn rise(&mut self, site: u8) {
         self.raise(site);
@@ -113,7 +115,7 @@ impl Play {
             );
             real.host.run("nft", &[&rules]);
         }
-        self.wait_reals("down", site);
+        self.wait_reals_of("", "down", site);
     }
 
     /// Undoes [`Play::sicken`].
@@ -122,17 +124,26 @@ impl Play {
         for real in &self.world.site(site).reals {
             real.host.run("nft", &["delete table inet sick"]);
         }
-        self.wait_reals("up", site);
+        self.wait_reals_of("", "up", site);
     }
 
-    /// Waits until site `site`'s farside gives this status to all its real servers, in every service.
+    /// Waits until site `site`'s farside gives this status to all its POP3 servers.
     #[track_caller]
     pub fn wait_reals(&self, status: &str, site: u8) {
+        self.wait_reals_of("pop3", status, site);
+    }
+
+    /// [`Play::wait_reals`] for the services whose names start with `service`.
+    #[track_caller]
+    fn wait_reals_of(&self, service: &str, status: &str, site: u8) {
         let farside = self.farside(site);
         eventually(&format!("the real servers of site {site} {status}"), || {
             let health = farside.show("health");
-            let mut reals = health.as_array().expect("a list of targets").iter().filter(|row| row["kind"] == "real");
-            let all = reals.all(|row| row["status"] == status);
+            let rows = health.as_array().expect("a list of targets").iter();
+            let is_of = |row: &&Value| {
+                row["kind"] == "real" && row["target"].as_str().is_some_and(|target| target.starts_with(service))
+            };
+            let all = rows.filter(is_of).all(|row| row["status"] == status);
             if all { Ok(()) } else { Err(format!("{health:#}\n{}", farside.log())) }
         });
     }
