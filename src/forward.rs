@@ -23,7 +23,7 @@ use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::pick::Choice;
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
-use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP};
+use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use limit::Limits;
@@ -80,9 +80,9 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
-    match packet.protocol {
-        TCP | UDP => {}
-        ICMP | ICMPV6 => return icmp::handle(frame, &packet, ctx),
+    match (packet.protocol, packet.family) {
+        (TCP | UDP, _) => {}
+        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, &packet, ctx),
         _ => return stray(frame, &packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
@@ -110,6 +110,10 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
     }
     if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
         return Verdict::Refuse(Refusal::Loop);
+    }
+    // Its answer would look for the client on the wrong link. (Checks come from a link of farside's own.)
+    if probed.is_none() && key.src.addr.is_link_local(key.family) {
+        return reply::refuse(frame, packet, Refusal::Martian, ctx);
     }
     let local_only = ctx.services.is_peer(&key.src.addr, key.family);
     let client_hash = service.client_hash(&key.src.addr);
@@ -228,10 +232,10 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
         Err(verdict) => return verdict,
     };
     if packet.ttl <= 1 {
-        return icmp::time_exceeded(frame, packet, ctx);
+        return icmp::time_exceeded(frame, packet, &flow, ctx);
     }
     if rewrite::largest_packet(frame, packet) > hop.mtu {
-        return icmp::too_big(frame, packet, hop.mtu, ctx);
+        return icmp::too_big(frame, packet, hop.mtu, &flow, ctx);
     }
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
     if packet.tcp_flags & SYN != 0 {
