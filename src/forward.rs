@@ -102,10 +102,15 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
         Some(service) => (service, None),
         None => match ctx.services.probe(&key.dst, key.protocol, key.family) {
             Some((service, remote)) => (service, Some(remote)),
+            // Its last connections still run; new ones shall not wait for an answer.
+            None if ctx.services.is_leaving(&key.dst, key.protocol, key.family) => {
+                let refusal = if opens(packet) { Refusal::NoService } else { Refusal::NoFlow };
+                return reply::refuse(frame, packet, refusal, ctx);
+            }
             None => return stray(frame, packet, ctx),
         },
     };
-    if key.protocol == TCP && packet.tcp_flags & (SYN | ACK | RST | FIN) != SYN {
+    if !opens(packet) {
         return reply::refuse(frame, packet, Refusal::NoFlow, ctx);
     }
     if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
