@@ -118,6 +118,17 @@ fn a_removed_real_servers_connections_run_on_and_its_count_stays_right() {
     assert_eq!(bench.active(&format!("pop3/{}", gone.name)), 1);
 }
 
+/// Health knows a remote site by its door: another door would make it a site that was never checked.
+#[test]
+fn the_doors_of_remote_sites_stay_when_services_come_and_go() {
+    let mut bench = Bench::new();
+    let before = bench.door("syslog/north");
+    let mut without = config();
+    without.services.remove(0);
+    bench.reload(&without);
+    assert_eq!(bench.door("syslog/north"), before);
+}
+
 #[test]
 fn what_is_no_connection_of_a_leaving_service_stays_refused() {
     let mut bench = Bench::new();
