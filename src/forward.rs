@@ -86,13 +86,26 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         _ => return stray(frame, &packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
-        Some(flow) if packet.protocol == TCP && flow.is_fresh_start(packet.tcp_flags) => {
+        Some(flow)
+            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, &packet, ctx)) =>
+        {
             end(&flow, ctx);
             open(frame, &packet, hash, ctx)
         }
         Some(flow) => carry(frame, &packet, flow, ctx),
         None => open(frame, &packet, hash, ctx),
     }
+}
+
+/// A SYN once more, since the target has not answered the first, and meanwhile the target is known to be down: there is no
+/// connection yet that could be moved in mid-life, and the client shall not wait for its timeout. Checks of remote sites
+/// stay with the site they are for.
+fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
+    flow.state == State::SynSent
+        && flow.side == Side::Client
+        && opens(packet)
+        && !ctx.services.is_door(&flow.vip.addr, flow.family)
+        && ctx.shared.table.details(flow.at).is_some_and(|on| !ctx.shared.status.slot(on.target_slot).is_up())
 }
 
 /// A packet without a flow: opens one if it may.
@@ -146,6 +159,11 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
         };
     }
     reply::refuse(frame, packet, Refusal::TupleClash, ctx)
+}
+
+/// May it be the first packet of a connection?
+fn opens(packet: &Packet) -> bool {
+    packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
 /// Puts a flow to `target` on record, or finds that another worker just has.

@@ -118,6 +118,20 @@ fn a_removed_real_servers_connections_run_on_and_its_count_stays_right() {
     assert_eq!(bench.active(&format!("pop3/{}", gone.name)), 1);
 }
 
+#[test]
+fn a_retransmitted_syn_leaves_a_server_that_has_gone_down_meanwhile() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.dst.to_string(), REAL_A);
+    bench.set_up("pop3/10.0.0.11", false);
+    assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.dst.to_string(), super::REAL_B);
+    assert_eq!((bench.active("pop3/10.0.0.11:1100"), bench.active("pop3/10.0.0.12:110")), (0, 1));
+    // Once the server has answered, nothing moves the connection.
+    bench.pass(LAN, &Build::tcp(super::REAL_B, CLIENT, SYN | ACK));
+    bench.set_up("pop3/10.0.0.12", false);
+    bench.set_up("pop3/10.0.0.11", true);
+    assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.dst.to_string(), super::REAL_B);
+}
+
 /// Health knows a remote site by its door: another door would make it a site that was never checked.
 #[test]
 fn the_doors_of_remote_sites_stay_when_services_come_and_go() {
