@@ -157,3 +157,38 @@ fn services_come_and_go_by_reload() {
         assert_eq!(play.serving_site(1, family), 1);
     }
 }
+
+/// Sessions at a VIP that a reload takes away run on, those served here and those carried by a PIP that goes with it,
+/// though the router has to ask anew where both are. New ones are refused, and when the old ones have ended nothing is left.
+#[test]
+fn sessions_outlive_their_vip_and_their_pip() {
+    let play = Play::with(2, |_, _, config| config.with(|config| config.timeouts = "tcp_closing = \"1s\"".into()));
+    let full = standard(&play.world, 1).with(|config| config.timeouts = "tcp_closing = \"1s\"".into());
+    for family in BOTH {
+        let (mut local, greeting) = open(&play.world.client, play.vip(1, family)).expect("a session");
+        assert!(greeting.starts_with("+OK r1"), "{greeting}");
+        play.sicken(1);
+        let (mut carried, greeting) = open(&play.world.client, play.vip(1, family)).expect("a session");
+        assert!(greeting.starts_with("+OK r2"), "{greeting}");
+        play.heal(1);
+        let vip = play.world.site(1).vip(family);
+        let without = full.clone().with(|config| {
+            config.services.retain(|service| service.vip != vip);
+            config.pips.retain(|pip| pip.is_ipv4() != vip.is_ipv4());
+        });
+        play.farside(1).reload(&without);
+        play.world.router.run("ip", &["neighbor", "flush", "all"]);
+        for session in [&mut local, &mut carried] {
+            assert_eq!(session.ask("NOOP").unwrap_or_else(|e| panic!("{e}\n{}", play.logs())), "+OK");
+        }
+        let error = play.who(1, family).expect_err("the service is gone");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+        for mut session in [local, carried] {
+            assert!(session.ask("QUIT").expect("an answer").starts_with("+OK"));
+        }
+        play.farside(1).wait_logged("the last connections of what a reload removed have ended");
+        play.farside(1).reload(&full);
+        play.farside(1).wait_status("up", &[real_target("pop3", family, "r1a")]);
+        assert_eq!(play.serving_site(1, family), 1);
+    }
+}

@@ -23,7 +23,7 @@ use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::pick::Choice;
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
-use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP};
+use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use limit::Limits;
@@ -80,19 +80,32 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
-    match packet.protocol {
-        TCP | UDP => {}
-        ICMP | ICMPV6 => return icmp::handle(frame, &packet, ctx),
+    match (packet.protocol, packet.family) {
+        (TCP | UDP, _) => {}
+        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, &packet, ctx),
         _ => return stray(frame, &packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
-        Some(flow) if packet.protocol == TCP && flow.is_fresh_start(packet.tcp_flags) => {
+        Some(flow)
+            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, &packet, ctx)) =>
+        {
             end(&flow, ctx);
             open(frame, &packet, hash, ctx)
         }
         Some(flow) => carry(frame, &packet, flow, ctx),
         None => open(frame, &packet, hash, ctx),
     }
+}
+
+/// A SYN once more, since the target has not answered the first, and meanwhile the target is known to be down: there is no
+/// connection yet that could be moved in mid-life, and the client shall not wait for its timeout. Checks of remote sites
+/// stay with the site they are for.
+fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
+    flow.state == State::SynSent
+        && flow.side == Side::Client
+        && opens(packet)
+        && !ctx.services.is_door(&flow.vip.addr, flow.family)
+        && ctx.shared.table.details(flow.at).is_some_and(|on| !ctx.shared.status.slot(on.target_slot).is_up())
 }
 
 /// A packet without a flow: opens one if it may.
@@ -102,14 +115,23 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
         Some(service) => (service, None),
         None => match ctx.services.probe(&key.dst, key.protocol, key.family) {
             Some((service, remote)) => (service, Some(remote)),
+            // Its last connections still run; new ones shall not wait for an answer.
+            None if ctx.services.is_leaving(&key.dst, key.protocol, key.family) => {
+                let refusal = if opens(packet) { Refusal::NoService } else { Refusal::NoFlow };
+                return reply::refuse(frame, packet, refusal, ctx);
+            }
             None => return stray(frame, packet, ctx),
         },
     };
-    if key.protocol == TCP && packet.tcp_flags & (SYN | ACK | RST | FIN) != SYN {
+    if !opens(packet) {
         return reply::refuse(frame, packet, Refusal::NoFlow, ctx);
     }
     if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
         return Verdict::Refuse(Refusal::Loop);
+    }
+    // Its answer would look for the client on the wrong link. (Checks come from a link of farside's own.)
+    if probed.is_none() && key.src.addr.is_link_local(key.family) {
+        return reply::refuse(frame, packet, Refusal::Martian, ctx);
     }
     let local_only = ctx.services.is_peer(&key.src.addr, key.family);
     let client_hash = service.client_hash(&key.src.addr);
@@ -137,6 +159,11 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
         };
     }
     reply::refuse(frame, packet, Refusal::TupleClash, ctx)
+}
+
+/// May it be the first packet of a connection?
+fn opens(packet: &Packet) -> bool {
+    packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
 /// Puts a flow to `target` on record, or finds that another worker just has.
@@ -228,10 +255,10 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
         Err(verdict) => return verdict,
     };
     if packet.ttl <= 1 {
-        return icmp::time_exceeded(frame, packet, ctx);
+        return icmp::time_exceeded(frame, packet, &flow, ctx);
     }
     if rewrite::largest_packet(frame, packet) > hop.mtu {
-        return icmp::too_big(frame, packet, hop.mtu, ctx);
+        return icmp::too_big(frame, packet, hop.mtu, &flow, ctx);
     }
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
     if packet.tcp_flags & SYN != 0 {

@@ -3,6 +3,7 @@
 //! reload keeps it.
 
 pub mod build;
+pub mod leaving;
 pub mod pick;
 pub mod registry;
 pub mod status;
@@ -13,11 +14,12 @@ use crate::wire::ip::{Addr, Endpoint, FlowKey};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Everything that farside serves.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct ServiceMap {
-    services: Vec<Service>,
+    services: Arc<[Service]>,
     by_vip: HashMap<(Endpoint, u8, u8), usize>,
     vips: HashSet<(Addr, u8)>,
     pips: HashMap<(Addr, u8), Pip>,
@@ -25,6 +27,15 @@ pub struct ServiceMap {
     /// Addresses of the probe interface, each standing for one remote site of one service: see [`Service::probe`].
     probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
     doors: HashSet<(Addr, u8)>,
+    leaving: Gone,
+}
+
+/// Configured no more, but connections on record still use it: see [`leaving`].
+#[derive(Clone, Default)]
+struct Gone {
+    services: HashSet<(Endpoint, u8, u8)>,
+    vips: HashSet<(Addr, u8)>,
+    pips: HashMap<(Addr, u8), Pip>,
 }
 
 /// A virtual service: what is captured and where it goes.
@@ -72,7 +83,14 @@ impl ServiceMap {
         let by_vip = services.iter().enumerate().map(|(at, s)| ((s.vip, s.protocol, s.family), at)).collect();
         let vips = services.iter().map(|s| (s.vip.addr, s.family)).collect();
         let pips = pips.into_iter().collect();
-        ServiceMap { services, by_vip, vips, pips, peers: peers.into_iter().collect(), ..ServiceMap::default() }
+        ServiceMap {
+            services: services.into(),
+            by_vip,
+            vips,
+            pips,
+            peers: peers.into_iter().collect(),
+            ..ServiceMap::default()
+        }
     }
 
     /// Lets connections to `door` go to remote site number `remote` of service number `service`, whatever its status: the
@@ -103,12 +121,44 @@ impl ServiceMap {
         Some((service, &service.remotes[*remote]))
     }
 
+    /// Of a service that is configured, or of one whose last connections still run.
     pub fn is_vip(&self, addr: &Addr, family: u8) -> bool {
-        self.vips.contains(&(*addr, family))
+        self.vips.contains(&(*addr, family)) || self.leaving.vips.contains(&(*addr, family))
     }
 
+    /// A PIP that is configured, or whose last connections still run.
     pub fn pip(&self, addr: &Addr, family: u8) -> Option<&Pip> {
+        self.configured_pip(addr, family).or_else(|| self.leaving.pips.get(&(*addr, family)))
+    }
+
+    pub fn configured_pip(&self, addr: &Addr, family: u8) -> Option<&Pip> {
         self.pips.get(&(*addr, family))
+    }
+
+    /// Is a service at `vip` configured no more, and captured only for the connections that it still has?
+    pub fn is_leaving(&self, vip: &Endpoint, protocol: u8, family: u8) -> bool {
+        self.leaving.services.contains(&(*vip, family, protocol))
+    }
+
+    /// What is captured for old connections only: (VIP and port, family, protocol), and PIPs.
+    pub fn set_leaving(
+        &mut self,
+        services: impl IntoIterator<Item = (Endpoint, u8, u8)>,
+        pips: impl IntoIterator<Item = ((Addr, u8), Pip)>,
+    ) {
+        let services: HashSet<_> = services.into_iter().collect();
+        let vips = services.iter().map(|(vip, family, _)| (vip.addr, *family)).collect();
+        self.leaving = Gone { services, vips, pips: pips.into_iter().collect() };
+    }
+
+    /// Addresses that are captured for old connections only.
+    pub fn leaving_addresses(&self) -> impl Iterator<Item = &(Addr, u8)> {
+        let pips = self.leaving.pips.iter().filter(|(_, pip)| !pip.host_owned).map(|(addr, _)| addr);
+        self.leaving.vips.difference(&self.vips).chain(pips)
+    }
+
+    pub fn leaving_pips(&self) -> impl Iterator<Item = (&(Addr, u8), &Pip)> {
+        self.leaving.pips.iter()
     }
 
     /// Is `addr` one that a peer lends? What comes from there is never carried on.

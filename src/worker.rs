@@ -253,7 +253,12 @@ impl<D: Device> Worker<D> {
             match forward(frame, parsed, hash, &mut ctx) {
                 Verdict::Transmit { span, port } => {
                     let bytes = &frame.buf[span.start..span.start + span.len];
-                    let sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    let mut sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    if !sent {
+                        // All that waited for one neighbor may leave at once, and the device has room for part of it.
+                        device.flush();
+                        sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    }
                     count_sent(counters, sent, span.len);
                     true
                 }
@@ -317,7 +322,8 @@ impl<D: Device> Worker<D> {
         if ticks > 0 {
             self.swept_at = now.tick;
             let range = shared.table.sweep_range(worker);
-            self.sweep_due = (self.sweep_due + (range / SWEEP_TICKS + 1).saturating_mul(ticks)).min(range);
+            let due = (range / SWEEP_TICKS + 1).saturating_mul(ticks);
+            self.sweep_due = self.sweep_due.saturating_add(due).min(range);
         }
         if self.sweep_due == 0 {
             return;

@@ -10,7 +10,7 @@ use super::world::{BOTH, Family, Site, World, site_name};
 pub struct Config {
     site: &'static str,
     socket: String,
-    pips: Vec<IpAddr>,
+    pub pips: Vec<IpAddr>,
     peers: Vec<(&'static str, Vec<IpAddr>)>,
     /// `[proxy] ports`.
     pub ports: String,

@@ -106,11 +106,13 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
 }
 
 /// Towards a client the error comes from the VIP, since what is behind it is nobody's business; towards a remote site from the PIP, since
-/// no provider lets strange sources out; towards a real server from the router that sent it.
+/// no provider lets strange sources out; towards a real server from the router that sent it, unless that goes by an address
+/// that means nothing on another link.
 fn outer_source(flow: &Flow, packet: &Packet) -> Addr {
     match (flow.side, flow.mode) {
         (Side::Server, _) => flow.vip.addr,
         (Side::Client, Mode::Remote) => flow.local.addr,
+        (Side::Client, _) if packet.src.is_link_local(packet.family) => flow.vip.addr,
         (Side::Client, _) => packet.src,
     }
 }
@@ -178,19 +180,19 @@ fn rewrite_outer(bytes: &mut [u8], packet: &Packet, src: Addr, dst: Addr, messag
 }
 
 /// The packet's TTL ends here: says so, so that traceroute sees this box.
-pub fn time_exceeded(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict {
+pub fn time_exceeded(frame: &mut Frame, packet: &Packet, flow: &Flow, ctx: &mut Context) -> Verdict {
     let kind = if packet.family == V4 { icmp::TIME_EXCEEDED } else { icmp::V6_TIME_EXCEEDED };
-    own_error(frame, packet, (kind, 0), 0, Refusal::TtlExceeded, ctx)
+    own_error(frame, packet, (kind, 0), 0, Refusal::TtlExceeded, flow, ctx)
 }
 
 /// The packet is larger than the next hop's `mtu`: says so, for path MTU discovery (RFC 1191, RFC 8201).
-pub fn too_big(frame: &mut Frame, packet: &Packet, mtu: u32, ctx: &mut Context) -> Verdict {
+pub fn too_big(frame: &mut Frame, packet: &Packet, mtu: u32, flow: &Flow, ctx: &mut Context) -> Verdict {
     let kind = if packet.family == V4 {
         (icmp::UNREACHABLE, icmp::FRAGMENTATION_NEEDED)
     } else {
         (icmp::V6_PACKET_TOO_BIG, 0)
     };
-    own_error(frame, packet, kind, mtu, Refusal::TooBig, ctx)
+    own_error(frame, packet, kind, mtu, Refusal::TooBig, flow, ctx)
 }
 
 fn own_error(
@@ -199,9 +201,16 @@ fn own_error(
     kind: (u8, u8),
     rest: u32,
     refusal: Refusal,
+    flow: &Flow,
     ctx: &mut Context,
 ) -> Verdict {
-    let src = ctx.fib.port_address(frame.port, packet.family).unwrap_or(packet.dst);
+    // In IPv6 a port may well have no address that is good beyond its link.
+    let own = match (flow.side, flow.mode) {
+        (Side::Server, Mode::Remote) => flow.local.addr,
+        _ => flow.vip.addr,
+    };
+    let port = ctx.fib.port_address(frame.port, packet.family);
+    let src = port.filter(|addr| !addr.is_link_local(packet.family)).unwrap_or(own);
     match reply::error(frame, packet, kind, rest, src, ctx) {
         Some(span) => {
             ctx.counters.refuse(refusal);

@@ -4,7 +4,8 @@ mod bench;
 mod icmp;
 mod local;
 mod refusals;
+mod reload;
 mod remote;
 mod rubbish;
 
-pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN};
+pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};

@@ -11,6 +11,7 @@ use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
 use crate::service::build::{Probe, build, probe_address, protocol_number};
+use crate::service::leaving::Leaving;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
@@ -21,7 +22,6 @@ use crate::sys::wake::Waker;
 use crate::wire::ip::{V4, family_of};
 use crate::worker::{Command, Worker, World};
 use arc_swap::ArcSwap;
-use hashbrown::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,11 +33,15 @@ use tracing::{error, info, warn};
 /// How often gauges are looked at and neighbors announced again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Records searched at each look for connections of what a reload has removed: some milliseconds' worth.
+const LEAVING_LOOK: u32 = 1 << 18;
+
 pub struct Control {
     path: PathBuf,
     pub config: Config,
     pub world: Arc<World>,
     pub registry: Registry,
+    leaving: Leaving,
     pub netlink: Netlink,
     pub health: Health,
     pub cpus: Vec<usize>,
@@ -100,7 +104,9 @@ impl Control {
             start: Instant::now(),
             stop: Arc::new(AtomicBool::new(false)),
         });
-        programs.set_pips(&pips(&world.services.load())).map_err(|why| format!("kernel programs: {why}"))?;
+        programs
+            .set_pips(&pips(&world.services.load(), &Leaving::default()))
+            .map_err(|why| format!("kernel programs: {why}"))?;
         let settings = Settings { interfaces: names.clone(), workers: cpus.len(), slots: DEFAULT_SLOTS };
         let (devices, interfaces) = af_packet::open(settings, &programs, tap)
             .map_err(|why| format!("the interfaces cannot be opened: {why}"))?;
@@ -108,6 +114,7 @@ impl Control {
             path,
             world,
             registry,
+            leaving: Leaving::default(),
             netlink,
             health: Health::new(status),
             cpus,
@@ -128,6 +135,7 @@ impl Control {
         for (index, device) in devices.into_iter().enumerate() {
             control.spawn(index, device)?;
         }
+        control.join_and_announce();
         control.check_targets(&probes);
         Ok(control)
     }
@@ -200,7 +208,34 @@ impl Control {
         if now.duration_since(self.looked) >= LOOK {
             self.looked = now;
             self.watch_ports();
+            self.let_go();
         }
+    }
+
+    /// Takes what a reload has removed off the kernel's hands once its last connection has ended.
+    fn let_go(&mut self) {
+        if !self.leaving.look(&self.world.shared.table, LEAVING_LOOK) {
+            return;
+        }
+        let mut services = ServiceMap::clone(&self.world.services.load());
+        self.leaving.tell(&mut services);
+        self.world.services.store(Arc::new(services));
+        match self.capture() {
+            Ok(()) if self.leaving.is_empty() => info!("the last connections of what a reload removed have ended"),
+            Ok(()) => {}
+            Err(why) => error!("{why}"),
+        }
+    }
+
+    /// Tells the kernel programs what is farside's.
+    fn capture(&mut self) -> Result<(), String> {
+        let told = |why: std::io::Error| format!("kernel programs: {why}");
+        let services = self.world.services.load_full();
+        self.programs.set_pips(&pips(&services, &self.leaving)).map_err(told)?;
+        if self.serving {
+            self.programs.set_services(&captured(&services, &self.leaving)).map_err(told)?;
+        }
+        Ok(())
     }
 
     /// An interface has come back under its name: new sockets, and the ingress program once more.
@@ -250,27 +285,28 @@ impl Control {
 
     /// The first round is over: from now on the VIPs are farside's.
     fn take_traffic(&mut self) {
-        if let Err(why) = self.programs.set_services(&captured(&self.world.services.load())) {
-            error!("the kernel programs do not take the services: {why}");
+        self.serving = true;
+        if let Err(why) = self.capture() {
+            self.serving = false;
+            error!("the services cannot be taken: {why}");
             return;
         }
-        self.serving = true;
         self.join_and_announce();
         info!("ready");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
 
-    /// Makes this host the one that has the VIPs and PIPs, on the link.
+    /// Makes this host the one that has the PIPs on the link, and once it serves the VIPs too: remote sites are checked from
+    /// the PIPs, and their answers must find the way from the first round on.
     fn join_and_announce(&mut self) {
-        if !self.serving {
-            return;
-        }
         let services = self.world.services.load_full();
-        let vips = services.vips().map(|(addr, family)| addr.to_ip(*family));
+        let vips = services.vips().filter(|_| self.serving).map(|(addr, family)| addr.to_ip(*family));
         let pips = services.pips().filter(|(_, pip)| !pip.host_owned).map(|((addr, family), _)| addr.to_ip(*family));
         let addresses: Vec<IpAddr> = vips.chain(pips).collect();
+        let leaving: Vec<IpAddr> = services.leaving_addresses().map(|(addr, family)| addr.to_ip(*family)).collect();
         let v6: Vec<_> = addresses
             .iter()
+            .chain(&leaving)
             .filter_map(|ip| match ip {
                 IpAddr::V6(ip) => Some(*ip),
                 IpAddr::V4(_) => None,
@@ -285,6 +321,8 @@ impl Control {
                 }
             }
         }
+        // Whoever has a leaving address next may announce it for itself.
+        self.announcer.forget(&leaving);
         self.announcer.announce(&addresses, Instant::now());
     }
 
@@ -318,6 +356,13 @@ impl Control {
         let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
         preflight::host(&config)?;
         let changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
+        if self.probe_device.is_none() && config.services.iter().any(|service| !service.remotes.is_empty()) {
+            return Err(
+                "the first remote site cannot come while farside runs, since the interface by which remote sites are \
+                        checked is made at the start: restart it"
+                    .into(),
+            );
+        }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let outcome = self.adopt(config);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -326,23 +371,19 @@ impl Control {
     }
 
     fn adopt(&mut self, config: Config) -> Result<(), String> {
-        let shared = &self.world.shared;
-        let fib = self.world.fib.load();
+        let shared = self.world.shared.clone();
+        let fib = self.world.fib.load_full();
         let owns = |ip: IpAddr| fib.host_owns(&ip.into(), family_of(ip));
-        let (services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, owns)?;
-        let told = |why: std::io::Error| format!("kernel programs: {why}");
-        let (captured, pips) = (captured(&services), pips(&services));
+        let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, owns)?;
+        self.leaving.follow(&self.world.services.load(), &mut services);
         self.world.services.store(Arc::new(services));
-        self.programs.set_pips(&pips).map_err(told)?;
-        if self.serving {
-            self.programs.set_services(&captured).map_err(told)?;
-        }
+        let captured = self.capture();
         self.world.timeouts.store(Arc::new(Timeouts::from(&config.timeouts)));
         self.config = config;
         shared.ledger.set_rest(self.rest());
         self.check_targets(&probes);
         self.join_and_announce();
-        Ok(())
+        captured
     }
 
     /// Starts or ends draining `name` (`service/name`).
@@ -376,23 +417,19 @@ impl Control {
         }
         info!("stopped");
     }
-
-    /// Names of targets by slot, old ones that still have connections included.
-    pub fn names(&self) -> HashMap<u16, String> {
-        let services = self.world.services.load();
-        let targets = services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
-        targets.map(|target| (target.slot, target.name.clone())).collect()
-    }
 }
 
 /// What the kernel programs capture.
-fn captured(services: &ServiceMap) -> Vec<(IpAddr, u16, u8)> {
-    let services = services.services().iter();
-    services.map(|service| (service.vip.addr.to_ip(service.family), service.vip.port, service.protocol)).collect()
+fn captured(services: &ServiceMap, leaving: &Leaving) -> Vec<(IpAddr, u16, u8)> {
+    let configured = services.services().iter().map(|service| (service.vip, service.family, service.protocol));
+    let all = configured.chain(leaving.services().copied());
+    all.map(|(vip, family, protocol)| (vip.addr.to_ip(family), vip.port, protocol)).collect()
 }
 
-fn pips(services: &ServiceMap) -> Vec<(IpAddr, std::ops::RangeInclusive<u16>, bool)> {
-    services.pips().map(|((addr, family), pip)| (addr.to_ip(*family), pip.ports.clone(), pip.host_owned)).collect()
+fn pips(services: &ServiceMap, leaving: &Leaving) -> Vec<(IpAddr, std::ops::RangeInclusive<u16>, bool)> {
+    let configured = services.pips().map(|(key, pip)| (key, leaving.ports(&key.0, key.1, pip), pip));
+    let all = configured.chain(services.leaving_pips().map(|(key, pip)| (key, pip.ports.clone(), pip)));
+    all.map(|((addr, family), ports, pip)| (addr.to_ip(*family), ports, pip.host_owned)).collect()
 }
 
 fn real_check(real: &Target, family: u8, service: &config::Service) -> health::Target {

@@ -54,11 +54,11 @@ impl Answers for Control {
     }
 
     fn flows(&mut self, cursor: usize, max: usize) -> (Vec<FlowRow>, Option<usize>) {
-        let names = self.names();
         let now = self.world.now().tick;
+        let registry = &self.registry;
         let mut rows = Vec::new();
         let next = self.world.shared.table.scan(cursor as u32, LOOK as u32, max, |flow| {
-            let service = names.get(&flow.target_slot).and_then(|name| name.split_once('/')).map_or("", |(s, _)| s);
+            let service = registry.name(flow.target_slot).and_then(|name| name.split_once('/')).map_or("", |(s, _)| s);
             rows.push(flow_row(flow, service, now));
         });
         (rows, next.map(|next| next as usize))

@@ -17,8 +17,8 @@ pub struct Probe {
     pub port: u16,
 }
 
-/// The most doors of the probe interface: remote sites of services, together.
-const MAX_DOORS: usize = 16_000;
+/// Doors of the probe interface: slots from here on have none, so that all lie in its IPv4 network.
+const MAX_DOORS: u16 = 16_000;
 
 /// The probe interface's own address; the doors follow it.
 pub fn probe_address(family: u8) -> IpAddr {
@@ -27,8 +27,8 @@ pub fn probe_address(family: u8) -> IpAddr {
 
 /// Door number `n`. IPv4: 169.254.64.0/18, link-local addresses (RFC 3927) clear of those that clouds use for their metadata.
 /// IPv6: a unique local prefix (RFC 4193) of farside's own.
-fn door(n: usize, family: u8) -> IpAddr {
-    let n = n as u16 + 1;
+fn door(n: u16, family: u8) -> IpAddr {
+    let n = n + 1;
     if family == crate::wire::ip::V4 {
         let [high, low] = n.to_be_bytes();
         Ipv4Addr::new(169, 254, 64 | high, low).into()
@@ -117,6 +117,7 @@ fn pools(
 
 fn add_probes(map: &mut ServiceMap) -> Result<Vec<Probe>, String> {
     let mut probes = Vec::new();
+    // A remote site's door goes by its slot, which stays the same over a reload.
     let doors: Vec<(usize, usize, u8, u16, u16)> = map
         .services()
         .iter()
@@ -126,15 +127,13 @@ fn add_probes(map: &mut ServiceMap) -> Result<Vec<Probe>, String> {
             remotes.map(move |(number, remote)| (at, number, service.family, service.vip.port, remote.slot))
         })
         .collect();
-    if doors.len() > MAX_DOORS {
-        return Err(format!(
-            "{} remote sites of services are configured; at most {} can be checked",
-            doors.len(),
-            MAX_DOORS
-        ));
-    }
-    for (n, (service, remote, family, port, slot)) in doors.into_iter().enumerate() {
-        let door = door(n + 1, family);
+    for (service, remote, family, port, slot) in doors {
+        if slot >= MAX_DOORS {
+            return Err(format!(
+                "more than {MAX_DOORS} targets are in use: a remote site among the last cannot be checked"
+            ));
+        }
+        let door = door(slot + 1, family);
         map.add_probe(Endpoint::new(door, port), service, remote);
         probes.push(Probe { slot, door, port });
     }

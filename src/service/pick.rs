@@ -50,7 +50,8 @@ impl Picker {
                 return Some(real);
             }
         }
-        None
+        // None is up; or other workers turned the cursor at the same time, and each turn of ours met one that is not.
+        self.order.iter().map(|number| &reals[usize::from(*number)]).find(|real| takes_new(real, status))
     }
 
     /// The one that `hash` falls on; as long as that one may take nothing, the hash is stirred, so that its clients
@@ -112,7 +113,8 @@ impl Service {
                 picker.least(&self.reals, status, |real| active(real) * u64::from(real.weight))
             }
             Scheduler::Fastest => picker.least(&self.reals, status, |real| {
-                active(real) * u64::from(status.slot(real.slot).connect_us.load(Relaxed))
+                // Not measured yet counts as very fast, not as free: one that never answers is never measured.
+                active(real) * u64::from(status.slot(real.slot).connect_us.load(Relaxed).max(1))
             }),
         };
         match real {

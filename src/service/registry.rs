@@ -37,7 +37,9 @@ impl Registry {
             return Some(*slot);
         }
         self.sweep(status);
-        let slot = self.free.pop()?;
+        // A worker by the old snapshot may have put a last connection on record after the slot was freed.
+        let at = self.free.iter().rposition(|slot| status.slot(*slot).active.load(Relaxed) == 0)?;
+        let slot = self.free.remove(at);
         status.slot(slot).reset();
         self.names[usize::from(slot)] = Some(identity.clone());
         self.slots.insert(identity, slot);
@@ -70,9 +72,24 @@ impl Registry {
     pub fn name(&self, slot: u16) -> Option<&str> {
         self.names[usize::from(slot)].as_ref().map(|(name, _)| name.as_str())
     }
+}
 
-    /// Do connections of targets that are configured no more still run?
-    pub fn has_retired(&self) -> bool {
-        !self.retired.is_empty()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that still follows the old snapshot may put a connection to a target on record after that was found
+    /// without any.
+    #[test]
+    fn a_slot_with_a_late_connection_is_not_given_to_another_target() {
+        let (mut registry, status) = (Registry::default(), StatusTable::new());
+        let slot = registry.slot("pop3/a", Endpoint::default(), &status).unwrap();
+        registry.retire_others(&[], &status);
+        status.slot(slot).active.fetch_add(1, Relaxed);
+        let other = registry.slot("pop3/b", Endpoint::default(), &status).unwrap();
+        assert_ne!(other, slot);
+        assert_eq!(status.slot(slot).active.load(Relaxed), 1);
+        status.slot(slot).active.fetch_sub(1, Relaxed);
+        assert_eq!(registry.slot("pop3/c", Endpoint::default(), &status), Some(slot));
     }
 }

@@ -38,10 +38,9 @@ impl TargetSlot {
         self.word.load(Relaxed) & DRAINED != 0
     }
 
-    /// As new, for another target.
+    /// As new, for another target. Live connections stay counted: each one on record takes exactly one off when it ends.
     pub fn reset(&self) {
         self.word.store(0, Relaxed);
-        self.active.store(0, Relaxed);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);
     }

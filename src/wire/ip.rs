@@ -43,6 +43,12 @@ impl Addr {
         octets
     }
 
+    /// Means something on one link only, and no router passes it on (RFC 3927 7, RFC 4291 2.5.6).
+    pub fn is_link_local(&self, family: u8) -> bool {
+        let [a, b, ..] = self.0[0].to_ne_bytes();
+        if family == V4 { [a, b] == [169, 254] } else { a == 0xfe && b & 0xc0 == 0x80 }
+    }
+
     pub fn to_ip(&self, family: u8) -> IpAddr {
         if family == V4 {
             IpAddr::V4(Ipv4Addr::from(self.0[0].to_ne_bytes()))

@@ -8,10 +8,12 @@ use crate::forward::limit::Limits;
 use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
-use crate::service::build::build;
+use crate::service::build::{Probe, build};
+use crate::service::leaving::Leaving;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::testing::{Build, Seen};
+use crate::wire::ip::{Endpoint, FlowKey, TCP, V4};
 use crate::wire::{Parsed, parse};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,6 +40,9 @@ pub const PIP6: &str = "2001:db8:1::250";
 pub struct Bench {
     pub shared: Shared,
     pub services: ServiceMap,
+    pub registry: Registry,
+    pub leaving: Leaving,
+    pub probes: Vec<Probe>,
     pub fib: Fib,
     pub counters: Counters,
     pub limits: Limits,
@@ -81,6 +86,11 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
             weight: 1,
         }],
     }
+}
+
+pub fn endpoint(text: &str) -> Endpoint {
+    let endpoint: std::net::SocketAddr = text.parse().unwrap();
+    Endpoint::new(endpoint.ip(), endpoint.port())
 }
 
 pub fn ip(text: &str) -> IpAddr {
@@ -149,7 +159,7 @@ impl Bench {
             resolve: Arc::new(ResolveQueue::new()),
         };
         let mut registry = Registry::default();
-        let (services, _) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();
+        let (services, probes) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();
         for service in services.services() {
             for target in service.reals.iter().chain(&service.remotes) {
                 shared.status.slot(target.slot).set_up(true);
@@ -159,6 +169,9 @@ impl Bench {
             timeouts: Timeouts::from(&config.timeouts),
             shared,
             services,
+            registry,
+            leaving: Leaving::default(),
+            probes,
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
@@ -167,6 +180,35 @@ impl Bench {
         };
         bench.moved();
         bench
+    }
+
+    /// Follows a changed configuration; new targets are up at once.
+    pub fn reload(&mut self, config: &Config) {
+        let Bench { shared, registry, .. } = self;
+        let (mut services, probes) = build(config, registry, &shared.status, &shared.ledger, |_| false).unwrap();
+        self.probes = probes;
+        self.leaving.follow(&self.services, &mut services);
+        self.services = services;
+        self.timeouts = Timeouts::from(&config.timeouts);
+        for service in self.services.services() {
+            for target in service.reals.iter().chain(&service.remotes) {
+                self.shared.status.slot(target.slot).set_up(true);
+            }
+        }
+    }
+
+    /// Looks whether what a reload removed has connections still.
+    pub fn let_go(&mut self) {
+        self.leaving.look(&self.shared.table, u32::MAX);
+        self.leaving.look(&self.shared.table, u32::MAX);
+        self.leaving.tell(&mut self.services);
+    }
+
+    /// The door by which a remote site is checked.
+    pub fn door(&self, target: &str) -> IpAddr {
+        let remotes = self.services.services().iter().flat_map(|service| &service.remotes);
+        let slot = remotes.into_iter().find(|remote| remote.name == target).unwrap().slot;
+        self.probes.iter().find(|probe| probe.slot == slot).unwrap().door
     }
 
     /// Marks every target whose name begins so.
@@ -187,6 +229,13 @@ impl Bench {
         let all = self.services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
         let slot = all.into_iter().find(|t| t.name == target).unwrap().slot;
         self.shared.status.slot(slot).active.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The slot of the target that has this IPv4 connection.
+    pub fn slot_of(&self, client: &str, vip: &str) -> u16 {
+        let key = FlowKey { src: endpoint(client), dst: endpoint(vip), protocol: TCP, family: V4 };
+        let flow = self.shared.table.lookup(&key, self.shared.table.hash(&key)).unwrap();
+        self.shared.table.details(flow.at).unwrap().target_slot
     }
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.

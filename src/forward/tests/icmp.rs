@@ -200,3 +200,30 @@ fn an_error_waits_for_the_neighbor_too() {
     assert_eq!(seen.dst_mac, CLIENT_MAC);
     assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.flags, SYN);
 }
+
+/// Routers may have no other address on a link, and nobody passes such a packet on (RFC 4291 2.5.6).
+#[test]
+fn an_error_from_a_link_local_router_reaches_the_real_server_from_the_vip() {
+    let mut bench = Bench::new();
+    bench.connect(CLIENT6, VIP6);
+    let quote = Build::tcp(VIP6, CLIENT6, ACK).packet();
+    let seen = bench.pass(WAN, &Build::icmp("fe80::fe", "2001:db8:1::10", 2, 0, &quote)).1;
+    assert_eq!((seen.src.ip(), seen.dst.ip()), (ip("2001:db8:1::10"), ip("fd00::11")));
+}
+
+#[test]
+fn errors_of_our_own_come_from_the_vip_where_the_port_has_no_address_that_others_can_route() {
+    let mut bench = Bench::new();
+    bench.connect(CLIENT6, VIP6);
+    bench.fib = crate::route::Fib::builder()
+        .hops(bench.shared.hops.clone())
+        .epoch(bench.fib.epoch())
+        .port("wan0", [2, 0, 0, 0, 0, WAN], 1500, &["fe80::1/64".parse().unwrap()])
+        .port("lan0", [2, 0, 0, 0, 0, LAN], 1500, &[])
+        .build();
+    for (port, mut packet) in [(WAN, Build::tcp(CLIENT6, VIP6, ACK)), (LAN, Build::tcp(REAL6, CLIENT6, ACK))] {
+        packet.ttl = 1;
+        let seen = bench.pass(port, &packet).1;
+        assert_eq!((seen.icmp, seen.src.ip(), seen.dst.ip()), ((3, 0), ip("2001:db8:1::10"), packet.src.ip()));
+    }
+}

@@ -167,7 +167,7 @@ fn a_forgotten_connection_is_reset_at_both_ends() {
 fn a_probe_by_its_door_reaches_the_remote_site_whatever_its_status_and_from_a_pip() {
     let mut bench = Bench::new();
     bench.set_up("pop3/north", false);
-    let door = "169.254.64.2:110";
-    let seen = bench.pass(LAN, &Build::tcp("169.254.64.1:5000", door, SYN)).1;
+    let door = format!("{}:110", bench.door("pop3/north"));
+    let seen = bench.pass(LAN, &Build::tcp("169.254.64.1:5000", &door, SYN)).1;
     assert_eq!((seen.src.ip().to_string().as_str(), seen.dst.to_string().as_str()), (PIP, REMOTE));
 }

@@ -160,3 +160,29 @@ fn nobody_at_all_is_nobody() {
         assert_eq!(pick(&service, &status, 1), None, "{scheduler:?}");
     }
 }
+
+/// Two workers that take turns at the cursor may each meet the same server every time.
+#[test]
+fn workers_that_rotate_at_once_still_find_the_only_server_that_is_up() {
+    let (service, status) = service(Scheduler::RoundRobin, &[1, 1], &[]);
+    status.slot(0).set_up(false);
+    std::thread::scope(|scope| {
+        let pick_many = || (0..200_000).filter(|n| pick(&service, &status, *n).is_none()).count();
+        let threads = [scope.spawn(pick_many), scope.spawn(pick_many), scope.spawn(pick_many)];
+        assert_eq!(threads.map(|thread| thread.join().unwrap()), [0; 3]);
+    });
+}
+
+/// A server that passes its checks but answers no SYN is never measured.
+#[test]
+fn fastest_does_not_send_everything_to_a_server_that_was_never_measured() {
+    let (service, status) = service(Scheduler::Fastest, &[1, 1], &[]);
+    status.slot(0).connect_us.store(200, Relaxed);
+    let mut last = 0;
+    for _ in 0..1000 {
+        let slot = pick(&service, &status, 1).unwrap();
+        status.slot(slot).active.fetch_add(1, Relaxed);
+        last = status.slot(0).active.load(Relaxed);
+    }
+    assert!(last > 0, "a thousand connections and no answer");
+}
