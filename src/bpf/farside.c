@@ -2,7 +2,7 @@
 //
 // Which packets are farside's, asked at three places in the kernel:
 //
-//   farside_filter   on every packet socket    takes farside's packets, leaves the rest
+//   farside_filter   on every packet socket, by way of farside_door    takes farside's packets, leaves the rest
 //   farside_ingress  at tc ingress, after the packet sockets have had their copy: keeps farside's packets from the host
 //   farside_fanout   on every fanout group     which worker
 //
@@ -41,6 +41,7 @@ typedef __u64 u64;
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*tail_call)(void *skb, void *map, u32 index) = (void *)BPF_FUNC_tail_call;
 static long (*load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)BPF_FUNC_skb_load_bytes;
 
 // Filled in when the programs are loaded.
@@ -524,6 +525,23 @@ INLINE int classify(struct __sk_buff *skb, u32 base, u32 *steer)
 	default:
 		return 0;
 	}
+}
+
+// Holds farside_filter.
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} FILTERS SEC(".maps");
+
+// A socket's program is charged to the socket's option memory (sk_filter_charge in net/core/filter.c), of which old
+// kernels grant 20 KB (net.core.optmem_max before 6.7): too little for farside_filter. What it calls costs nothing.
+SEC("socket/door")
+int farside_door(struct __sk_buff *skb)
+{
+	tail_call(skb, &FILTERS, 0);
+	return 0;
 }
 
 SEC("socket/filter")

@@ -2,7 +2,7 @@
 
 use super::clsact;
 use super::map::Mapping;
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, ProgramArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{SchedClassifier, SocketFilter, TcAttachType};
@@ -32,7 +32,9 @@ const OWNED: u32 = 1;
 /// bound to a socket; those keep what they were told last.
 pub struct Programs {
     ebpf: Ebpf,
-    filter: OwnedFd,
+    /// What sockets get; it calls the filter that `_filters` holds for as long as this process has it open.
+    door: OwnedFd,
+    _filters: ProgramArray<MapData>,
     fanout: OwnedFd,
     claims: Claims,
     services: Table<ServiceKey, u32>,
@@ -131,11 +133,14 @@ impl Programs {
             .map_max_entries("CLAIMS", claims_buckets)
             .load(OBJECT)
             .map_err(|error| sentence("the kernel does not take farside's maps", &error))?;
-        let filter = load_filter(&mut ebpf, "farside_filter")?;
+        let door = load_filter(&mut ebpf, "farside_door")?;
+        load_filter(&mut ebpf, "farside_filter")?;
+        let filters = fill(&mut ebpf, "FILTERS", "farside_filter")?;
         let fanout = load_filter(&mut ebpf, "farside_fanout")?;
         ingress(&mut ebpf)?.load().map_err(|error| sentence("the kernel does not take the ingress program", &error))?;
         Ok(Programs {
-            filter,
+            door,
+            _filters: filters,
             fanout,
             claims: map_claims(&mut ebpf, claims_buckets)?,
             services: Table::take(&mut ebpf, "SERVICES")?,
@@ -239,7 +244,7 @@ impl Programs {
 
     /// For every packet socket: takes farside's packets only.
     pub fn filter_fd(&self) -> BorrowedFd<'_> {
-        self.filter.as_fd()
+        self.door.as_fd()
     }
 
     /// For every fanout group: which worker.
@@ -259,6 +264,17 @@ pub fn clean_leftovers(interface: &str) -> io::Result<bool> {
         Err(aya::programs::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(sentence(&format!("cannot remove an old filter from {interface}"), &error)),
     }
+}
+
+/// Puts a loaded program into an array for tail calls.
+fn fill(ebpf: &mut Ebpf, array: &str, program: &str) -> io::Result<ProgramArray<MapData>> {
+    let lacks = |what: &str| io::Error::other(format!("farside.o lacks {what}"));
+    let map = ebpf.take_map(array).ok_or_else(|| lacks(array))?;
+    let mut map = ProgramArray::try_from(map).map_err(|error| sentence(array, &error))?;
+    let filter: Option<&SocketFilter> = ebpf.program(program).and_then(|program| program.try_into().ok());
+    let fd = filter.ok_or_else(|| lacks(program))?.fd().map_err(|error| sentence(program, &error))?;
+    map.set(0, fd, 0).map_err(|error| sentence(&format!("the kernel does not take {program}"), &error))?;
+    Ok(map)
 }
 
 fn load_filter(ebpf: &mut Ebpf, name: &str) -> io::Result<OwnedFd> {

@@ -436,3 +436,11 @@ fn what_a_verdict_costs() {
         println!("{name}: {} ns", test_run(program.fd().unwrap().as_fd(), &frame, 1_000_000).1);
     }
 }
+
+#[test]
+fn what_sockets_are_charged_for_fits_on_old_kernels() {
+    let programs = programs();
+    let door: &SocketFilter = programs.ebpf.program("farside_door").unwrap().try_into().unwrap();
+    let bytes = door.info().unwrap().size_translated().unwrap();
+    assert!(bytes < 1024, "{bytes} bytes; all that a socket has there is 20 KB");
+}
