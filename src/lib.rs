@@ -19,7 +19,7 @@
 //! | 4 | [`announce`] | tells the link's machines where VIPs and PIPs are now |
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
-//! | 4 | [`replay`] | a capture file through the data path, and another one out |
+//! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
@@ -31,7 +31,8 @@
 //! | 0 | [`counters`] | everything that is counted, every reason for a drop among it |
 //! | 0 | [`sys`] | the kernel's doors; the only room with `unsafe` |
 //!
-//! The rooms of floor 4 do not know each other: `run` introduces them, by what lies below. `src/bpf` has the kernel
+//! The rooms of floor 4 do not know each other (but for `replay`, which is a worker with another device): `run` introduces them, by
+//! what lies below. `src/bpf` has the kernel
 //! programs in C and the object built from them, which [`sys::bpf`] loads.
 //!
 //! # A packet's journey
