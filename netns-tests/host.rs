@@ -128,6 +128,7 @@ fn nothing_leaks_untranslated() {
     let private = "net 10.0.0.0/8 or net fd00::/16";
     // At the other end of the line: what farside sends passes by the box's own taps.
     let leaks = ["site1", "site2"].map(|line| Capture::start(&play.world.router, line, private));
+    let control = Capture::start(&play.world.router, "site1", "src net 203.0.113.0/24 and tcp src port 110");
     let crowds = BOTH.map(|family| Crowd::start(&play.world.client, play.vip(1, family), 300));
     for step in 1..=3 {
         crowds.iter().for_each(|crowd| crowd.allow(100 * step));
@@ -148,6 +149,7 @@ fn nothing_leaks_untranslated() {
     let (mut session, _) = open(&play.world.client, play.vip(1, Family::V4)).expect("a session");
     play.take_farside(2).stop();
     let _ = session.ask("NOOP");
+    assert!(!control.stop().is_empty(), "what farside sends can be seen there");
     for leak in leaks {
         let seen = leak.stop();
         assert!(seen.trim().is_empty(), "{seen}");

@@ -60,13 +60,18 @@ remove_space() {
     ip netns del "$1" 2>/dev/null || true
 }
 
-# remove_leftovers: the namespaces of runs of the end-to-end tests that are no more, fs<their pid>-...
+# remove_leftovers: what runs of the end-to-end tests left that are no more: namespaces fs<their pid>-..., directories
+# farside-test-<their pid>-...
 remove_leftovers() {
-    local space pid
-    for space in /run/netns/fs[0-9]*-*; do
-        space=${space#/run/netns/}
-        pid=${space#fs} pid=${pid%%-*}
-        case "$pid" in *[!0-9]*) continue ;; esac
-        [ -e "/proc/$pid" ] || remove_space "$space"
+    local path name pid
+    for path in /run/netns/fs[0-9]*-* "${TMPDIR:-/tmp}"/farside-test-[0-9]*-*; do
+        name=${path##*/}
+        pid=${name#fs} pid=${pid#farside-test-} pid=${pid%%-*}
+        case "$pid" in '' | *[!0-9]*) continue ;; esac
+        [ ! -e "/proc/$pid" ] || continue
+        case "$path" in
+            /run/netns/*) remove_space "$name" ;;
+            *) rm -rf "$path" ;;
+        esac
     done
 }

@@ -171,15 +171,23 @@ fn remove(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
 }
 
-/// Removes the namespaces of test runs that were killed before they could: `fs<pid>-...` of a pid that is no more.
+/// Removes what test runs left that were killed before they could: namespaces `fs<pid>-...` and directories
+/// `farside-test-<pid>-...` of a pid that is no more.
 fn remove_leftovers() {
-    let Ok(entries) = fs::read_dir("/run/netns") else { return };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let pid = name.strip_prefix("fs").and_then(|rest| rest.split_once('-')).and_then(|(pid, _)| pid.parse().ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw)
-            && rustix::process::test_kill_process(pid).is_err()
-        {
-            remove(&name);
-        }
+    let of_the_dead = |directory: &Path, prefix: &str| -> Vec<String> {
+        let names = fs::read_dir(directory).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let is_dead = |name: &String| {
+            let pid = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()?.parse().ok());
+            pid.and_then(Pid::from_raw).is_some_and(|pid| rustix::process::test_kill_process(pid).is_err())
+        };
+        names.filter(is_dead).collect()
+    };
+    for name in of_the_dead(Path::new("/run/netns"), "fs") {
+        remove(&name);
+    }
+    let directory = std::env::temp_dir();
+    for name in of_the_dead(&directory, "farside-test-") {
+        let _ = fs::remove_dir_all(directory.join(name));
     }
 }

@@ -65,7 +65,10 @@ impl World {
     pub fn new(sites: u8) -> World {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory = tempfile::Builder::new().prefix("farside-test-").tempdir().expect("a directory for the test");
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("farside-test-{}-", std::process::id()))
+            .tempdir()
+            .expect("a directory for the test");
         open_to_all(directory.path());
         let space = |role: &str| Namespace::new(number, role, directory.path());
 
