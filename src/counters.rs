@@ -32,6 +32,8 @@ names! {
         NotOurs = "not_ours",
         FlowsLocal = "flows_local",
         FlowsRemote = "flows_remote",
+        /// Checks of remote sites; they count nowhere else.
+        FlowsProbe = "flows_probe",
         FlowsEnded = "flows_ended",
         /// RSTs of farside's own.
         ResetsSent = "resets_sent",

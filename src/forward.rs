@@ -20,6 +20,7 @@ use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
 use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
+use crate::service::build::is_probe;
 use crate::service::pick::Choice;
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
@@ -176,9 +177,11 @@ fn open_to(
     ctx: &mut Context,
 ) -> Result<(), Refusal> {
     let shared = ctx.shared;
+    let probe = is_probe(&key.src.addr, key.family);
     let (local, pool) = match mode {
         Mode::Remote => {
-            let (local, pool) = lend(target, hash, ctx).ok_or(Refusal::PortsExhausted)?;
+            let pools = if probe { &target.probe_pools } else { &target.pools };
+            let (local, pool) = lend(pools, hash, ctx).ok_or(Refusal::PortsExhausted)?;
             (local, Some(pool))
         }
         _ => (key.src, None),
@@ -199,21 +202,27 @@ fn open_to(
         hops: [NO_HOP; 2],
         epoch: ctx.fib.epoch(),
     };
-    // Counted before it is on record, so that whoever ends it never counts below zero.
+    // Counted before it is on record, so that whoever ends it never counts below zero. Checks are no connections.
     let slot = shared.status.slot(target.slot);
-    slot.active.fetch_add(1, Relaxed);
+    let counted = u32::from(!probe);
+    slot.active.fetch_add(counted, Relaxed);
     let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
     let refusal = match inserted {
         Ok(flow) => {
             // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
             stamp_opened(&flow, ctx);
-            slot.total.fetch_add(1, Relaxed);
-            ctx.counters.add(if mode == Mode::Remote { Count::FlowsRemote } else { Count::FlowsLocal }, 1);
+            slot.total.fetch_add(counted.into(), Relaxed);
+            let count = match mode {
+                _ if probe => Count::FlowsProbe,
+                Mode::Remote => Count::FlowsRemote,
+                _ => Count::FlowsLocal,
+            };
+            ctx.counters.add(count, 1);
             return Ok(());
         }
         Err(refused) => refused,
     };
-    slot.active.fetch_sub(1, Relaxed);
+    slot.active.fetch_sub(counted, Relaxed);
     if let Some(pool) = pool {
         shared.ledger.give_back(pool, local.port, ctx.now.tick);
     }
@@ -234,13 +243,17 @@ fn stamp_opened(flow: &Flow, ctx: &Context) {
     }
 }
 
-/// A PIP and a port towards a remote site. Several PIPs take turns, by the flow's hash.
-fn lend(target: &Target, hash: u64, ctx: &Context) -> Option<(Endpoint, PoolId)> {
-    let pools = &target.pools;
-    (0..pools.len()).find_map(|turn| {
-        let (pip, pool) = pools[(hash as usize).wrapping_add(turn) % pools.len()];
-        let port = ctx.shared.ledger.lend(pool, usize::from(ctx.worker), ctx.now.tick)?;
-        Some((Endpoint { addr: pip, port }, pool))
+/// A PIP and a port of the pools towards a remote site. Several PIPs take turns, by the flow's hash; a worker whose own ports
+/// are all out takes another's, and then the two directions of the flow meet in the table only.
+fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint, PoolId)> {
+    let workers = ctx.shared.ledger.workers();
+    (0..workers).find_map(|beside| {
+        let worker = (usize::from(ctx.worker) + beside) % workers;
+        (0..pools.len()).find_map(|turn| {
+            let (pip, pool) = pools[(hash as usize).wrapping_add(turn) % pools.len()];
+            let port = ctx.shared.ledger.lend(pool, worker, ctx.now.tick)?;
+            Some((Endpoint { addr: pip, port }, pool))
+        })
     })
 }
 
@@ -267,19 +280,23 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
             ctx.counters.add(Count::MssClamped, 1);
         }
     }
-    note(bytes, packet, &mut flow, ctx);
+    let closed = note(bytes, packet, &mut flow, ctx);
+    if closed && is_probe(&flow.client.addr, flow.family) {
+        // Nobody else uses a check's 4-tuple: its port shall not wait for stragglers for minutes.
+        end(&flow, ctx);
+    }
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
     Verdict::Transmit { span, port: hop.port }
 }
 
-/// Brings the record up to date: counts, last seen, TCP state.
-fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) {
+/// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.
+fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
     table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
     if packet.protocol != TCP {
-        return;
+        return false;
     }
     let (before, after) = table.advance(flow, packet.tcp_flags);
     if (before, after) == (State::SynSent, State::SynReceived) {
@@ -288,6 +305,7 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) {
     if flow.track_acks && packet.tcp_flags & ACK != 0 {
         table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
     }
+    before == State::Closing && packet.tcp_flags & FIN == 0
 }
 
 /// Takes the SYN to SYN-ACK time into the target's moving average (weight 1/8, as TCP's own; RFC 6298 2.3).
@@ -361,6 +379,9 @@ pub fn end(flow: &Flow, ctx: &Context) {
 pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, now: Now) {
     if let Some(pool) = gone.pool {
         shared.ledger.give_back(pool, gone.flow.local.port, now.tick);
+    }
+    if is_probe(&gone.flow.client.addr, gone.flow.family) {
+        return;
     }
     shared.status.slot(gone.target_slot).active.fetch_sub(1, Relaxed);
     counters.add(Count::FlowsEnded, 1);

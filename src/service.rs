@@ -64,11 +64,14 @@ pub struct Target {
     pub priority: u32,
     /// Remote sites: the PIPs and the pools of ports that each lends towards it. Empty for real servers.
     pub pools: Vec<(Addr, PoolId)>,
+    /// The same for its checks.
+    pub probe_pools: Vec<(Addr, PoolId)>,
 }
 
 /// A proxy IP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pip {
+    /// What is lent, to connections and to checks.
     pub ports: RangeInclusive<u16>,
     /// The host owns the address too: ARP, ICMP echo and all ports outside `ports` are the host's.
     pub host_owned: bool,

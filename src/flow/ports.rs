@@ -151,6 +151,10 @@ impl Ledger {
         self.rest.store(rest, Relaxed);
     }
 
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// The worker that lends a port, and that its answers are to be steered to.
     pub fn worker_of(&self, port: u16) -> usize {
         usize::from(port) % self.workers

@@ -8,6 +8,7 @@ use crate::config::{self, Word};
 use crate::counters::{Count, Refusal};
 use crate::flow::{FlowDetails, Mode, TICK_MS};
 use crate::service::Target;
+use crate::service::build::is_probe;
 use crate::wire::ip::{Addr, Endpoint, TCP};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -58,6 +59,9 @@ impl Answers for Control {
         let registry = &self.registry;
         let mut rows = Vec::new();
         let next = self.world.shared.table.scan(cursor as u32, LOOK as u32, max, |flow| {
+            if is_probe(&flow.flow.client.addr, flow.flow.family) {
+                return;
+            }
             let service = registry.name(flow.target_slot).and_then(|name| name.split_once('/')).map_or("", |(s, _)| s);
             rows.push(flow_row(flow, service, now));
         });

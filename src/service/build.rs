@@ -7,6 +7,7 @@ use crate::config::{self, Config, Protocol};
 use crate::flow::{Ledger, PoolId, PoolKey};
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// A remote site of a service, as its health is checked: through the data path, from a PIP, so that the site at the other
 /// end takes the check for what it is and never carries it on to a third one.
@@ -23,6 +24,11 @@ const MAX_DOORS: u16 = 16_000;
 /// The probe interface's own address; the doors follow it.
 pub fn probe_address(family: u8) -> IpAddr {
     door(0, family)
+}
+
+/// Is it the host's own, on the probe interface? Its connections are checks.
+pub fn is_probe(client: &Addr, family: u8) -> bool {
+    *client == probe_address(family).into()
 }
 
 /// Door number `n`. IPv4: 169.254.64.0/18, link-local addresses (RFC 3927) clear of those that clouds use for their metadata.
@@ -60,14 +66,24 @@ pub fn build(
                 .slot(&name, endpoint, status)
                 .ok_or(format!("{name}: more than {} targets are in use", super::status::MAX_TARGETS))?;
             slots.push(slot);
-            Ok::<_, String>(Target { name, slot, endpoint, weight, priority, pools: Vec::new() })
+            Ok::<_, String>(Target {
+                name,
+                slot,
+                endpoint,
+                weight,
+                priority,
+                pools: Vec::new(),
+                probe_pools: Vec::new(),
+            })
         };
         let reals = service.reals.iter().map(|real| target(&real.name, real.address, real.port, real.weight, 0));
         let reals = reals.collect::<Result<Vec<_>, _>>()?;
         let mut remotes = Vec::new();
         for remote in &service.remotes {
             let mut target = target(&remote.site, remote.vip, remote.port, remote.weight, remote.priority)?;
-            target.pools = pools(config, service, &target, ledger)?;
+            target.pools = pools(config, service, &target, ledger, |ports, _| ports)?;
+            target.probe_pools =
+                pools(config, service, &target, ledger, |ports, ip| probe_ports(&ports, host_owns(ip)))?;
             remotes.push(target);
         }
         let vip = Endpoint::new(service.vip, service.port);
@@ -84,7 +100,12 @@ pub fn build(
     }
     registry.retire_others(&slots, status);
     let pips = config.proxy.iter().flat_map(|proxy| {
-        let pip = |ip: &IpAddr| Pip { ports: proxy.ports.clone(), host_owned: host_owns(*ip) };
+        let pip = |ip: &IpAddr| {
+            let host_owned = host_owns(*ip);
+            let probes = probe_ports(&proxy.ports, host_owned);
+            let ports = *proxy.ports.start().min(probes.start())..=*proxy.ports.end().max(probes.end());
+            Pip { ports, host_owned }
+        };
         proxy.addresses.iter().map(move |ip| (((*ip).into(), family_of(*ip)), pip(ip))).collect::<Vec<_>>()
     });
     let peers = config.peers.iter().flat_map(|peer| &peer.proxy_addresses).map(|ip| ((*ip).into(), family_of(*ip)));
@@ -93,12 +114,31 @@ pub fn build(
     Ok((map, probes))
 }
 
-/// The pools of ports that each PIP lends towards a remote site.
+/// How many ports of a PIP are set apart for checks, beside those that are lent to connections.
+const PROBE_PORTS: u16 = 512;
+
+/// The ports that checks are sent from: beside the range that connections are lent, so that they take nothing from it. On an
+/// address that the host owns too, or where there is no room beside it, they share it.
+fn probe_ports(lent: &RangeInclusive<u16>, host_owned: bool) -> RangeInclusive<u16> {
+    let (first, last) = (*lent.start(), *lent.end());
+    if host_owned {
+        lent.clone()
+    } else if first > PROBE_PORTS {
+        first - PROBE_PORTS..=first - 1
+    } else if last < u16::MAX - PROBE_PORTS {
+        last + 1..=last + PROBE_PORTS
+    } else {
+        lent.clone()
+    }
+}
+
+/// The pools of ports that each PIP lends towards a remote site, of the range that `choose` makes of the configured one.
 fn pools(
     config: &Config,
     service: &config::Service,
     remote: &Target,
     ledger: &Ledger,
+    choose: impl Fn(RangeInclusive<u16>, IpAddr) -> RangeInclusive<u16>,
 ) -> Result<Vec<(Addr, PoolId)>, String> {
     let Some(proxy) = &config.proxy else { return Ok(Vec::new()) };
     let family = family_of(service.vip);
@@ -107,9 +147,12 @@ fn pools(
         .map(|ip| {
             let pip = Addr::from(*ip);
             let protocol = protocol_number(service.protocol);
-            let key = PoolKey { pip, remote: remote.endpoint, protocol, family };
-            let pool =
-                ledger.open(key, proxy.ports.clone(), |_| false).map_err(|why| format!("{}: {why}", remote.name))?;
+            let ports = choose(proxy.ports.clone(), *ip);
+            // Checks' ports are unique towards the remote address whatever its port; where they are the connections' own they
+            // come from the same pool.
+            let port = if ports == proxy.ports { remote.endpoint.port } else { 0 };
+            let key = PoolKey { pip, remote: Endpoint { port, ..remote.endpoint }, protocol, family };
+            let pool = ledger.open(key, ports, |_| false).map_err(|why| format!("{}: {why}", remote.name))?;
             Ok((pip, pool))
         })
         .collect()

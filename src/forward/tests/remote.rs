@@ -168,6 +168,23 @@ fn a_probe_by_its_door_reaches_the_remote_site_whatever_its_status_and_from_a_pi
     let mut bench = Bench::new();
     bench.set_up("pop3/north", false);
     let door = format!("{}:110", bench.door("pop3/north"));
-    let seen = bench.pass(LAN, &Build::tcp("169.254.64.1:5000", &door, SYN)).1;
+    let host = "169.254.64.1:5000";
+    let seen = bench.pass(LAN, &Build::tcp(host, &door, SYN)).1;
     assert_eq!((seen.src.ip().to_string().as_str(), seen.dst.to_string().as_str()), (PIP, REMOTE));
+    assert!((512..1024).contains(&seen.src.port()), "beside the ports of connections: {}", seen.src.port());
+    assert_eq!((bench.active("pop3/north"), bench.moved()), (0, vec![("flows_probe", 1)]), "it is no connection");
+}
+
+#[test]
+fn a_check_that_has_closed_returns_its_port_at_once() {
+    let mut bench = Bench::new();
+    // Where no tap is, its answers have nowhere to go: the client's half will do.
+    let (host, door) = ("169.254.64.1:5000", format!("{}:110", bench.door("pop3/north")));
+    let syn = bench.pass(LAN, &Build::tcp(host, &door, SYN)).1;
+    let mut flow = None;
+    bench.shared.table.for_each(|on| flow = Some(on.flow));
+    bench.shared.table.set_state(&mut flow.unwrap(), crate::flow::State::Closing);
+    assert_eq!(bench.pass(LAN, &Build::tcp(host, &door, ACK)).1.src, syn.src, "the last acknowledgement passes");
+    assert_eq!(bench.shared.table.len(), 0);
+    assert_eq!(bench.active("pop3/north"), 0);
 }

@@ -10,6 +10,7 @@ fn target(number: u16, weight: u32, priority: u32) -> Target {
         weight,
         priority,
         pools: Vec::new(),
+        probe_pools: Vec::new(),
     }
 }
 
