@@ -311,9 +311,11 @@ fn every_worker_gets_its_own_ports_also_after_the_link_was_down() {
         }
         for (worker, device) in devices.iter_mut().enumerate() {
             let frames = receive_all(device, WHILE / 3);
-            let ports: Vec<u16> = frames.iter().map(|(_, f)| u16::from_be_bytes([f[36], f[37]])).collect();
+            // Not the client's question for the address, which old kernels put in all the same.
+            let udp = frames.iter().filter(|(_, f)| f[12..14] != [8, 6]);
+            let ports: Vec<u16> = udp.map(|(_, f)| u16::from_be_bytes([f[36], f[37]])).collect();
             assert!(ports.iter().all(|port| usize::from(*port) % 3 == worker), "round {round}: {worker} got {ports:?}");
-            assert_eq!(ports.len(), 10);
+            assert_eq!(ports.len(), 10, "round {round}: {worker} got {ports:?}");
         }
         site.host.ip("link set h0 down");
         site.host.ip("link set h0 up");
