@@ -65,7 +65,7 @@ impl Announcer {
     /// Sends what is due.
     pub fn tick(&mut self, fib: &Fib, now: Instant) {
         for due in self.due.iter_mut().filter(|due| due.at <= now) {
-            if let Err(error) = send(&self.socket, fib, due.ip) {
+            if let (Err(error), TIMES) = (send(&self.socket, fib, due.ip), due.left) {
                 tracing::warn!("cannot announce {}: {error}", due.ip);
             }
             due.left -= 1;
