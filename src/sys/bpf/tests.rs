@@ -417,26 +417,6 @@ fn what_is_taken_back_is_the_hosts_again() {
     );
 }
 
-/// No bound, for the figure: cargo test --release --lib what_a_verdict_costs -- --ignored --nocapture
-#[test]
-#[ignore = "prints figures"]
-fn what_a_verdict_costs() {
-    let mut programs = programs();
-    let frames = [
-        ("service, IPv4", packet(CLIENT, 4000, VIP, 110, TCP)),
-        ("service, IPv6", packet(CLIENT6, 4000, VIP6, 110, TCP)),
-        ("lent port, IPv4", packet(CLIENT, 110, PIP, 2345, TCP)),
-        ("claim or none, IPv4", packet(REAL, 110, CLIENT, 4000, TCP)),
-        ("claim or none, IPv6", packet(REAL6, 110, CLIENT6, 4000, TCP)),
-    ];
-    let info = ingress(&mut programs.ebpf).unwrap().info().unwrap();
-    println!("the verifier looked at {:?} instructions", info.verified_instruction_count());
-    for (name, frame) in frames {
-        let program = ingress(&mut programs.ebpf).unwrap();
-        println!("{name}: {} ns", test_run(program.fd().unwrap().as_fd(), &frame, 1_000_000).1);
-    }
-}
-
 #[test]
 fn what_sockets_are_charged_for_fits_on_old_kernels() {
     let programs = programs();
