@@ -34,15 +34,15 @@ fn client(play: &Play, family: Family) -> Datagrams {
 
 #[test]
 fn datagrams_are_served_here_or_carried() {
-    let (_servers, mut play) = stage();
+    let (_servers, play) = stage();
     for family in BOTH {
         let local = client(&play, family);
         assert!(local.ask("hello").expect("an answer").starts_with("r1"));
-        play.fall(1);
+        play.sicken(1);
         let carried = client(&play, family);
         let first = carried.ask("hello").expect("an answer");
         assert!(first.starts_with("r2") && first.ends_with(": hello"), "{first}");
-        play.rise(1);
+        play.heal(1);
         for n in 0..50 {
             let answer = carried.ask(&n.to_string()).expect("an answer");
             assert_eq!(answer, format!("{}: {n}", &first[..3]), "a flow keeps its server");
@@ -54,11 +54,11 @@ fn datagrams_are_served_here_or_carried() {
 /// Nothing listens on the real server's port: its host says so, and the client hears it from the VIP.
 #[test]
 fn port_unreachable_is_translated_back() {
-    let (servers, mut play) = stage();
+    let (servers, play) = stage();
     drop(servers);
     for carried in [false, true] {
         if carried {
-            play.fall(1);
+            play.sicken(1);
         }
         for family in BOTH {
             let error = client(&play, family).ask("anybody?").expect_err("nobody listens");
@@ -70,10 +70,10 @@ fn port_unreachable_is_translated_back() {
 
 #[test]
 fn large_datagrams_arrive_whole() {
-    let (_servers, mut play) = stage();
+    let (_servers, play) = stage();
     for carried in [false, true] {
         if carried {
-            play.fall(1);
+            play.sicken(1);
         }
         for family in BOTH {
             let text = "x".repeat(1400);
