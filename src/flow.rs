@@ -32,6 +32,7 @@ pub use table::FlowTable;
 pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
 
 use crate::config;
+use crate::wire::l4 as tcp;
 use std::time::Duration;
 
 /// Time in units of [`TICK_MS`] since some start of the process's choosing. It wraps (after 34 years); only
@@ -90,14 +91,6 @@ impl Mode {
             _ => Mode::Tunnel,
         }
     }
-}
-
-/// TCP flags as in the header's 14th byte (RFC 9293, 3.1).
-pub mod tcp {
-    pub const FIN: u8 = 0x01;
-    pub const SYN: u8 = 0x02;
-    pub const RST: u8 = 0x04;
-    pub const ACK: u8 = 0x10;
 }
 
 /// Where a flow is in its life. farside only watches: it forwards in every state, and a state says no more than how long

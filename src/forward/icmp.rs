@@ -8,7 +8,7 @@ use crate::flow::{Flow, Mode, Side};
 use crate::wire::checksum::Delta;
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4};
 use crate::wire::l4::checksum_offset;
-use crate::wire::{ETHERNET, Packet, checksum, icmp, put_be16, put_raw16, raw16};
+use crate::wire::{Packet, checksum, icmp, put_be16, put_raw16, raw16};
 
 /// Where the source address stands in an IP header.
 fn addresses_at(family: u8) -> (usize, usize) {
@@ -155,25 +155,11 @@ fn rewrite_quoted(bytes: &mut [u8], family: u8, quoted: &icmp::Quoted, src: Endp
 }
 
 fn rewrite_outer(bytes: &mut [u8], packet: &Packet, src: Addr, dst: Addr, message: &mut Delta) {
-    let mut addresses = Delta::default();
-    addresses.addr(&packet.src, &src);
-    addresses.addr(&packet.dst, &dst);
-    let ttl_at = ETHERNET + if packet.family == V4 { 8 } else { 7 };
-    if packet.family == V4 {
-        let mut header = addresses;
-        let old = raw16(bytes, ttl_at);
-        bytes[ttl_at] -= 1;
-        header.word16(old, raw16(bytes, ttl_at));
-        let check = header.apply(raw16(bytes, ETHERNET + 10));
-        put_raw16(bytes, ETHERNET + 10, check);
-    } else {
-        bytes[ttl_at] -= 1;
+    let addresses = rewrite::ip_header(bytes, packet, &src, &dst);
+    if packet.family != V4 {
+        // ICMPv6 sums the pseudo-header too (RFC 4443 2.3).
         *message = message.and(addresses);
     }
-    let (at, len) = addresses_at(packet.family);
-    let at = ETHERNET + at;
-    bytes[at..at + len].copy_from_slice(&src.octets()[..len]);
-    bytes[at + len..at + 2 * len].copy_from_slice(&dst.octets()[..len]);
     let check_at = usize::from(packet.l4) + 2;
     let check = message.apply(raw16(bytes, check_at));
     put_raw16(bytes, check_at, check);

@@ -2,7 +2,7 @@
 
 use crate::device::{Frame, Offload};
 use crate::wire::checksum::Delta;
-use crate::wire::ip::{Endpoint, TCP, UDP, V4};
+use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4};
 use crate::wire::l4::{UDP_HEADER, checksum_offset, mss_option};
 use crate::wire::{ETHERNET, Packet, be16, put_be16, put_raw16, raw16};
 
@@ -13,25 +13,9 @@ const V4_ADDRESSES: usize = ETHERNET + 12;
 const V6_HOP_LIMIT: usize = ETHERNET + 7;
 const V6_ADDRESSES: usize = ETHERNET + 8;
 
-/// Gives the packet a new source and destination, and takes one from its TTL.
+/// Gives the packet a new source and destination, addresses and ports, and takes one from its TTL.
 pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endpoint, dst: Endpoint) {
-    let mut addresses = Delta::default();
-    addresses.addr(&packet.src, &src.addr);
-    addresses.addr(&packet.dst, &dst.addr);
-    if packet.family == V4 {
-        let mut header = addresses;
-        let old = raw16(bytes, V4_TTL);
-        bytes[V4_TTL] -= 1;
-        header.word16(old, raw16(bytes, V4_TTL));
-        let check = header.apply(raw16(bytes, V4_CHECKSUM));
-        put_raw16(bytes, V4_CHECKSUM, check);
-        bytes[V4_ADDRESSES..V4_ADDRESSES + 4].copy_from_slice(&src.addr.octets()[..4]);
-        bytes[V4_ADDRESSES + 4..V4_ADDRESSES + 8].copy_from_slice(&dst.addr.octets()[..4]);
-    } else {
-        bytes[V6_HOP_LIMIT] -= 1;
-        bytes[V6_ADDRESSES..V6_ADDRESSES + 16].copy_from_slice(&src.addr.octets());
-        bytes[V6_ADDRESSES + 16..V6_ADDRESSES + 32].copy_from_slice(&dst.addr.octets());
-    }
+    let addresses = ip_header(bytes, packet, &src.addr, &dst.addr);
     let l4 = usize::from(packet.l4);
     let mut ports = Delta::default();
     ports.word16(packet.src_port.to_be(), src.port.to_be());
@@ -39,6 +23,29 @@ pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endp
     put_be16(bytes, l4, src.port);
     put_be16(bytes, l4 + 2, dst.port);
     update_l4_checksum(bytes, l4, packet.protocol, offload, addresses, ports);
+}
+
+/// The IP header's part of a rewrite: addresses, TTL, header checksum. Gives what the new addresses change in the sum of a
+/// pseudo-header.
+pub fn ip_header(bytes: &mut [u8], packet: &Packet, src: &Addr, dst: &Addr) -> Delta {
+    let mut addresses = Delta::default();
+    addresses.addr(&packet.src, src);
+    addresses.addr(&packet.dst, dst);
+    if packet.family == V4 {
+        let mut header = addresses;
+        let old = raw16(bytes, V4_TTL);
+        bytes[V4_TTL] -= 1;
+        header.word16(old, raw16(bytes, V4_TTL));
+        let check = header.apply(raw16(bytes, V4_CHECKSUM));
+        put_raw16(bytes, V4_CHECKSUM, check);
+        bytes[V4_ADDRESSES..V4_ADDRESSES + 4].copy_from_slice(&src.octets()[..4]);
+        bytes[V4_ADDRESSES + 4..V4_ADDRESSES + 8].copy_from_slice(&dst.octets()[..4]);
+    } else {
+        bytes[V6_HOP_LIMIT] -= 1;
+        bytes[V6_ADDRESSES..V6_ADDRESSES + 16].copy_from_slice(&src.octets());
+        bytes[V6_ADDRESSES + 16..V6_ADDRESSES + 32].copy_from_slice(&dst.octets());
+    }
+    addresses
 }
 
 /// `pseudo` is what changed in the pseudo-header, `rest` what changed in the L4 header itself: a checksum that is still

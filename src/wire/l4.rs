@@ -8,6 +8,7 @@ pub const TCP_HEADER: usize = 20;
 pub const UDP_HEADER: usize = 8;
 pub const ICMP_HEADER: usize = 8;
 
+/// TCP flags as in the header's 14th byte (RFC 9293, 3.1).
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
