@@ -10,7 +10,7 @@ use crate::forward::Shared;
 use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
-use crate::service::build::{Probe, build, probe_address, protocol_number};
+use crate::service::build::{Probe, build, probe_address};
 use crate::service::leaving::Leaving;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
@@ -19,7 +19,7 @@ use crate::sys::bpf::{self, Ingress, Programs};
 use crate::sys::pin;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::wake::Waker;
-use crate::wire::ip::{V4, family_of};
+use crate::wire::ip::family_of;
 use crate::worker::{Command, Worker, World};
 use arc_swap::ArcSwap;
 use std::net::{IpAddr, SocketAddr};
@@ -329,8 +329,9 @@ impl Control {
     /// Warns, once each time, when a remote site's PIP ports are nearly all lent.
     fn watch_ports(&mut self) {
         let services = self.world.services.load();
-        let pools = services.services().iter().flat_map(|service| &service.remotes).flat_map(|remote| {
-            let family = if remote.endpoint.addr.0[1..] == [0; 3] { V4 } else { 6 };
+        let remotes =
+            services.services().iter().flat_map(|service| service.remotes.iter().map(|r| (r, service.family)));
+        let pools = remotes.flat_map(|(remote, family)| {
             remote.pools.iter().map(move |(pip, pool)| (remote, pip.to_ip(family), *pool))
         });
         let mut low = Vec::new();
@@ -483,9 +484,4 @@ fn remote_check(
         source,
         device,
     }
-}
-
-/// Used by rows: the number that stands for a protocol's name.
-pub fn protocol_name(protocol: u8) -> &'static str {
-    if protocol == protocol_number(config::Protocol::Tcp) { "tcp" } else { "udp" }
 }

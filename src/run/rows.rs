@@ -1,6 +1,6 @@
 //! What the administrator sees: the answers to `show`, and the metrics page.
 
-use super::control::{Control, protocol_name};
+use super::control::Control;
 use super::metrics::Page;
 use crate::admin::Answers;
 use crate::admin::rows::{FlowRow, HealthRow, ServiceRow, TargetRow, WorkerRow};
@@ -178,7 +178,7 @@ fn flow_row(details: &FlowDetails, service: &str, now: u32) -> FlowRow {
     let [client_bytes, server_bytes] = details.bytes;
     FlowRow {
         service: service.into(),
-        protocol: if flow.protocol == TCP { "tcp".into() } else { "udp".into() },
+        protocol: protocol_name(flow.protocol).into(),
         client: text(&flow.client, flow.family),
         vip: text(&flow.vip, flow.family),
         target: text(&flow.target, flow.family),
@@ -205,4 +205,8 @@ fn flow_row(details: &FlowDetails, service: &str, now: u32) -> FlowRow {
 fn text(endpoint: &Endpoint, family: u8) -> String {
     let Endpoint { addr, port } = endpoint;
     SocketAddr::new(Addr::to_ip(addr, family), *port).to_string()
+}
+
+fn protocol_name(protocol: u8) -> &'static str {
+    if protocol == TCP { "tcp" } else { "udp" }
 }
