@@ -41,6 +41,8 @@ pub struct Datapath {
     pub workers: Workers,
     pub max_flows: u32,
     pub idle: Idle,
+    /// Packets of flows that stand are carried in the kernel.
+    pub kernel_path: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

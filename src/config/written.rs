@@ -152,6 +152,7 @@ fn datapath(walk: &mut Walk, section: &Section, given: bool) -> Datapath {
         workers: section.or(walk, "workers", workers, Workers::Auto).value,
         max_flows: section.or(walk, "max_flows", value::number("a number", 1..=1 << 26), 1_000_000).value,
         idle: section.or(walk, "idle", value::word, Idle::Adaptive).value,
+        kernel_path: section.or(walk, "kernel_path", value::boolean, true).value,
     }
 }
 

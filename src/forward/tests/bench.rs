@@ -106,6 +106,7 @@ pub fn config() -> Config {
             workers: config::Workers::Count(1),
             max_flows: 1000,
             idle: config::Idle::Adaptive,
+            kernel_path: true,
         },
         admin: config::Admin { socket: "/nowhere".into(), metrics: None },
         proxy: Some(config::Proxy {
