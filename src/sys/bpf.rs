@@ -191,6 +191,7 @@ impl Programs {
             .map_max_entries("CLAIMS", claims_buckets)
             .map_max_entries("FLOWS", flow_buckets)
             .map_max_entries("RECORDS", max_flows)
+            .map_max_entries("STEPS", max_flows)
             .load(OBJECT)
             .map_err(|error| sentence("the kernel does not take farside's maps", &error))?;
         let door = load_filter(&mut ebpf, "farside_door")?;
