@@ -862,7 +862,8 @@ INLINE struct port *port_of(u64 hop)
 // Has the worker sent all that it was handed of this side's packets? If not, this one would overtake them.
 INLINE int in_step(struct step *step, const struct record *record, const struct decision *d)
 {
-	u16 generation = d->version >> 11;
+	// Inverted, so that the first life of a record is not taken for known.
+	u16 generation = ~(d->version >> 11);
 	u16 now = STEP_CLOCK(clock_ns());
 	u32 side = d->side & 1;
 

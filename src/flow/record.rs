@@ -34,7 +34,7 @@
 //!
 //! Line 0 holds all that a packet of an IPv4 flow needs; IPv6 needs the rest of the addresses from line 1.
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use super::atomic::{AtomicU64, Ordering::*, fence};
 use super::{Mode, PoolId, Side, State};
 pub use crate::sys::rows::FlowCell as Record;
 use crate::wire::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V6};
@@ -178,22 +178,6 @@ pub struct Life {
 }
 
 impl Record {
-    pub fn new() -> Record {
-        Record {
-            version: AtomicU32::new(0),
-            last_seen: AtomicU32::new(0),
-            state: AtomicU64::new(0),
-            addrs: Default::default(),
-            ports: AtomicU64::new(0),
-            packets: Default::default(),
-            bytes: Default::default(),
-            more: Default::default(),
-            acks: Default::default(),
-            birth: AtomicU32::new(0),
-            owner: AtomicU32::new(0),
-        }
-    }
-
     #[inline]
     pub fn version(&self) -> Version {
         // Pairs with the Release of `write` and of `step`.

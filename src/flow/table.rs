@@ -146,7 +146,7 @@ impl FlowTable {
         key: HashKey,
         claims: Claims,
     ) -> FlowTable {
-        let records = huge::boxed(max_flows, |_| Record::new());
+        let records = huge::boxed(max_flows, |_| Record::default());
         let buckets = huge::boxed(buckets, |_| FlowBucket::default());
         FlowTable::in_memory(records.into(), buckets.into(), workers, key, claims)
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod icmp;
+mod kernel;
 mod local;
 mod refusals;
 mod reload;

@@ -71,6 +71,9 @@ pub struct Memory {
     pub carried: Rows<CarriedCell>,
 }
 
+/// An interface by which the kernel path sends: ifindex (0: not by this one) and MAC.
+pub type PortMac = (u32, [u8; 6]);
+
 /// `struct port` in farside.c.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -284,9 +287,9 @@ impl Programs {
         self.memory.take()
     }
 
-    /// The kernel path is open from now on for flows whose hops are of this route epoch, by interfaces `(ifindex, MAC)` in the
-    /// order of the hops' port numbers; no index: not by this one. None closes it.
-    pub fn set_routes(&mut self, routes: Option<(u8, &[(u32, [u8; 6])])>) -> io::Result<()> {
+    /// The kernel path is open from now on for flows whose hops are of this route epoch, by interfaces in the order
+    /// of the hops' port numbers. None closes it.
+    pub fn set_routes(&mut self, routes: Option<(u8, &[PortMac])>) -> io::Result<()> {
         let told = |error| sentence("the kernel does not take the routes", &error);
         // Closed in between: a hop of the new routes shall not leave by an old interface.
         self.routes.set(0, Routes { epoch: 0, open: 0 }, 0).map_err(told)?;
@@ -339,6 +342,21 @@ impl Programs {
     /// For every fanout group: which worker.
     pub fn fanout_fd(&self) -> BorrowedFd<'_> {
         self.fanout.as_fd()
+    }
+}
+
+#[cfg(test)]
+impl Programs {
+    /// What becomes of a frame, asked of the filter and the ingress program as the kernel would: one after the other on one
+    /// CPU. `between` happens between the two.
+    pub(crate) fn ask(&mut self, frame: &[u8], between: impl FnOnce()) -> (u32, super::testing::Ran) {
+        let filter: &SocketFilter = self.ebpf.program("farside_filter").unwrap().try_into().unwrap();
+        // A test run takes the Ethernet header away from a socket's program, a packet socket does not.
+        let doubled = [&frame[..14], frame].concat();
+        let to_ring = super::testing::test_run(filter.fd().unwrap().as_fd(), &doubled, 1).verdict;
+        between();
+        let program = ingress(&mut self.ebpf).unwrap();
+        (to_ring, super::testing::test_run(program.fd().unwrap().as_fd(), frame, 1))
     }
 }
 

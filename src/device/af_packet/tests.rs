@@ -4,8 +4,8 @@
 //! the server 10.2.0.2; the VIP 10.1.0.100 belongs to no machine.
 
 use super::*;
-use crate::sys::bpf::Sizes;
 use crate::device::Device;
+use crate::sys::bpf::Sizes;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::testing::{Namespace, cable};
 use std::io::{Read, Write};

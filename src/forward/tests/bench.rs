@@ -37,6 +37,8 @@ pub const REAL6: &str = "[fd00::11]:1100";
 pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
 
+pub const KEY: HashKey = HashKey { k0: 1, k1: 2 };
+
 pub struct Bench {
     pub shared: Shared,
     pub services: ServiceMap,
@@ -137,8 +139,14 @@ impl Bench {
     }
 
     pub fn with(config: Config) -> Bench {
-        let key = HashKey { k0: 1, k1: 2 };
-        let hops = Arc::new(HopTable::new());
+        let flows = config.datapath.max_flows;
+        let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
+        Bench::in_memory(config, table, HopTable::new())
+    }
+
+    /// On tables that are somewhere else too.
+    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable) -> Bench {
+        let hops = Arc::new(hops);
         let net = |text: &str| text.parse::<Prefix>().unwrap();
         let fib = Fib::builder()
             .hops(hops.clone())
@@ -153,7 +161,7 @@ impl Bench {
             .neighbor(LAN, ip("fd00::11"), [2, 0, 0, 0, 2, 66])
             .build();
         let shared = Shared {
-            table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
+            table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
             hops,
