@@ -41,6 +41,8 @@ pub struct Datapath {
     pub workers: Workers,
     pub max_flows: u32,
     pub idle: Idle,
+    /// Packets of flows that stand are carried in the kernel.
+    pub kernel_path: bool,
     /// Sources of encapsulated packets. For a family that has none here: the address of the interface that they leave by.
     pub tunnel_sources: Vec<IpAddr>,
     /// Destination port of encapsulations over UDP.

@@ -186,6 +186,7 @@ impl Parts {
             fib: Arc::new(ArcSwap::from_pointee(fib)),
             timeouts: Arc::new(ArcSwap::from_pointee(Timeouts::from(&config.timeouts))),
             counters: Arc::new(Counters::new(1)),
+            carried: None,
             commands: World::commands(1),
             start: Instant::now(),
             stop: Arc::new(AtomicBool::new(false)),

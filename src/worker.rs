@@ -13,13 +13,14 @@ use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::Fib;
 use crate::service::ServiceMap;
 use crate::service::status::MAX_TARGETS;
+use crate::sys::rows::{CarriedCell, Rows};
 use crate::wire::{Parsed, parse};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
 use held::Held;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long an adaptive worker keeps polling after its last frame before it sleeps: a look or two more, for the rest of a
@@ -52,6 +53,8 @@ pub struct World {
     pub fib: Arc<ArcSwap<Fib>>,
     pub timeouts: Arc<ArcSwap<Timeouts>>,
     pub counters: Arc<Counters>,
+    /// What the kernel programs have carried, by CPU; None where there are no such programs.
+    pub carried: Option<Rows<CarriedCell>>,
     /// When `Now` began.
     pub start: Instant,
     pub stop: Arc<AtomicBool>,
@@ -85,10 +88,24 @@ impl World {
         now_after(self.start.elapsed())
     }
 
-    /// Every count by name, as `show counters` prints them: all workers' together, and the flows on record.
+    /// Every count by name, as `show counters` prints them: all workers' and the kernel programs' together, and the flows on
+    /// record.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         let totals = self.counters.totals().map(|(name, count)| (name.to_string(), count));
-        totals.chain([("flows_active".to_string(), self.shared.table.len().into())]).collect()
+        let mut counts: BTreeMap<String, u64> = totals.collect();
+        let carried = |of: fn(&CarriedCell) -> &AtomicU64| -> u64 {
+            self.carried.iter().flat_map(|cells| cells.iter()).map(|cell| of(cell).load(Relaxed)).sum()
+        };
+        let (packets, bytes) = (carried(|cell| &cell.packets), carried(|cell| &cell.bytes));
+        let both = [Count::RxPackets, Count::TxPackets].map(|count| (count, packets));
+        for (count, more) in both.into_iter().chain([Count::RxBytes, Count::TxBytes].map(|count| (count, bytes))) {
+            *counts.entry(count.name().to_string()).or_default() += more;
+        }
+        counts.insert("kernel_packets".into(), packets);
+        counts.insert("kernel_bytes".into(), bytes);
+        counts.insert("drop_kernel_missed".into(), carried(|cell| &cell.missed));
+        counts.insert("flows_active".into(), self.shared.table.len().into());
+        counts
     }
 }
 

@@ -51,6 +51,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.workers == is.workers, "[datapath] workers");
     keep(was.max_flows == is.max_flows, "[datapath] max_flows");
     keep(was.idle == is.idle, "[datapath] idle");
+    keep(was.kernel_path == is.kernel_path, "[datapath] kernel_path");
     keep(old.admin.socket == new.admin.socket, "[admin] socket");
     keep(old.admin.metrics == new.admin.metrics, "[admin] metrics");
     fixed
@@ -386,7 +387,7 @@ address = "10.0.0.21"
             changed(&[
                 (
                     "\"lan0\"]",
-                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nbackend = \"af_packet\"\n\
+                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nkernel_path = false\nbackend = \"af_packet\"\n\
                     [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
                 ),
                 ("\"10.0.0.12\"", "\"10.0.0.14\""),
@@ -398,6 +399,7 @@ address = "10.0.0.21"
                 "[datapath] workers",
                 "[datapath] max_flows",
                 "[datapath] idle",
+                "[datapath] kernel_path",
                 "[admin] socket",
                 "[admin] metrics"
             ]

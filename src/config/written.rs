@@ -154,6 +154,7 @@ fn datapath(walk: &mut Walk, section: &Section, given: bool) -> Datapath {
         workers: section.or(walk, "workers", workers, Workers::Auto).value,
         max_flows: section.or(walk, "max_flows", value::number("a number", 1..=1 << 26), 1_000_000).value,
         idle: section.or(walk, "idle", value::word, Idle::Adaptive).value,
+        kernel_path: section.or(walk, "kernel_path", value::boolean, true).value,
         tunnel_sources: tunnel_sources(walk, section),
         gue_port: section.or(walk, "gue_port", value::port, 6080).value,
     }

@@ -28,11 +28,16 @@
 //! stale worker can put an old value there, which spoils a statistic and nothing else. Two workers that see packets of the
 //! same direction at one moment may lose a count the same way; that is the price of not locking the bus per packet.
 //!
+//! The kernel programs read records too, and carry packets of flows that stand by them (`src/bpf/farside.c`): they are one
+//! more such worker, which counts, and looks at the version before and not after, so that in the same few instructions it may
+//! send a packet by a record that has just ended, as if the packet had come a moment earlier.
+//!
 //! Line 0 holds all that a packet of an IPv4 flow needs; an IPv6 address, be it the target's alone (a tunnel may be of the other
 //! family), needs its rest from line 1.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use super::{Encapsulation, Mode, NewFlow, PoolId, Side, State};
+pub use crate::sys::rows::FlowCell as Record;
 use crate::wire::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V6};
 
 pub const FREE: u32 = 0;
@@ -194,41 +199,6 @@ pub struct Ends {
     pub first: Endpoint,
     pub second: Endpoint,
 }
-
-#[repr(C)]
-#[cfg_attr(not(loom), repr(align(64)))]
-pub struct Record {
-    // Line 0.
-    pub version: AtomicU32,
-    /// Tick of the last packet.
-    pub last_seen: AtomicU32,
-    pub state: AtomicU64,
-    /// First address words: client | vip << 32, target | local << 32. Life fields.
-    addrs: [AtomicU64; 2],
-    /// client | vip << 16 | target << 32 | local << 48. Life field.
-    ports: AtomicU64,
-    /// Packets from the client, from the server; they wrap.
-    pub packets: [AtomicU32; 2],
-    /// Bytes likewise.
-    pub bytes: [AtomicU64; 2],
-    // Line 1.
-    /// Address words 1 to 3, paired as in `addrs`; stale where all addresses are IPv4. Life fields.
-    more: [[AtomicU64; 3]; 2],
-    /// Last acknowledgement number from the client, from the server.
-    pub acks: [AtomicU32; 2],
-    /// worker << 24 | seconds mod 2^24. Life field.
-    birth: AtomicU32,
-    /// target slot | pool << 16. Life field; while FREE it is the free list's link.
-    pub owner: AtomicU32,
-}
-
-#[cfg(not(loom))]
-const _: () = {
-    use std::mem::offset_of;
-    assert!(size_of::<Record>() == 128 && align_of::<Record>() == 64);
-    assert!(offset_of!(Record, version) == 0 && offset_of!(Record, bytes) + 16 == 64);
-    assert!(offset_of!(Record, more) == 64);
-};
 
 const NO_POOL: u16 = 0xffff;
 

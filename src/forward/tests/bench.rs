@@ -111,6 +111,7 @@ pub fn config() -> Config {
             idle: config::Idle::Adaptive,
             tunnel_sources: Vec::new(),
             gue_port: 6080,
+            kernel_path: true,
         },
         admin: config::Admin { socket: "/nowhere".into(), metrics: None },
         proxy: Some(config::Proxy {
