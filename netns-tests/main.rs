@@ -8,6 +8,7 @@
 mod support;
 
 mod crash;
+mod direct;
 mod download;
 mod host;
 mod icmp;

@@ -275,8 +275,7 @@ impl FlowTable {
         let record = self.record(index);
         let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
         let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
-        let kind = record::kind(new.family, new.protocol, new.mode, new.track_acks);
-        let offered = record.write(kind, ends, &life, (new.state, new.epoch, new.hops), now);
+        let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
 
         let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
         let server_key = new.server_key();

@@ -37,7 +37,7 @@ pub struct FlowCell {
     /// Bytes likewise.
     pub bytes: [tried::AtomicU64; 2],
     // Line 1.
-    /// Address words 1 to 3, paired as in `addrs`; stale in IPv4 flows. Life fields.
+    /// Address words 1 to 3, paired as in `addrs`; stale where all addresses are IPv4. Life fields.
     pub more: [[tried::AtomicU64; 3]; 2],
     /// Last acknowledgement number from the client, from the server.
     pub acks: [tried::AtomicU32; 2],
