@@ -12,6 +12,7 @@ use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
 use crate::service::build::{Probe, build, probe_address};
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
@@ -36,6 +37,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Records searched at each look for connections of what a reload has removed: some milliseconds' worth.
 const LEAVING_LOOK: u32 = 1 << 18;
 
+/// Buckets of remembered clients searched at each look for what has expired.
+const MEMORY_LOOK: usize = 1 << 15;
+
 pub struct Control {
     path: PathBuf,
     pub config: Config,
@@ -55,6 +59,8 @@ pub struct Control {
     /// The first round of checks is over and the VIPs are taken.
     serving: bool,
     looked: Instant,
+    /// Where the next look at remembered clients begins.
+    remembered: usize,
     /// Pools that were warned about: nearly all lent.
     low: Vec<PoolId>,
 }
@@ -77,6 +83,7 @@ impl Control {
             table: FlowTable::new(max_flows, cpus.len(), key, claims),
             ledger: Ledger::new(cpus.len()),
             status: status.clone(),
+            memory: Memory::new(config.datapath.max_persistent, key),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
         });
@@ -127,6 +134,7 @@ impl Control {
             probe_device,
             serving: false,
             looked: Instant::now(),
+            remembered: 0,
             low: Vec::new(),
             config,
         };
@@ -209,7 +217,16 @@ impl Control {
             self.looked = now;
             self.watch_ports();
             self.let_go();
+            self.forget_clients();
         }
+    }
+
+    /// Forgets clients whose time is over.
+    fn forget_clients(&mut self) {
+        let timeouts = self.world.services.load().persistence();
+        let timeout = |slot| timeouts.get(&slot).copied().unwrap_or(0);
+        let now = self.world.now().tick;
+        self.remembered = self.world.shared.memory.sweep(self.remembered, MEMORY_LOOK, now, timeout);
     }
 
     /// Takes what a reload has removed off the kernel's hands once its last connection has ended.

@@ -2,9 +2,9 @@
 
 use super::registry::Registry;
 use super::status::StatusTable;
-use super::{Pip, Service, ServiceMap, Target};
+use super::{Pip, Service, ServiceMap, Target, Terms};
 use crate::config::{self, Config, Protocol};
-use crate::flow::{Ledger, PoolId, PoolKey};
+use crate::flow::{Ledger, PoolId, PoolKey, Tick, ticks};
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -59,6 +59,8 @@ pub fn build(
     let mut slots = Vec::new();
     let mut services = Vec::new();
     for service in &config.services {
+        let too_many = || format!("{}: more than {} services are in use", service.name, super::status::MAX_SERVICES);
+        let service_slot = registry.service(&service.name).ok_or_else(too_many)?;
         let mut target = |name: &str, address: IpAddr, port: u16, weight: u32, priority: u32| {
             let name = format!("{}/{name}", service.name);
             let endpoint = Endpoint::new(address, port);
@@ -66,18 +68,28 @@ pub fn build(
                 .slot(&name, endpoint, status)
                 .ok_or(format!("{name}: more than {} targets are in use", super::status::MAX_TARGETS))?;
             slots.push(slot);
+            status.set_service(slot, service_slot);
             Ok::<_, String>(Target {
                 name,
                 slot,
+                life: status.slot(slot).life(),
                 endpoint,
                 weight,
+                max_connections: 0,
+                backup: false,
                 priority,
                 pools: Vec::new(),
                 probe_pools: Vec::new(),
             })
         };
-        let reals = service.reals.iter().map(|real| target(&real.name, real.address, real.port, real.weight, 0));
-        let reals = reals.collect::<Result<Vec<_>, _>>()?;
+        let reals = service.reals.iter().map(|real| {
+            let target = target(&real.name, real.address, real.port, real.weight, 0)?;
+            Ok(Target { max_connections: real.max_connections, backup: real.backup, ..target })
+        });
+        let reals = reals.collect::<Result<Vec<_>, String>>()?;
+        for real in &reals {
+            status.slot(real.slot).set_one_sided(service.mode != config::Mode::Nat);
+        }
         let mut remotes = Vec::new();
         for remote in &service.remotes {
             let mut target = target(&remote.site, remote.vip, remote.port, remote.weight, remote.priority)?;
@@ -88,17 +100,11 @@ pub fn build(
         }
         let vip = Endpoint::new(service.vip, service.port);
         let kind = (family_of(service.vip), protocol_number(service.protocol));
-        services.push(Service::new(
-            service.name.clone(),
-            vip,
-            kind,
-            service.scheduler,
-            service.on_down,
-            reals,
-            remotes,
-        ));
+        let built = Service::new(service.name.clone(), vip, kind, service.scheduler, service.on_down, reals, remotes);
+        services.push(built.on(service_slot, terms(service)));
     }
     registry.retire_others(&slots, status);
+    registry.retire_other_services(&services.iter().map(|service| service.slot).collect(), status);
     let pips = config.proxy.iter().flat_map(|proxy| {
         let pip = |ip: &IpAddr| {
             let host_owned = host_owns(*ip);
@@ -112,6 +118,12 @@ pub fn build(
     let mut map = ServiceMap::new(services, pips, peers);
     let probes = add_probes(&mut map)?;
     Ok((map, probes))
+}
+
+fn terms(service: &config::Service) -> Terms {
+    let persistence: Tick = if service.persistence.is_zero() { 0 } else { ticks(service.persistence) };
+    let prefix = if service.vip.is_ipv4() { service.persistence_mask_v4 } else { service.persistence_mask_v6 };
+    Terms { max_connections: service.max_connections, overflow: service.overflow, persistence, prefix }
 }
 
 /// How many ports of a PIP are set apart for checks, beside those that are lent to connections.
