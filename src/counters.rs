@@ -53,6 +53,16 @@ names! {
         Held = "held",
         /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
         FlowTwins = "flow_twins",
+        /// Connections given to a backup, since no other real server took them.
+        ChosenBackup = "chosen_backup",
+        /// Connections given to a remote site though real servers are up: those have as many as they may.
+        ChosenOverflow = "chosen_overflow",
+        /// Connections of clients that were remembered and got to the same real server again.
+        PersistenceHits = "persistence_hits",
+        /// Connections of clients that were remembered and whose real server takes none now.
+        PersistenceMoved = "persistence_moved",
+        /// Clients forgotten before their time, for want of room (`[datapath] max_persistent`).
+        PersistenceEvicted = "persistence_evicted",
     }
 }
 
@@ -111,6 +121,11 @@ names! {
         NoServer = "no_server",
         /// A peer's connection, and no healthy server at this site: it is never carried on.
         NoServerForPeer = "no_server_for_peer",
+        /// The service has as many connections as it may (`[[service]] max_connections`).
+        ServiceFull = "service_full",
+        /// All real servers that are up have as many connections as they may (`[[service.real]] max_connections`), and no
+        /// remote site takes the overflow.
+        ServersFull = "servers_full",
         /// All PIP ports towards this remote site are lent.
         PortsExhausted = "ports_exhausted",
         /// No room for another flow (`[datapath] max_flows`).

@@ -24,7 +24,8 @@ use crate::device::{Frame, Span};
 use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::build::is_probe;
-use crate::service::pick::Choice;
+use crate::service::persistence::Memory;
+use crate::service::pick::{Asker, Books, Choice};
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
 use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
@@ -40,6 +41,8 @@ pub struct Shared {
     pub table: FlowTable,
     pub ledger: Ledger,
     pub status: Arc<StatusTable>,
+    /// Which real server a client had last.
+    pub memory: Memory,
     pub hops: Arc<HopTable>,
     pub resolve: Arc<ResolveQueue>,
 }
@@ -136,23 +139,23 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
     if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
         return Verdict::Refuse(Refusal::Loop);
     }
-    // Its answer would look for the client on the wrong link. (Checks come from a link of farside's own.)
-    if probed.is_none() && key.src.addr.is_link_local(key.family) {
+    // Checks come from an address of farside's own to doors, and nobody else does: who is counted follows from that address. And
+    // the answer to a link-local address would look for the client on the wrong link.
+    let checks = is_probe(&key.src.addr, key.family);
+    if checks != probed.is_some() || !checks && key.src.addr.is_link_local(key.family) {
         return reply::refuse(frame, packet, Refusal::Martian, ctx);
     }
-    let local_only = ctx.services.is_peer(&key.src.addr, key.family);
-    let client_hash = service.client_hash(&key.src.addr);
+    let peer = ctx.services.is_peer(&key.src.addr, key.family);
     // Another try where the chosen real server already has this very client address and port, by another VIP.
-    for _ in 0..4 {
+    for clashes in 0..4 {
         let choice = match probed {
             Some(remote) => Choice::Remote(remote),
-            None => service.pick(&ctx.shared.status, client_hash, local_only),
+            None => service.pick(&books(ctx), &Asker { addr: &key.src.addr, peer, clashes }),
         };
         let opened = match choice {
             Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
             Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
-            Choice::Nobody if local_only => Err(Refusal::NoServerForPeer),
-            Choice::Nobody => Err(Refusal::NoServer),
+            Choice::Nobody(refusal) => Err(refusal),
         };
         match opened {
             Ok(()) => {}
@@ -168,12 +171,19 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
     reply::refuse(frame, packet, Refusal::TupleClash, ctx)
 }
 
+/// What a target is chosen by.
+fn books<'a>(ctx: &Context<'a>) -> Books<'a> {
+    let Shared { status, memory, .. } = ctx.shared;
+    Books { status, memory, counters: ctx.counters, now: ctx.now.tick }
+}
+
 /// May it be the first packet of a connection?
 fn opens(packet: &Packet) -> bool {
     packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// Puts a flow to `target` on record, or finds that another worker just has.
+/// Puts a flow to `target` on record, or finds that another worker just has. The connection has a place at the target, which
+/// is given back if nothing comes of it. Checks are no connections: they have none.
 fn open_to(
     target: &Target,
     mode: Mode,
@@ -187,7 +197,10 @@ fn open_to(
     let (local, pool) = match mode {
         Mode::Remote => {
             let pools = if probe { &target.probe_pools } else { &target.pools };
-            let (local, pool) = lend(pools, hash, ctx).ok_or(Refusal::PortsExhausted)?;
+            let Some((local, pool)) = lend(pools, hash, ctx) else {
+                give_up(target, probe, shared);
+                return Err(Refusal::PortsExhausted);
+            };
             (local, Some(pool))
         }
         _ => (key.src, None),
@@ -210,16 +223,12 @@ fn open_to(
         hops: [NO_HOP; 2],
         epoch: ctx.fib.epoch(),
     };
-    // Counted before it is on record, so that whoever ends it never counts below zero. Checks are no connections.
-    let slot = shared.status.slot(target.slot);
-    let counted = u32::from(!probe);
-    slot.active.fetch_add(counted, Relaxed);
     let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
     let refusal = match inserted {
         Ok(flow) => {
             // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
             stamp_opened(&flow, ctx);
-            slot.total.fetch_add(counted.into(), Relaxed);
+            shared.status.slot(target.slot).total.fetch_add(u64::from(!probe), Relaxed);
             let count = match mode {
                 _ if probe => Count::FlowsProbe,
                 Mode::Remote => Count::FlowsRemote,
@@ -230,7 +239,7 @@ fn open_to(
         }
         Err(refused) => refused,
     };
-    slot.active.fetch_sub(counted, Relaxed);
+    give_up(target, probe, shared);
     if let Some(pool) = pool {
         shared.ledger.give_back(pool, local.port, ctx.now.tick);
     }
@@ -241,6 +250,12 @@ fn open_to(
         }
         Refused::ServerTwin => Err(Refusal::TupleClash),
         Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
+    }
+}
+
+fn give_up(target: &Target, probe: bool, shared: &Shared) {
+    if !probe {
+        shared.status.release(target.slot);
     }
 }
 
@@ -325,15 +340,11 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     before == State::Closing && packet.tcp_flags & FIN == 0
 }
 
-/// Takes the SYN to SYN-ACK time into the target's moving average (weight 1/8, as TCP's own; RFC 6298 2.3).
+/// Takes the SYN to SYN-ACK time into the target's moving average.
 fn measure_connect(flow: &Flow, ctx: &Context) {
     let Some(details) = ctx.shared.table.details(flow.at) else { return };
-    let sample = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]).max(1);
-    let average = &ctx.shared.status.slot(details.target_slot).connect_us;
-    // Two workers at once may lose one sample: no harm to an average.
-    let old = average.load(Relaxed);
-    let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
-    average.store(new.max(1), Relaxed);
+    let micros = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]);
+    ctx.shared.status.slot(details.target_slot).note_connect(micros);
 }
 
 /// The next hop towards the side that the packet does not come from, whose address is `dst`: from the record if the routes are
@@ -413,7 +424,7 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
     if is_probe(&gone.flow.client.addr, gone.flow.family) {
         return;
     }
-    shared.status.slot(gone.target_slot).active.fetch_sub(1, Relaxed);
+    shared.status.release(gone.target_slot);
     counters.add(Count::FlowsEnded, 1);
 }
 

@@ -1,6 +1,7 @@
 //! Forwarding cases: a sentence, a frame in, a frame out, the counters that moved.
 
 mod bench;
+mod choice;
 mod cut;
 mod direct;
 mod icmp;

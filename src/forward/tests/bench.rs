@@ -11,6 +11,7 @@ use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::testing::{Build, Seen};
@@ -64,6 +65,8 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         address: endpoint(text).ip(),
         port: endpoint(text).port(),
         weight: 1,
+        max_connections: 0,
+        backup: false,
     };
     config::Service {
         name: name.into(),
@@ -74,6 +77,11 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         encapsulation: config::Encapsulation::Ipip,
         scheduler: Scheduler::RoundRobin,
         on_down: OnDown::Keep,
+        persistence: Duration::ZERO,
+        persistence_mask_v4: 32,
+        persistence_mask_v6: 128,
+        max_connections: 0,
+        overflow: config::Overflow::Remote,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -110,6 +118,7 @@ pub fn config() -> Config {
             backend: config::Backend::Auto,
             workers: config::Workers::Count(1),
             max_flows: 1000,
+            max_persistent: 64,
             idle: config::Idle::Adaptive,
             tunnel_sources: Vec::new(),
             gue_port: 6080,
@@ -181,6 +190,7 @@ impl Bench {
             table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
+            memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
         };
