@@ -97,6 +97,8 @@ pub struct Service {
     pub encapsulation: Encapsulation,
     pub scheduler: Scheduler,
     pub on_down: OnDown,
+    /// UDP only: every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,

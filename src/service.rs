@@ -45,6 +45,8 @@ pub struct Service {
     pub family: u8,
     pub protocol: u8,
     pub on_down: OnDown,
+    /// Every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub reals: Vec<Target>,
     /// By priority, the lowest number first; equals stand side by side.
     pub remotes: Vec<Target>,
@@ -190,7 +192,7 @@ impl Service {
     ) -> Service {
         remotes.sort_by_key(|remote| remote.priority);
         let picker = Picker::new(scheduler, &reals);
-        Service { name, vip, family, protocol, on_down, reals, remotes, picker }
+        Service { name, vip, family, protocol, on_down, per_packet: false, reals, remotes, picker }
     }
 
     /// What consistent hashing goes by: the client's address under a key that is the same on all nodes and for ever, unlike the

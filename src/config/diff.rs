@@ -145,6 +145,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
         encapsulation,
         scheduler,
         on_down,
+        per_packet,
         check: was,
         reals,
         remotes,
@@ -155,6 +156,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
     changes.word::<Encapsulation>(&subject, "encapsulation", *encapsulation, new.encapsulation);
     changes.word(&subject, "scheduler", *scheduler, new.scheduler);
     changes.word(&subject, "on_down", *on_down, new.on_down);
+    changes.value(&subject, "per_packet", per_packet, &new.per_packet);
     check(changes, &subject, was, &new.check);
     let at = |real: &Real| SocketAddr::new(real.address, real.port);
     changes.named(

@@ -285,6 +285,7 @@ fn resolve_service(service: Service) -> Option<super::Service> {
         encapsulation: service.encapsulation,
         scheduler: service.scheduler,
         on_down: service.on_down,
+        per_packet: service.per_packet,
         check: service.check,
         reals: service.reals.into_iter().map(real).collect::<Option<_>>()?,
         remotes: service.remotes.into_iter().map(remote).collect::<Option<_>>()?,

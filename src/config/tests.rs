@@ -297,7 +297,19 @@ fn what_is_not_known() {
         "colour = 1",
         "18:1",
         "unknown key `colour` in [[service]] \"pop3\"",
-        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, check, real, remote",
+        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, per_packet, check, real, remote",
+    );
+    service(
+        "per_packet = true",
+        "18:14",
+        "per_packet is for UDP: a TCP connection cannot change its server",
+        "leave it out, or write protocol = \"udp\"",
+    );
+    service(
+        "per_packet = \"yes\"",
+        "18:14",
+        "`per_packet` must be true or false",
+        "write true or false, without quotes",
     );
     service("port_rest = \"5s\"", "18:1", "unknown key `port_rest` in [[service]] \"pop3\"", "it is a key of [proxy]");
     service("mode = \"direct\"", "18:8", "mode \"direct\" is not there yet in this version", "write \"nat\"");

@@ -68,6 +68,14 @@ pub(super) fn number<T: TryFrom<i64> + Into<i64> + Copy>(
     }
 }
 
+/// true or false.
+pub(super) fn flag(value: &DeValue) -> Result<bool, Problem> {
+    value.as_bool().ok_or_else(|| Problem {
+        message: "must be true or false".into(),
+        help: "write true or false, without quotes".into(),
+    })
+}
+
 pub(super) fn port(value: &DeValue) -> Result<u16, Problem> {
     number("a port number", 1u16..=u16::MAX)(value)
 }

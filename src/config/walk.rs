@@ -85,8 +85,20 @@ pub(super) const DATAPATH: &[&str] = &["interfaces", "backend", "workers", "max_
 pub(super) const ADMIN: &[&str] = &["socket", "metrics"];
 pub(super) const PROXY: &[&str] = &["addresses", "ports", "port_rest"];
 pub(super) const PEER: &[&str] = &["name", "proxy_addresses"];
-pub(super) const SERVICE: &[&str] =
-    &["name", "vip", "port", "protocol", "mode", "encapsulation", "scheduler", "on_down", "check", "real", "remote"];
+pub(super) const SERVICE: &[&str] = &[
+    "name",
+    "vip",
+    "port",
+    "protocol",
+    "mode",
+    "encapsulation",
+    "scheduler",
+    "on_down",
+    "per_packet",
+    "check",
+    "real",
+    "remote",
+];
 pub(super) const CHECK: &[&str] = &[
     "kind", "interval", "timeout", "rise", "fall", "port", "path", "host", "status", "user", "password", "helo", "name",
 ];

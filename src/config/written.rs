@@ -45,6 +45,7 @@ pub(super) struct Service {
     pub encapsulation: Encapsulation,
     pub scheduler: Scheduler,
     pub on_down: OnDown,
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -248,6 +249,7 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         encapsulation: section.or(walk, "encapsulation", value::word, Encapsulation::Ipip).value,
         scheduler: section.or(walk, "scheduler", value::word, Scheduler::WeightedRoundRobin).value,
         on_down: section.or(walk, "on_down", value::word, OnDown::Keep).value,
+        per_packet: per_packet(walk, &section, protocol.value),
         check: check(walk, &section, protocol.value),
         reals: each(walk, "real", "service.real")
             .into_iter()
@@ -262,6 +264,18 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         port,
         protocol,
     }
+}
+
+fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> bool {
+    let per_packet = section.or(walk, "per_packet", value::flag, false);
+    if per_packet.value && protocol != Protocol::Udp {
+        walk.wrong(
+            &per_packet.place,
+            "per_packet is for UDP: a TCP connection cannot change its server",
+            "leave it out, or write protocol = \"udp\"",
+        );
+    }
+    per_packet.value
 }
 
 fn weight(walk: &mut Walk, section: &Section) -> u32 {

@@ -29,6 +29,8 @@ pub struct NewFlow {
     pub worker: u8,
     /// [`note_ack`](super::FlowTable::note_ack) is to be remembered.
     pub track_acks: bool,
+    /// Found by the target's packets alone: see "One packet, one choice" in [`super`].
+    pub per_packet: bool,
     pub state: State,
     /// Next hop towards the client, the server; 0: none yet.
     pub hops: [u16; 2],
@@ -112,7 +114,7 @@ pub struct FlowDetails {
     /// From the client, from the server ([`Side`] as index). They wrap.
     pub packets: [u32; 2],
     pub bytes: [u64; 2],
-    /// Last acknowledgement numbers, if they are tracked.
+    /// Last acknowledgement numbers, if they are tracked. In [`State::SynReceived`] the server's is always there.
     pub acks: [u32; 2],
     pub last_seen: Tick,
     born_s: u32,
@@ -145,7 +147,8 @@ pub enum Refused {
     /// The client's key is on record: another worker was faster. Look it up again; should it be gone by then, drop the
     /// packet.
     Twin,
-    /// The server's key is on record, for another client or VIP: another local port or target is needed.
+    /// The server's key is on record, for another client or VIP: another local port or target is needed. With
+    /// [`NewFlow::per_packet`] it may be the same VIP, and another worker was faster.
     ServerTwin,
 }
 

@@ -3,9 +3,11 @@
 mod bench;
 mod icmp;
 mod local;
+mod odd_tcp;
 mod refusals;
 mod reload;
 mod remote;
 mod rubbish;
+mod udp;
 
 pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};

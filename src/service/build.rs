@@ -88,15 +88,8 @@ pub fn build(
         }
         let vip = Endpoint::new(service.vip, service.port);
         let kind = (family_of(service.vip), protocol_number(service.protocol));
-        services.push(Service::new(
-            service.name.clone(),
-            vip,
-            kind,
-            service.scheduler,
-            service.on_down,
-            reals,
-            remotes,
-        ));
+        let built = Service::new(service.name.clone(), vip, kind, service.scheduler, service.on_down, reals, remotes);
+        services.push(Service { per_packet: service.per_packet, ..built });
     }
     registry.retire_others(&slots, status);
     let pips = config.proxy.iter().flat_map(|proxy| {

@@ -5,6 +5,7 @@ use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
 use crate::forward::limit::Limits;
+use crate::forward::reset::half_open;
 use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
@@ -48,6 +49,8 @@ pub struct Bench {
     pub limits: Limits,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// What left by itself while time passed, and by which port.
+    pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
@@ -69,6 +72,7 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         encapsulation: config::Encapsulation::Ipip,
         scheduler: Scheduler::RoundRobin,
         on_down: OnDown::Keep,
+        per_packet: false,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -176,6 +180,7 @@ impl Bench {
             counters: Counters::new(1),
             limits: Limits::default(),
             now: Now { tick: 1000, micros: 0 },
+            sent: Vec::new(),
             seen: Vec::new(),
         };
         bench.moved();
@@ -303,9 +308,12 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let range = shared.table.sweep_range(0);
-        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+        let (fib, services) = (&self.fib, &self.services);
+        let mut ctx = Context { shared, services, fib, counters, limits: &mut self.limits, worker: 0, now };
+        let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
+        shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
+            half_open(gone, &mut ctx, |frame, port| sent.push((port, Seen::of(frame))));
         });
     }
 

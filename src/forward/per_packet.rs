@@ -1,0 +1,31 @@
+//! Scheduling per packet (`per_packet = true`): each of a client's datagrams chooses its target afresh. What is remembered of
+//! it stands in [`crate::flow`], "One packet, one choice".
+
+use super::{Context, open_to};
+use crate::counters::Refusal;
+use crate::flow::{Flow, Mode, Side};
+use crate::service::{Service, Target};
+use crate::wire::ip::FlowKey;
+
+/// The record of a client's datagrams to `target`, an old or a new one, as the client's side sees it. `key` and `hash` are the
+/// datagram's.
+pub fn flow(target: &Target, service: &Service, key: &FlowKey, hash: u64, ctx: &mut Context) -> Result<Flow, Refusal> {
+    if let Some(found) = find(target, key, ctx) {
+        return found;
+    }
+    match open_to(target, Mode::Nat, service, key, hash, ctx) {
+        // It clashes with what another worker put there between the look and the insert: this very record, perhaps.
+        Ok(()) | Err(Refusal::TupleClash) => find(target, key, ctx).unwrap_or(Err(Refusal::LostRace)),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// By the key of the target's answers.
+fn find(target: &Target, key: &FlowKey, ctx: &Context) -> Option<Result<Flow, Refusal>> {
+    let back = FlowKey { src: target.endpoint, dst: key.src, ..*key };
+    let table = &ctx.shared.table;
+    let flow = table.lookup(&back, table.hash(&back))?;
+    // The same client address and port may ask the same server by another VIP, whose answers could not be told from these.
+    let same = flow.vip == key.dst;
+    Some(if same { Ok(Flow { side: Side::Client, ..flow }) } else { Err(Refusal::TupleClash) })
+}
