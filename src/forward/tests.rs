@@ -2,11 +2,16 @@
 
 mod bench;
 mod icmp;
+mod leg;
 mod local;
 mod odd_tcp;
 mod refusals;
 mod reload;
 mod remote;
+mod rfc4787;
+mod rfc5382;
+mod rfc5508;
+mod rfc7857;
 mod rubbish;
 mod udp;
 

@@ -2,7 +2,7 @@
 //! only watches; where a packet is refused, the reason has a name.
 
 use super::bench::{CLIENT6, REAL6, VIP6, config};
-use super::{Bench, CLIENT, LAN, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN};
+use super::{Bench, CLIENT, LAN, PIP, REAL_A, REAL_B, VIP, WAN, leg};
 use crate::counters::Refusal;
 use crate::device::Offload;
 use crate::flow::State;
@@ -26,14 +26,8 @@ fn state(bench: &Bench) -> State {
 }
 
 /// A connection on each leg: its bench, where the server's packets come in, what it sees as client, and its own address.
-fn legs() -> [(Bench, u8, String, String); 2] {
-    [true, false].map(|local| {
-        let mut bench = Bench::new();
-        bench.set_up("pop3/10.0", local);
-        let (port, syn) = bench.connect(CLIENT, VIP);
-        assert_eq!(syn.dst.to_string(), if local { REAL_A } else { REMOTE });
-        (bench, port, syn.src.to_string(), syn.dst.to_string())
-    })
+fn legs() -> impl Iterator<Item = (Bench, u8, String, String)> {
+    leg::tcp().into_iter().filter(|leg| leg.is_v4()).map(|leg| (leg.bench, leg.port, leg.near, leg.server))
 }
 
 /// Runs a packet and asserts that behind the ports nothing but the checksum has changed, nor in the IP header anything but TTL,
@@ -242,8 +236,8 @@ fn congestion_marks_pass_unchanged_in_both_headers() {
 
 #[test]
 fn urgent_data_pass_unchanged() {
-    for (bench, port, local, server) in &mut legs() {
-        for (port, src, dst) in [(WAN, CLIENT, VIP), (*port, server.as_str(), local.as_str())] {
+    for (mut bench, port, local, server) in legs() {
+        for (port, src, dst) in [(WAN, CLIENT, VIP), (port, server.as_str(), local.as_str())] {
             let mut packet = Build::tcp(src, dst, ACK | URG);
             packet.payload = b"!".to_vec();
             let mut frame = packet.frame();
