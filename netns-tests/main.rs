@@ -8,17 +8,20 @@
 mod support;
 
 mod crash;
+mod dns;
 mod download;
 mod host;
 mod icmp;
 mod links;
 mod lives;
+mod mtu;
 mod outage;
 mod pop3;
 mod ports;
 mod reload;
 mod sessions;
 mod sites;
+mod syslog;
 mod topology;
 mod udp;
 mod wrong;
