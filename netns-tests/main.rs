@@ -8,6 +8,7 @@
 mod support;
 
 mod crash;
+mod direct;
 mod dns;
 mod download;
 mod host;
@@ -15,6 +16,7 @@ mod icmp;
 mod links;
 mod lives;
 mod mtu;
+mod odd_tcp;
 mod outage;
 mod pop3;
 mod ports;

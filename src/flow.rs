@@ -42,6 +42,7 @@ pub use table::FlowTable;
 pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
 
 use crate::config;
+pub use crate::config::Encapsulation;
 use crate::wire::l4 as tcp;
 use std::time::Duration;
 

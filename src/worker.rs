@@ -7,6 +7,7 @@ use crate::config::Idle;
 use crate::counters::{Count, Counters, Refusal, WorkerCounters};
 use crate::device::{BATCH, Device, Offload};
 use crate::flow::{TICK_MS, Timeouts};
+use crate::forward::cut::Cutter;
 use crate::forward::limit::Limits;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::Fib;
@@ -105,6 +106,7 @@ pub struct Worker<D: Device> {
     timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
     limits: Limits,
     held: Held,
+    cutter: Cutter,
     parsed: [Result<Parsed, Refusal>; BATCH],
     hashes: [u64; BATCH],
     /// Records that the sweep owes, by the clock.
@@ -124,6 +126,7 @@ impl<D: Device> Worker<D> {
             timeouts: Cache::new(world.timeouts.clone()),
             limits: Limits::default(),
             held: Held::new(),
+            cutter: Cutter::new(),
             parsed: [Err(Refusal::ShortFrame); BATCH],
             hashes: [0; BATCH],
             swept_at: 0,
@@ -222,6 +225,12 @@ impl<D: Device> Worker<D> {
                     let sent = self.device.send(i, span, usize::from(port));
                     count_sent(counters, sent, span.len);
                 }
+                Verdict::Cut { cut, port } => {
+                    self.cutter.begin();
+                    while let Some(piece) = self.cutter.piece(&cut, self.device.frame(i).buf) {
+                        send_copy(&mut self.device, counters, piece, Offload::default(), port);
+                    }
+                }
                 Verdict::Hold => match self.held.keep(&frame, now) {
                     Ok(()) => counters.add(Count::Held, 1),
                     Err(refusal) => counters.refuse(refusal),
@@ -244,7 +253,7 @@ impl<D: Device> Worker<D> {
             worker: self.index,
             now,
         };
-        let device = &mut self.device;
+        let (device, cutter) = (&mut self.device, &mut self.cutter);
         self.held.retry(|frame| {
             let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
             let hash = match &parsed {
@@ -254,13 +263,14 @@ impl<D: Device> Worker<D> {
             match forward(frame, parsed, hash, &mut ctx) {
                 Verdict::Transmit { span, port } => {
                     let bytes = &frame.buf[span.start..span.start + span.len];
-                    let mut sent = device.send_copy(bytes, span.offload, usize::from(port));
-                    if !sent {
-                        // All that waited for one neighbor may leave at once, and the device has room for part of it.
-                        device.flush();
-                        sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    send_copy(device, counters, bytes, span.offload, port);
+                    true
+                }
+                Verdict::Cut { cut, port } => {
+                    cutter.begin();
+                    while let Some(piece) = cutter.piece(&cut, frame.buf) {
+                        send_copy(device, counters, piece, Offload::default(), port);
                     }
-                    count_sent(counters, sent, span.len);
                     true
                 }
                 Verdict::Hold => false,
@@ -354,6 +364,17 @@ impl<D: Device> Worker<D> {
             device.flush();
         }
     }
+}
+
+/// All that waited for one neighbor may leave at once, or all pieces of large packets, and the device has room for part of it.
+fn send_copy(device: &mut impl Device, counters: &WorkerCounters, frame: &[u8], offload: Offload, port: u8) {
+    let port = usize::from(port);
+    let mut sent = device.send_copy(frame, offload, port);
+    if !sent {
+        device.make_room();
+        sent = device.send_copy(frame, offload, port);
+    }
+    count_sent(counters, sent, frame.len());
 }
 
 fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {

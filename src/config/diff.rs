@@ -16,6 +16,7 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<String>, Vec<String>> {
     }
     let mut changes = Changes::default();
     changes.value("site", "name", &old.site, &new.site);
+    tunnels(&mut changes, old, new);
     proxy(&mut changes, old, new);
     timeouts(&mut changes, &old.timeouts, &new.timeouts);
     let name = |peer: &Peer| peer.name.clone();
@@ -108,6 +109,12 @@ impl Changes {
             }
         }
     }
+}
+
+fn tunnels(changes: &mut Changes, old: &Config, new: &Config) {
+    let (old, new) = (&old.datapath, &new.datapath);
+    changes.addresses("datapath", "tunnel source", &old.tunnel_sources, &new.tunnel_sources);
+    changes.value("datapath", "gue_port", &old.gue_port, &new.gue_port);
 }
 
 fn proxy(changes: &mut Changes, old: &Config, new: &Config) {
@@ -282,6 +289,14 @@ address = "10.0.0.21"
 
     fn says(edits: &[(&str, &str)], sentences: &[&str]) {
         assert_eq!(changed(edits).unwrap(), sentences);
+    }
+
+    #[test]
+    fn tunnel_sources_and_port_change_while_running() {
+        says(
+            &[("[proxy]", "tunnel_sources = [\"10.0.0.1\"]\ngue_port = 6081\n[proxy]")],
+            &["datapath: added tunnel source 10.0.0.1", "datapath: gue_port 6080 -> 6081"],
+        );
     }
 
     #[test]

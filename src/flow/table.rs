@@ -262,8 +262,7 @@ impl FlowTable {
         let record = self.record(index);
         let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
         let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
-        let kind = record::kind(new.family, new.protocol, new.mode, new.track_acks);
-        let offered = record.write(kind, ends, &life, (new.state, new.epoch, new.hops), now);
+        let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
 
         let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
         let server_key = new.server_key();
@@ -450,7 +449,8 @@ impl FlowTable {
     /// Remembers the next hop of packets `toward` a side, looked up in route epoch `epoch`. If the other hop is of
     /// another epoch it is forgotten. False: the flow is gone.
     pub fn set_hop(&self, flow: &mut Flow, toward: Side, hop: u16, epoch: u8) -> bool {
-        let word = self.record(flow.at.index).change(Version(flow.at.version).generation(), |word| {
+        let Some(record) = self.records.get(flow.at.index as usize) else { return false };
+        let word = record.change(Version(flow.at.version).generation(), |word| {
             let mut hops = if word.epoch() == epoch { word.hops() } else { [0; 2] };
             hops[toward as usize] = hop;
             let new = Word::new(word.generation(), word.state(), epoch, hops);

@@ -1,19 +1,22 @@
 //! Scheduling per packet (`per_packet = true`): each of a client's datagrams chooses its target afresh. What is remembered of
 //! it stands in [`crate::flow`], "One packet, one choice".
 
-use super::{Context, open_to};
+use super::{Context, flow_to, open_to};
 use crate::counters::Refusal;
-use crate::flow::{Flow, Mode, Side};
+use crate::flow::{Flow, Side};
 use crate::service::{Service, Target};
 use crate::wire::ip::FlowKey;
 
-/// The record of a client's datagrams to `target`, an old or a new one, as the client's side sees it. `key` and `hash` are the
-/// datagram's.
+/// The flow of a client's datagram to `target`, as the client's side sees it: of an old record or a new one, and of none where the
+/// answers pass farside by. `key` and `hash` are the datagram's.
 pub fn flow(target: &Target, service: &Service, key: &FlowKey, hash: u64, ctx: &mut Context) -> Result<Flow, Refusal> {
+    if service.mode.one_sided() {
+        return Ok(flow_to(target, service.mode, service, key, key.src, None, ctx).unrecorded());
+    }
     if let Some(found) = find(target, key, ctx) {
         return found;
     }
-    match open_to(target, Mode::Nat, service, key, hash, ctx) {
+    match open_to(target, service.mode, service, key, hash, ctx) {
         // It clashes with what another worker put there between the look and the insert: this very record, perhaps.
         Ok(()) | Err(Refusal::TupleClash) => find(target, key, ctx).unwrap_or(Err(Refusal::LostRace)),
         Err(refusal) => Err(refusal),

@@ -1,6 +1,8 @@
 //! Forwarding cases: a sentence, a frame in, a frame out, the counters that moved.
 
 mod bench;
+mod cut;
+mod direct;
 mod icmp;
 mod leg;
 mod local;
@@ -13,6 +15,7 @@ mod rfc5382;
 mod rfc5508;
 mod rfc7857;
 mod rubbish;
+mod tunnel;
 mod udp;
 
 pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};

@@ -176,7 +176,7 @@ impl Control {
         let mut targets = Vec::new();
         for (service, config) in services.services().iter().zip(&self.config.services) {
             for real in &service.reals {
-                targets.push(real_check(real, service.family, config));
+                targets.push(real_check(real, real.family, config));
             }
             for remote in &service.remotes {
                 let probe = probes.iter().find(|probe| probe.slot == remote.slot);

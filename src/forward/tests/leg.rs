@@ -65,11 +65,11 @@ impl Leg {
         if self.protocol == TCP { Build::tcp(src, dst, flags) } else { Build::udp(src, dst, b"datagram") }
     }
 
-    pub fn from_client(&self, flags: u8) -> Build {
+    pub fn client_packet(&self, flags: u8) -> Build {
         self.build(self.client, self.vip, flags)
     }
 
-    pub fn from_server(&self, flags: u8) -> Build {
+    pub fn server_packet(&self, flags: u8) -> Build {
         self.build(&self.server, &self.near, flags)
     }
 
@@ -114,7 +114,7 @@ impl Leg {
         let quoted = self.build(self.vip, self.client, 0x10).packet();
         let mut error = Build::icmp(src, &Leg::address(self.vip).to_string(), kind.0, kind.1, &quoted);
         error.rest = rest;
-        (error, self.from_server(0x10).packet())
+        (error, self.server_packet(0x10).packet())
     }
 
     /// The same about a packet of the client's, on its way to the server.
@@ -122,7 +122,7 @@ impl Leg {
         let quoted = self.build(&self.near, &self.server, 0x10).packet();
         let mut error = Build::icmp(src, &Leg::address(&self.near).to_string(), kind.0, kind.1, &quoted);
         error.rest = rest;
-        (error, self.from_client(0x10).packet())
+        (error, self.client_packet(0x10).packet())
     }
 
     /// Both errors, run; each has to come out with type, code and second word as they were, at the right end, quoting what that

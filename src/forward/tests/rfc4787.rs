@@ -7,8 +7,7 @@
 //!   matches the flow's two endpoints), REQ-9 (hairpinning).
 //!
 //! REQ-5c's five minutes are recommended as the default; it is two, the least that REQ-5 allows, by the project's contract.
-//! REQ-13a (to fragment what is too large and may be) is not met: the sender is told the MTU either way and fragments
-//! itself. REQ-14, fragments, has tests of its own.
+//! REQ-13a, to fragment what is too large and may be, has tests in `cut.rs`; REQ-14, fragments that come, has tests of its own.
 
 use super::bench::config;
 use super::leg;
@@ -39,7 +38,7 @@ fn req_3_no_port_is_lent_to_two_flows_at_once() {
 fn req_5_a_flow_may_be_silent_for_two_minutes() {
     for mut leg in leg::udp() {
         leg.bench.wait(119 * SECOND);
-        leg.server_sends(&leg.from_server(0));
+        leg.server_sends(&leg.server_packet(0));
         leg.bench.wait(121 * SECOND);
         assert!(!leg.lives());
     }
@@ -51,7 +50,7 @@ fn req_5b_the_timer_is_configurable() {
     config.timeouts.udp = 300 * SECOND;
     for mut leg in leg::all(UDP_PROTOCOL, config) {
         leg.bench.wait(299 * SECOND);
-        leg.server_sends(&leg.from_server(0));
+        leg.server_sends(&leg.server_packet(0));
     }
 }
 
@@ -61,9 +60,9 @@ fn req_6_datagrams_of_either_side_keep_the_flow() {
         for turn in 0..6 {
             leg.bench.wait(119 * SECOND);
             if turn % 2 == 0 {
-                leg.client_sends(&leg.from_client(0));
+                leg.client_sends(&leg.client_packet(0));
             } else {
-                leg.server_sends(&leg.from_server(0));
+                leg.server_sends(&leg.server_packet(0));
             }
         }
     }
@@ -71,7 +70,7 @@ fn req_6_datagrams_of_either_side_keep_the_flow() {
     for mut leg in leg::udp() {
         for _ in 0..3 {
             leg.bench.wait(119 * SECOND);
-            leg.client_sends(&leg.from_client(0));
+            leg.client_sends(&leg.client_packet(0));
         }
     }
 }
@@ -79,7 +78,7 @@ fn req_6_datagrams_of_either_side_keep_the_flow() {
 #[test]
 fn req_10_no_application_is_looked_into() {
     for mut leg in leg::udp() {
-        let mut packet = leg.from_client(0);
+        let mut packet = leg.client_packet(0);
         packet.payload = b"INVITE sip:a@203.0.113.10 SIP/2.0\r\nVia: SIP/2.0/UDP 198.18.0.7:40000\r\n\r\n".to_vec();
         assert_eq!(leg.client_sends(&packet).payload, packet.payload);
     }
@@ -89,11 +88,11 @@ fn req_10_no_application_is_looked_into() {
 fn req_11_a_flow_is_translated_the_same_way_whatever_comes_and_goes_beside_it() {
     for mut leg in leg::udp() {
         for n in 0..50 {
-            let mut other = leg.from_client(0);
+            let mut other = leg.client_packet(0);
             other.src.set_port(2000 + n);
             leg.bench.pass(WAN, &other);
-            leg.client_sends(&leg.from_client(0));
-            leg.server_sends(&leg.from_server(0));
+            leg.client_sends(&leg.client_packet(0));
+            leg.server_sends(&leg.server_packet(0));
         }
     }
 }
@@ -109,8 +108,8 @@ fn req_12_no_icmp_message_ends_a_flow() {
                 let _ = leg.bench.run(leg.port, &about_request.frame(), Default::default());
             }
         }
-        leg.client_sends(&leg.from_client(0));
-        leg.server_sends(&leg.from_server(0));
+        leg.client_sends(&leg.client_packet(0));
+        leg.server_sends(&leg.server_packet(0));
         leg.bench.shared.table.for_each(|on| assert_eq!(on.flow.state, State::Udp));
     }
 }
@@ -143,16 +142,15 @@ fn req_12b_destination_unreachable_is_translated() {
     }
 }
 
-/// And, not as REQ-13a has it, the same without DF: the sender learns the MTU and fragments itself.
 #[test]
-fn req_13_what_is_too_large_is_answered_with_the_mtu() {
+fn req_13_what_is_too_large_and_must_stay_whole_is_answered_with_the_mtu() {
     for mut leg in leg::udp() {
-        let (server, mut packet) = (leg.server.clone(), leg.from_client(0));
+        let (server, mut packet) = (leg.server.clone(), leg.client_packet(0));
         packet.payload = vec![3; 1480];
         let seen = leg.bench.pass(WAN, &packet).1;
         let answer = if leg.is_v4() { (3, 4) } else { (2, 0) };
         assert_eq!((seen.icmp, seen.rest, seen.dst.ip()), (answer, 1500, packet.src.ip()));
-        let mut packet = leg.from_server(0);
+        let mut packet = leg.server_packet(0);
         packet.payload = vec![3; 1480];
         let (port, seen) = leg.bench.pass(leg.port, &packet);
         assert_eq!((port, seen.icmp, seen.rest), (leg.port, answer, 1500));

@@ -42,7 +42,7 @@ fn req_2_all_valid_sequences_of_packets_pass() {
             (false, FIN | ACK, false),
             (true, ACK, false),
         ] {
-            let mut packet = if from_client { leg.from_client(flags) } else { leg.from_server(flags) };
+            let mut packet = if from_client { leg.client_packet(flags) } else { leg.server_packet(flags) };
             packet.payload = if data { b"data".to_vec() } else { Vec::new() };
             let seen = if from_client { leg.client_sends(&packet) } else { leg.server_sends(&packet) };
             assert_eq!((seen.flags, seen.payload), (flags, packet.payload));
@@ -54,14 +54,14 @@ fn req_2_all_valid_sequences_of_packets_pass() {
 #[test]
 fn req_2_both_may_send_their_fin_at_the_same_time_and_either_may_reset() {
     for mut leg in leg::tcp() {
-        leg.client_sends(&leg.from_client(FIN | ACK));
-        leg.server_sends(&leg.from_server(FIN | ACK));
-        leg.client_sends(&leg.from_client(ACK));
-        leg.server_sends(&leg.from_server(ACK));
+        leg.client_sends(&leg.client_packet(FIN | ACK));
+        leg.server_sends(&leg.server_packet(FIN | ACK));
+        leg.client_sends(&leg.client_packet(ACK));
+        leg.server_sends(&leg.server_packet(ACK));
     }
     for mut leg in leg::tcp() {
-        assert_eq!(leg.server_sends(&leg.from_server(RST | ACK)).flags, RST | ACK);
-        assert_eq!(leg.client_sends(&leg.from_client(RST)).flags, RST);
+        assert_eq!(leg.server_sends(&leg.server_packet(RST | ACK)).flags, RST | ACK);
+        assert_eq!(leg.client_sends(&leg.client_packet(RST)).flags, RST);
     }
 }
 
@@ -95,9 +95,9 @@ fn req_4_is_not_met_an_unsolicited_syn_to_a_pip_is_reset_at_once() {
 fn req_5_an_established_connection_may_be_idle_for_2_hours_4_minutes() {
     for mut leg in leg::tcp() {
         leg.bench.wait(124 * MINUTE - Duration::from_secs(1));
-        leg.server_sends(&leg.from_server(ACK));
+        leg.server_sends(&leg.server_packet(ACK));
         leg.bench.wait(124 * MINUTE - Duration::from_secs(1));
-        leg.client_sends(&leg.from_client(ACK));
+        leg.client_sends(&leg.client_packet(ACK));
         leg.bench.wait(124 * MINUTE + Duration::from_secs(1));
         assert!(!leg.lives());
     }
@@ -108,15 +108,15 @@ fn req_5_transitory_states_last_four_minutes_where_that_is_configured() {
     let mut config = config();
     (config.timeouts.tcp_syn, config.timeouts.tcp_closing) = (4 * MINUTE, 4 * MINUTE);
     for mut leg in leg::all(TCP_PROTOCOL, config.clone()) {
-        leg.client_sends(&leg.from_client(FIN | ACK));
-        leg.server_sends(&leg.from_server(FIN | ACK));
+        leg.client_sends(&leg.client_packet(FIN | ACK));
+        leg.server_sends(&leg.server_packet(FIN | ACK));
         leg.bench.wait(4 * MINUTE - Duration::from_secs(1));
-        leg.client_sends(&leg.from_client(ACK));
+        leg.client_sends(&leg.client_packet(ACK));
         leg.bench.wait(4 * MINUTE + Duration::from_secs(1));
         assert!(!leg.lives());
     }
     for mut leg in leg::all(TCP_PROTOCOL, config) {
-        let mut opening = leg.from_client(SYN);
+        let mut opening = leg.client_packet(SYN);
         opening.src.set_port(40_001);
         let syn = leg.bench.pass(WAN, &opening).1;
         leg.bench.wait(4 * MINUTE - Duration::from_secs(1));
@@ -128,10 +128,10 @@ fn req_5_transitory_states_last_four_minutes_where_that_is_configured() {
 #[test]
 fn req_6_no_application_is_looked_into() {
     for mut leg in leg::tcp() {
-        let mut packet = leg.from_client(ACK);
+        let mut packet = leg.client_packet(ACK);
         packet.payload = b"PORT 198,18,0,7,156,64\r\n".to_vec();
         assert_eq!(leg.client_sends(&packet).payload, packet.payload);
-        let mut packet = leg.from_server(ACK);
+        let mut packet = leg.server_packet(ACK);
         packet.payload = b"227 Entering Passive Mode (10,0,0,11,4,1)\r\n".to_vec();
         assert_eq!(leg.server_sends(&packet).payload, packet.payload);
     }
@@ -172,8 +172,8 @@ fn req_10_no_icmp_message_ends_a_connection() {
                 let _ = leg.bench.run(leg.port, &about_request.frame(), Default::default());
             }
         }
-        leg.client_sends(&leg.from_client(ACK));
-        leg.server_sends(&leg.from_server(ACK));
+        leg.client_sends(&leg.client_packet(ACK));
+        leg.server_sends(&leg.server_packet(ACK));
         leg.bench.wait(124 * MINUTE - Duration::from_secs(1));
         assert!(leg.lives());
     }

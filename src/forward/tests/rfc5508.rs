@@ -198,7 +198,7 @@ fn req_10a_unreachable_time_exceeded_and_the_rest_of_the_errors_pass_with_every_
 #[test]
 fn req_10a_a_packet_whose_ttl_ends_here_is_answered() {
     for mut leg in all() {
-        for mut packet in [leg.from_client(ACK), leg.from_server(ACK)] {
+        for mut packet in [leg.client_packet(ACK), leg.server_packet(ACK)] {
             packet.ttl = 1;
             let port = if packet.src.to_string() == leg.client { WAN } else { leg.port };
             let (back, seen) = leg.bench.pass(port, &packet);

@@ -33,20 +33,20 @@ fn state(leg: &Leg) -> State {
 fn section_2_a_connection_is_tracked_through_its_ends() {
     for mut leg in leg::tcp() {
         assert_eq!(state(&leg), State::Established);
-        leg.client_sends(&leg.from_client(FIN | ACK));
+        leg.client_sends(&leg.client_packet(FIN | ACK));
         leg.bench.wait(7439 * SECOND);
         assert_eq!(state(&leg), State::ClientFin, "one FIN: the connection's own timeout");
-        leg.server_sends(&leg.from_server(FIN | ACK));
+        leg.server_sends(&leg.server_packet(FIN | ACK));
         leg.bench.wait(119 * SECOND);
         assert_eq!(state(&leg), State::Closing, "both: a transitory one");
         leg.bench.wait(2 * SECOND);
         assert!(!leg.lives());
     }
     for mut leg in leg::tcp() {
-        leg.server_sends(&leg.from_server(FIN | ACK));
+        leg.server_sends(&leg.server_packet(FIN | ACK));
         leg.bench.wait(7439 * SECOND);
-        leg.client_sends(&leg.from_client(ACK));
-        leg.client_sends(&leg.from_client(FIN | ACK));
+        leg.client_sends(&leg.client_packet(ACK));
+        leg.client_sends(&leg.client_packet(FIN | ACK));
         assert_eq!(state(&leg), State::Closing);
     }
 }
@@ -56,9 +56,9 @@ fn section_2_1_opening_and_closing_have_timeouts_of_their_own() {
     let mut config = config();
     (config.timeouts.tcp_syn, config.timeouts.tcp_closing) = (20 * SECOND, 240 * SECOND);
     for mut leg in leg::all(TCP_PROTOCOL, config) {
-        leg.client_sends(&leg.from_client(FIN | ACK));
-        leg.server_sends(&leg.from_server(FIN | ACK));
-        let mut opening = leg.from_client(SYN);
+        leg.client_sends(&leg.client_packet(FIN | ACK));
+        leg.server_sends(&leg.server_packet(FIN | ACK));
+        let mut opening = leg.client_packet(SYN);
         opening.src.set_port(40_001);
         leg.bench.pass(WAN, &opening);
         assert_eq!(leg.bench.shared.table.len(), 2);
@@ -79,9 +79,9 @@ fn section_2_2_a_reset_is_translated_and_the_mapping_kept_until_nothing_more_com
         for from_client in [true, false] {
             for mut leg in leg::all(TCP_PROTOCOL, config.clone()) {
                 if from_client {
-                    assert_eq!(leg.client_sends(&leg.from_client(RST)).flags, RST);
+                    assert_eq!(leg.client_sends(&leg.client_packet(RST)).flags, RST);
                 } else {
-                    assert_eq!(leg.server_sends(&leg.from_server(RST)).flags, RST);
+                    assert_eq!(leg.server_sends(&leg.server_packet(RST)).flags, RST);
                 }
                 leg.bench.wait((kept - 1) * SECOND);
                 assert!(leg.lives());
@@ -96,11 +96,11 @@ fn section_2_2_a_reset_is_translated_and_the_mapping_kept_until_nothing_more_com
 fn section_2_2_packets_after_a_reset_bring_the_connection_back() {
     for from_client in [true, false] {
         for mut leg in leg::tcp() {
-            leg.client_sends(&leg.from_client(RST));
+            leg.client_sends(&leg.client_packet(RST));
             if from_client {
-                leg.client_sends(&leg.from_client(ACK));
+                leg.client_sends(&leg.client_packet(ACK));
             } else {
-                leg.server_sends(&leg.from_server(ACK));
+                leg.server_sends(&leg.server_packet(ACK));
             }
             leg.bench.wait(7439 * SECOND);
             assert_eq!(state(&leg), State::Established);
@@ -146,9 +146,25 @@ fn section_7_1_icmp_errors_do_not_keep_a_mapping() {
 }
 
 #[test]
+fn section_7_1_resets_that_answer_what_was_under_way_do_not_keep_a_mapping() {
+    for mut leg in leg::tcp() {
+        leg.client_sends(&leg.client_packet(RST));
+        let mut data = leg.server_packet(ACK);
+        data.payload = vec![1; 100];
+        leg.server_sends(&data);
+        for _ in 0..4 {
+            leg.bench.wait(2 * SECOND);
+            leg.client_sends(&leg.client_packet(RST));
+        }
+        leg.bench.wait(2 * SECOND);
+        assert!(!leg.lives());
+    }
+}
+
+#[test]
 fn section_10_identifications_pass_as_they_are() {
     for mut leg in leg::tcp().into_iter().filter(Leg::is_v4) {
-        let (_, frame, _) = leg.bench.run(WAN, &leg.from_client(ACK).frame(), Default::default()).unwrap();
+        let (_, frame, _) = leg.bench.run(WAN, &leg.client_packet(ACK).frame(), Default::default()).unwrap();
         assert_eq!(frame[18..22], [0x12, 0x34, 0x40, 0], "with DF");
     }
 }

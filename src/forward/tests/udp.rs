@@ -1,8 +1,8 @@
 //! UDP, which has no SYN: flows that leave a dead target, and services that are scheduled per packet.
 
-use super::bench::{config, ip};
-use super::{Bench, LAN, PIP, WAN};
-use crate::config::{Config, Real};
+use super::bench::{config, ip, one_sided};
+use super::{Bench, LAN, PIP, VIP, WAN};
+use crate::config::{Config, Encapsulation, Mode, Protocol, Real};
 use crate::counters::Refusal;
 use crate::device::Offload;
 use crate::forward::Verdict;
@@ -262,4 +262,47 @@ fn a_datagram_without_a_checksum_moves_without_one() {
     frame[40..42].fill(0);
     let (_, frame, _) = bench.run(WAN, &frame, Offload::default()).unwrap();
     assert_eq!((&frame[30..34], &frame[40..42]), (&[10, 0, 0, 12][..], &[0, 0][..]));
+}
+
+#[test]
+fn per_packet_in_one_sided_modes_nothing_is_remembered() {
+    for mode in [Mode::Direct, Mode::Tunnel] {
+        let mut config = one_sided(mode, Encapsulation::Ipip);
+        config.services[0].protocol = Protocol::Udp;
+        config.services[0].per_packet = true;
+        let mut bench = Bench::with(config);
+        let mut macs = HashSet::new();
+        for _ in 0..4 {
+            let (port, frame, _) =
+                bench.run(WAN, &Build::udp(CLIENT, VIP, b"question").frame(), Offload::default()).unwrap();
+            assert_eq!(port, LAN);
+            macs.insert(frame[..6].to_vec());
+        }
+        assert_eq!(macs.len(), 2, "{mode:?}: both servers have their turns");
+        assert_eq!(bench.shared.table.len(), 0);
+        bench.moved();
+        // Too large for the way there: the client is told, as ever.
+        let mut large = Build::udp(CLIENT, VIP, b"");
+        large.payload = vec![1; 1490];
+        assert_eq!(bench.pass(WAN, &large).1.icmp, (3, 4));
+        assert_eq!(bench.moved(), [("icmp_errors_sent", 1), ("drop_too_big", 1)]);
+    }
+}
+
+#[test]
+fn a_one_sided_flow_moves_too() {
+    for mode in [Mode::Direct, Mode::Tunnel] {
+        let mut config = one_sided(mode, Encapsulation::Gre);
+        config.services[0].protocol = Protocol::Udp;
+        let mut bench = Bench::with(config);
+        let to = |bench: &mut Bench| {
+            let (_, frame, _) = bench.run(WAN, &Build::udp(CLIENT, VIP, b"m").frame(), Offload::default()).unwrap();
+            frame[5]
+        };
+        let first = to(&mut bench);
+        assert_eq!(to(&mut bench), first);
+        bench.set_up(if first == 11 { "pop3/10.0.0.11" } else { "pop3/10.0.0.12" }, false);
+        assert_ne!(to(&mut bench), first);
+        assert_eq!(bench.moved()[..3], [("flows_local", 2), ("flows_ended", 1), ("udp_flows_moved", 1)]);
+    }
 }
