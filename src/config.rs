@@ -113,6 +113,8 @@ pub struct Service {
     /// At all its targets together; 0: no limit.
     pub max_connections: u32,
     pub overflow: Overflow,
+    /// UDP only: every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,

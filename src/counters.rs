@@ -35,6 +35,8 @@ names! {
         /// Checks of remote sites; they count nowhere else.
         FlowsProbe = "flows_probe",
         FlowsEnded = "flows_ended",
+        /// UDP flows whose target was down and that another one took over.
+        UdpFlowsMoved = "udp_flows_moved",
         /// RSTs of farside's own.
         ResetsSent = "resets_sent",
         /// RSTs and ICMP errors that the rate limit kept back.
@@ -107,6 +109,8 @@ names! {
         IcmpQuote = "icmp_quote",
         /// An ICMP error about no flow on record.
         IcmpUnsolicited = "icmp_unsolicited",
+        /// Source quench: it tells senders to slow down, which anybody could, and is to be ignored (RFC 6633).
+        SourceQuench = "source_quench",
         /// An ICMP type that a VIP does not answer.
         IcmpType = "icmp_type",
         /// The ICMP checksum is wrong.

@@ -15,13 +15,14 @@ pub mod icmp;
 pub mod limit;
 pub mod neighbor;
 pub mod one_sided;
+pub mod per_packet;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
+use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
@@ -102,6 +103,14 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
             end(&flow, ctx);
             open(frame, &packet, hash, ctx)
         }
+        Some(flow) if packet.protocol == UDP && is_lost(&flow, ctx) => {
+            end(&flow, ctx);
+            let verdict = open(frame, &packet, hash, ctx);
+            if ctx.shared.table.lookup(&packet.key(), hash).is_some() {
+                ctx.counters.add(Count::UdpFlowsMoved, 1);
+            }
+            verdict
+        }
         Some(flow) => carry(frame, &packet, flow, ctx),
         None => open(frame, &packet, hash, ctx),
     }
@@ -116,6 +125,16 @@ fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
         && opens(packet)
         && !ctx.services.is_door(&flow.vip.addr, flow.family)
         && ctx.shared.table.details(flow.at).is_some_and(|on| !ctx.shared.status.slot(on.target_slot).is_up())
+}
+
+/// A client's datagram whose target is down. There is no connection that could break, only a sender that goes on sending,
+/// perhaps for ever (syslog): a live target takes over. A drained one keeps what it has; one that a reload has removed is
+/// asked by nobody any more whether it lives, and counts as down; the flows of a removed service stay where they are.
+#[inline]
+fn is_lost(flow: &Flow, ctx: &Context) -> bool {
+    flow.side == Side::Client
+        && ctx.shared.table.target_slot(flow.at).is_some_and(|slot| !ctx.shared.status.slot(slot).is_up())
+        && ctx.services.find(&flow.vip, flow.protocol, flow.family).is_some()
 }
 
 /// A packet without a flow: opens one if it may.
@@ -153,6 +172,10 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
             None => service.pick(&books(ctx), &Asker { addr: &key.src.addr, peer, clashes }),
         };
         let opened = match choice {
+            Choice::Real(target) if service.per_packet => match per_packet::flow(target, service, &key, hash, ctx) {
+                Ok(flow) => return carry(frame, packet, flow, ctx),
+                Err(refusal) => Err(refusal),
+            },
             Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
             Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
             Choice::Nobody(refusal) => Err(refusal),
@@ -205,25 +228,11 @@ fn open_to(
         }
         _ => (key.src, None),
     };
-    let flow = NewFlow {
-        family: key.family,
-        target_family: target.family,
-        protocol: key.protocol,
-        mode,
-        encapsulation: service.encapsulation,
-        client: key.src,
-        vip: key.dst,
-        local,
-        target: target.endpoint,
-        target_slot: target.slot,
-        pool,
-        worker: ctx.worker,
-        track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
-        state: if key.protocol == TCP { State::SynSent } else { State::Udp },
-        hops: [NO_HOP; 2],
-        epoch: ctx.fib.epoch(),
-    };
-    let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    let flow = flow_to(target, mode, service, key, local, pool, ctx);
+    let mut inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    if inserted == Err(Refused::ServerTwin) && makes_way(&flow, ctx) {
+        inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    }
     let refusal = match inserted {
         Ok(flow) => {
             // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
@@ -257,6 +266,52 @@ fn give_up(target: &Target, probe: bool, shared: &Shared) {
     if !probe {
         shared.status.release(target.slot);
     }
+}
+
+/// A flow of `key` to `target`, as it would go on record.
+fn flow_to(
+    target: &Target,
+    mode: Mode,
+    service: &Service,
+    key: &FlowKey,
+    local: Endpoint,
+    pool: Option<PoolId>,
+    ctx: &Context,
+) -> NewFlow {
+    NewFlow {
+        family: key.family,
+        target_family: target.family,
+        protocol: key.protocol,
+        mode,
+        encapsulation: service.encapsulation,
+        client: key.src,
+        vip: key.dst,
+        local,
+        target: target.endpoint,
+        target_slot: target.slot,
+        pool,
+        worker: ctx.worker,
+        per_packet: service.per_packet && mode != Mode::Remote,
+        track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
+        state: if key.protocol == TCP { State::SynSent } else { State::Udp },
+        hops: [NO_HOP; 2],
+        epoch: ctx.fib.epoch(),
+    }
+}
+
+/// Does the flow that stands in the way of `new` (the same client address and port at the same real server, by another VIP) end
+/// for it? If it is over and only waits for stragglers: the real server takes a new SYN then, as if from the same client.
+fn makes_way(new: &NewFlow, ctx: &Context) -> bool {
+    let Some(key) = new.server_key() else { return false };
+    let table = &ctx.shared.table;
+    let Some(other) = table.lookup(&key, table.hash(&key)) else { return true };
+    let over = matches!(other.state, State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted);
+    // What is left of a service that was scheduled per packet before a reload.
+    let left = !new.per_packet && new.protocol == UDP && other.vip == new.vip;
+    if over || left {
+        end(&other, ctx);
+    }
+    over || left
 }
 
 /// See [`measure_connect`].
@@ -326,18 +381,35 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
 /// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.
 fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
-    table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    let reset = matches!(flow.state, State::ResetByClient | State::ResetByServer);
+    // Resets that follow a reset do not keep the record (RFC 7857 7.1).
+    let again = (reset || flow.state == State::Aborted) && packet.tcp_flags & RST != 0;
+    if !again {
+        table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    }
     if packet.protocol != TCP {
         return false;
     }
-    let (before, after) = table.advance(flow, packet.tcp_flags);
-    if (before, after) == (State::SynSent, State::SynReceived) {
-        measure_connect(flow, ctx);
+    let data = if reset && carries_data(bytes, packet) { DATA } else { 0 };
+    let (before, after) = table.advance(flow, packet.tcp_flags & !DATA | data);
+    if after == State::SynReceived && before != after {
+        if before == State::SynSent {
+            measure_connect(flow, ctx);
+        }
+        // By it the server's half-open connection can be reset: see `reset::half_open`.
+        let ack = if packet.tcp_flags & ACK != 0 { be32(bytes, usize::from(packet.l4) + 8) } else { 0 };
+        table.note_ack(&Flow { track_acks: true, ..*flow }, ack);
     }
     if flow.track_acks && packet.tcp_flags & ACK != 0 {
         table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
     }
     before == State::Closing && packet.tcp_flags & FIN == 0
+}
+
+/// Is there anything behind the TCP header?
+fn carries_data(bytes: &[u8], packet: &Packet) -> bool {
+    let l4 = usize::from(packet.l4);
+    l4 + usize::from(bytes[l4 + 12] >> 4) * 4 < packet.end as usize
 }
 
 /// Takes the SYN to SYN-ACK time into the target's moving average.

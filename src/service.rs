@@ -61,6 +61,8 @@ pub struct Service {
     /// Means something in tunnel mode only.
     pub encapsulation: Encapsulation,
     pub on_down: OnDown,
+    /// Every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub reals: Vec<Target>,
     /// By priority, the lowest number first; equals stand side by side.
     pub remotes: Vec<Target>,
@@ -247,8 +249,22 @@ impl Service {
         remotes.sort_by_key(|remote| remote.priority);
         let picker = Picker::new(scheduler, &reals);
         let (mode, encapsulation) = (Mode::Nat, Encapsulation::Ipip);
-        let (slot, terms) = (0, Terms::default());
-        Service { name, vip, family, protocol, mode, encapsulation, on_down, reals, remotes, picker, slot, terms }
+        let (slot, terms, per_packet) = (0, Terms::default(), false);
+        Service {
+            name,
+            vip,
+            family,
+            protocol,
+            mode,
+            encapsulation,
+            on_down,
+            per_packet,
+            reals,
+            remotes,
+            picker,
+            slot,
+            terms,
+        }
     }
 
     /// The same on other terms, its connections counted in `slot`.

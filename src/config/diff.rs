@@ -159,6 +159,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
         persistence_mask_v6,
         max_connections,
         overflow,
+        per_packet,
         check: was,
         reals,
         remotes,
@@ -174,6 +175,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
     changes.value(&subject, "persistence_mask_v6", persistence_mask_v6, &new.persistence_mask_v6);
     changes.value(&subject, "max_connections", max_connections, &new.max_connections);
     changes.word(&subject, "overflow", *overflow, new.overflow);
+    changes.value(&subject, "per_packet", per_packet, &new.per_packet);
     check(changes, &subject, was, &new.check);
     let at = |real: &Real| SocketAddr::new(real.address, real.port);
     changes.named(

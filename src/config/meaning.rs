@@ -319,6 +319,7 @@ fn resolve_service(service: Service) -> Option<super::Service> {
         persistence_mask_v6: service.persistence_mask_v6,
         max_connections: service.max_connections,
         overflow: service.overflow.value,
+        per_packet: service.per_packet,
         check: service.check,
         reals: service.reals.into_iter().map(real).collect::<Option<_>>()?,
         remotes: service.remotes.into_iter().map(remote).collect::<Option<_>>()?,

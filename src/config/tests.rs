@@ -1,5 +1,8 @@
 //! The file's meaning, every message word for word, and hostile text.
 
+#[path = "tests/per_packet.rs"]
+mod per_packet;
+
 use super::*;
 use crate::config::{
     Backend, Check, CheckKind, Encapsulation, Idle, Login, Mode, OnDown, Protocol, Scheduler, Timeouts, Workers, walk,
@@ -346,7 +349,7 @@ fn what_is_not_known() {
         "colour = 1",
         "18:1",
         "unknown key `colour` in [[service]] \"pop3\"",
-        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, persistence, persistence_mask_v4, persistence_mask_v6, max_connections, overflow, check, real, remote",
+        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, persistence, persistence_mask_v4, persistence_mask_v6, max_connections, overflow, per_packet, check, real, remote",
     );
     service("port_rest = \"5s\"", "18:1", "unknown key `port_rest` in [[service]] \"pop3\"", "it is a key of [proxy]");
     one_error(

@@ -109,6 +109,7 @@ pub(super) const SERVICE: &[&str] = &[
     "persistence_mask_v6",
     "max_connections",
     "overflow",
+    "per_packet",
     "check",
     "real",
     "remote",

@@ -50,6 +50,7 @@ pub(super) struct Service {
     pub persistence_mask_v6: u8,
     pub max_connections: u32,
     pub overflow: At<Overflow>,
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -281,6 +282,7 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         persistence_mask_v6: prefix(walk, &section, "persistence_mask_v6", 128),
         max_connections: max_connections(walk, &section),
         overflow: section.or(walk, "overflow", value::word, Overflow::Remote),
+        per_packet: per_packet(walk, &section, protocol.value),
         check: check(walk, &section, protocol.value),
         reals: each(walk, "real", "service.real")
             .into_iter()
@@ -295,6 +297,18 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         port,
         protocol,
     }
+}
+
+fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> bool {
+    let per_packet = section.or(walk, "per_packet", value::boolean, false);
+    if per_packet.value && protocol != Protocol::Udp {
+        walk.wrong(
+            &per_packet.place,
+            "per_packet is for UDP: a TCP connection cannot change its server",
+            "leave it out, or write protocol = \"udp\"",
+        );
+    }
+    per_packet.value
 }
 
 fn weight(walk: &mut Walk, section: &Section) -> u32 {

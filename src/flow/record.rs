@@ -225,6 +225,14 @@ impl Record {
         Version(self.version.load(Relaxed)).same_life(version)
     }
 
+    /// [`Record::still`], and in the same phase.
+    #[inline]
+    pub fn still_at(&self, version: u32) -> bool {
+        // As in `still`.
+        fence(Acquire);
+        self.version.load(Relaxed) == version
+    }
+
     /// From one phase of a life to another; false if it was not at `from`.
     pub fn step(&self, from: Version, phase: u32) -> bool {
         self.version.compare_exchange(from.0, from.with_phase(phase).0, AcqRel, Acquire).is_ok()

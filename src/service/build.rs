@@ -109,6 +109,7 @@ pub fn build(
             config::Mode::Tunnel => Mode::Tunnel,
         };
         served.encapsulation = service.encapsulation;
+        served.per_packet = service.per_packet;
         services.push(served.on(service_slot, terms(service)));
     }
     registry.retire_others(&slots, status);

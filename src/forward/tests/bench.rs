@@ -54,6 +54,8 @@ pub struct Bench {
     pub limits: Limits,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// What left by itself while time passed, and by which port.
+    pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
@@ -82,6 +84,7 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         persistence_mask_v6: 128,
         max_connections: 0,
         overflow: config::Overflow::Remote,
+        per_packet: false,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -212,6 +215,7 @@ impl Bench {
             counters: Counters::new(1),
             limits: Limits::default(),
             now: Now { tick: 1000, micros: 0 },
+            sent: Vec::new(),
             seen: Vec::new(),
         };
         bench.moved();
@@ -378,9 +382,12 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let range = shared.table.sweep_range(0);
-        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+        let (fib, services) = (&self.fib, &self.services);
+        let mut ctx = Context { shared, services, fib, counters, limits: &mut self.limits, worker: 0, now };
+        let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
+        shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| sent.push((port, Seen::of(frame))));
         });
     }
 
