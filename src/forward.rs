@@ -15,6 +15,7 @@ pub mod icmp;
 pub mod limit;
 pub mod neighbor;
 pub mod one_sided;
+pub mod paths;
 pub mod per_packet;
 pub mod reply;
 pub mod reset;
@@ -34,6 +35,7 @@ use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use cut::Cut;
 use limit::Limits;
+use paths::Paths;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -46,6 +48,7 @@ pub struct Shared {
     pub memory: Memory,
     pub hops: Arc<HopTable>,
     pub resolve: Arc<ResolveQueue>,
+    pub paths: Paths,
 }
 
 /// The time, read once per burst.

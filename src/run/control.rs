@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
+use crate::forward::paths::Paths;
 use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
@@ -95,6 +96,7 @@ impl Control {
             memory: Memory::new(config.datapath.max_persistent, key),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         });
         let tap = if config.services.iter().any(|service| !service.remotes.is_empty()) || config.proxy.is_some() {
             Some(probe::open()?)

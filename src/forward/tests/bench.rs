@@ -6,6 +6,7 @@ use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
 use crate::forward::cut::Cutter;
 use crate::forward::limit::Limits;
+use crate::forward::paths::Paths;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
@@ -196,6 +197,7 @@ impl Bench {
             memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         };
         let mut registry = Registry::default();
         let (services, probes) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();
