@@ -1,7 +1,7 @@
 //! THE JOURNEY of one packet: (frame, state, now) -> [`Verdict`]. No device, clock or file is known here, so that the
 //! worker, `replay`, the tests and the benches run one and the same function.
 //!
-//! 1. What is it? ARP, neighbor solicitation and ICMP have rooms of their own.
+//! 1. What is it? ARP, neighbor solicitation, ICMP and fragments have rooms of their own.
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
 //!    remote site, put both sides on record or neither: `open`. Then carry it.
@@ -9,6 +9,7 @@
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
 
+pub mod fragment;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
@@ -27,6 +28,7 @@ use crate::service::{Service, ServiceMap, Target};
 use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
+use fragment::Fragments;
 use limit::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -56,6 +58,7 @@ pub struct Context<'a> {
     pub fib: &'a Fib,
     pub counters: &'a WorkerCounters,
     pub limits: &'a mut Limits,
+    pub fragments: &'a mut Fragments,
     pub worker: u8,
     pub now: Now,
 }
@@ -67,6 +70,8 @@ pub enum Verdict {
     Transmit { span: Span, port: u8 },
     /// The next hop's MAC is being asked for: keep a copy, untouched, and run it again soon.
     Hold,
+    /// A fragment ahead of the first one of its packet: a copy is kept ([`Fragments::take_ready`]).
+    Kept,
     /// It ends here.
     Refuse(Refusal),
     /// The host's.
@@ -81,20 +86,28 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
+    match &packet.fragment {
+        Some(fragment) => fragment::handle(frame, &packet, fragment, hash, ctx),
+        None => whole(frame, &packet, hash, ctx),
+    }
+}
+
+/// A packet with an L4 header: whole, or the first fragment of one.
+fn whole(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
     match (packet.protocol, packet.family) {
         (TCP | UDP, _) => {}
-        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, &packet, ctx),
-        _ => return stray(frame, &packet, ctx),
+        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, packet, ctx),
+        _ => return stray(frame, packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
         Some(flow)
-            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, &packet, ctx)) =>
+            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, packet, ctx)) =>
         {
             end(&flow, ctx);
-            open(frame, &packet, hash, ctx)
+            open(frame, packet, hash, ctx)
         }
-        Some(flow) => carry(frame, &packet, flow, ctx),
-        None => open(frame, &packet, hash, ctx),
+        Some(flow) => carry(frame, packet, flow, ctx),
+        None => open(frame, packet, hash, ctx),
     }
 }
 
@@ -285,6 +298,7 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
         // Nobody else uses a check's 4-tuple: its port shall not wait for stragglers for minutes.
         end(&flow, ctx);
     }
+    fragment::passes(bytes, packet, &flow, ctx);
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
@@ -295,7 +309,7 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
 fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
     table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
-    if packet.protocol != TCP {
+    if packet.protocol != TCP || packet.is_later_fragment() {
         return false;
     }
     let (before, after) = table.advance(flow, packet.tcp_flags);

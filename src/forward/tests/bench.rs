@@ -4,6 +4,7 @@ use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
 use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
@@ -37,6 +38,9 @@ pub const REAL6: &str = "[fd00::11]:1100";
 pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
 
+/// The port and the frame that leaves, or why none does.
+pub type Left = Result<(u8, Vec<u8>, Offload), Verdict>;
+
 pub struct Bench {
     pub shared: Shared,
     pub services: ServiceMap,
@@ -46,13 +50,14 @@ pub struct Bench {
     pub fib: Fib,
     pub counters: Counters,
     pub limits: Limits,
+    pub fragments: Fragments,
     pub now: Now,
     pub timeouts: Timeouts,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
 
-fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
+pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
     let endpoint = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     let real = |text: &&str| config::Real {
         name: text.to_string(),
@@ -175,6 +180,7 @@ impl Bench {
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
+            fragments: Fragments::new(0, 1, key),
             now: Now { tick: 1000, micros: 0 },
             seen: Vec::new(),
         };
@@ -239,7 +245,7 @@ impl Bench {
     }
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
-    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Result<(u8, Vec<u8>, Offload), Verdict> {
+    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Left {
         let mut buf = vec![0; HEADROOM + frame.len() + 128];
         buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         let mut frame =
@@ -255,6 +261,7 @@ impl Bench {
             fib: &self.fib,
             counters: self.counters.worker(0),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: 0,
             now: self.now,
         };
@@ -269,6 +276,18 @@ impl Bench {
                 Err(verdict)
             }
         }
+    }
+
+    /// Runs the kept fragments whose first one has come, as a worker does after a batch.
+    pub fn run_ready(&mut self) -> Vec<Left> {
+        let mut ran = Vec::new();
+        let mut scratch = vec![0; SCRATCH];
+        while let Some(frame) = self.fragments.take_ready(&mut scratch) {
+            let (port, offload) = (frame.port, frame.offload);
+            let bytes = frame.buf[frame.start..frame.start + frame.len].to_vec();
+            ran.push(self.run(port, &bytes, offload));
+        }
+        ran
     }
 
     /// Runs a packet; gives where it leaves and what it is then, every checksum verified.
@@ -303,6 +322,7 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
+        self.fragments.expire(now, counters);
         let range = shared.table.sweep_range(0);
         shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
