@@ -13,6 +13,7 @@ mod testing;
 use farside::wire;
 
 mod crash;
+mod direct;
 mod download;
 mod fragments;
 mod host;

@@ -3,7 +3,9 @@
 use farside::config::file;
 use farside::counters::Counters;
 use farside::device::{Frame, HEADROOM, Offload};
-use farside::flow::{Claims, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts};
+use farside::flow::{
+    Claims, Encapsulation, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
+};
 use farside::forward::fragment::{Fragments, SCRATCH};
 use farside::forward::limit::Limits;
 use farside::forward::{Context, Now, Shared, Verdict, forward};
@@ -80,8 +82,10 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                 let port = if i % 4 < 2 { None } else { ledger.lend(pool, worker, now) };
                 let flow = NewFlow {
                     family: V4,
+                    target_family: V4,
                     protocol: TCP,
                     mode: if port.is_none() { Mode::Nat } else { Mode::Remote },
+                    encapsulation: Encapsulation::Ipip,
                     client,
                     vip: v4(100, 110),
                     local: port.map_or(client, |port| v4(250, port)),

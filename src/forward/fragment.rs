@@ -190,6 +190,8 @@ fn piece_of(packet: &Packet, fragment: &Fragment) -> Piece {
 /// A fragment's journey. `hash` is the flow table's, of its 5-tuple.
 pub fn handle(frame: &mut Frame, packet: &Packet, fragment: &Fragment, hash: u64, ctx: &mut Context) -> Verdict {
     ctx.fragments.expire(ctx.now, ctx.counters);
+    // A fragment is no joined segments, whatever is said about it.
+    (frame.offload.gso_type, frame.offload.gso_size) = (0, 0);
     let name = name_of(packet, fragment, ctx);
     let first = fragment.offset == 0;
     let way = match ctx.fragments.way(&name, piece_of(packet, fragment), first, ctx.now, ctx.counters) {

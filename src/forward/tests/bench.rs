@@ -4,9 +4,10 @@ use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
-use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
+use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
@@ -29,6 +30,8 @@ pub const PIP: &str = "203.0.113.250";
 pub const REAL_A: &str = "10.0.0.11:1100";
 pub const REAL_B: &str = "10.0.0.12:110";
 pub const REMOTE: &str = "198.51.100.10:995";
+/// Of 10.0.0.254, by which the network 10.9.0.0/16 is reached.
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 254];
 /// The proxy address of the peer behind [`REMOTE`].
 pub const PEER: &str = "198.51.100.250";
 
@@ -40,6 +43,8 @@ pub const PIP6: &str = "2001:db8:1::250";
 
 /// The port and the frame that leaves, or why none does.
 pub type Left = Result<(u8, Vec<u8>, Offload), Verdict>;
+
+pub const KEY: HashKey = HashKey { k0: 1, k1: 2 };
 
 pub struct Bench {
     pub shared: Shared,
@@ -111,6 +116,9 @@ pub fn config() -> Config {
             workers: config::Workers::Count(1),
             max_flows: 1000,
             idle: config::Idle::Adaptive,
+            tunnel_sources: Vec::new(),
+            gue_port: 6080,
+            kernel_path: true,
         },
         admin: config::Admin { socket: "/nowhere".into(), metrics: None },
         proxy: Some(config::Proxy {
@@ -134,6 +142,16 @@ pub fn config() -> Config {
     }
 }
 
+/// The same with all services in direct or tunnel mode, on real servers at the services' own ports.
+pub fn one_sided(mode: config::Mode, encapsulation: config::Encapsulation) -> Config {
+    let mut config = config();
+    for service in &mut config.services {
+        (service.mode, service.encapsulation) = (mode, encapsulation);
+        service.reals.iter_mut().for_each(|real| real.port = service.port);
+    }
+    config
+}
+
 impl Bench {
     /// All targets up.
     pub fn new() -> Bench {
@@ -141,8 +159,14 @@ impl Bench {
     }
 
     pub fn with(config: Config) -> Bench {
-        let key = HashKey { k0: 1, k1: 2 };
-        let hops = Arc::new(HopTable::new());
+        let flows = config.datapath.max_flows;
+        let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
+        Bench::in_memory(config, table, HopTable::new())
+    }
+
+    /// On tables that are somewhere else too.
+    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable) -> Bench {
+        let hops = Arc::new(hops);
         let net = |text: &str| text.parse::<Prefix>().unwrap();
         let fib = Fib::builder()
             .hops(hops.clone())
@@ -155,9 +179,11 @@ impl Bench {
             .neighbor(LAN, ip("10.0.0.11"), [2, 0, 0, 0, 2, 11])
             .neighbor(LAN, ip("10.0.0.12"), [2, 0, 0, 0, 2, 12])
             .neighbor(LAN, ip("fd00::11"), [2, 0, 0, 0, 2, 66])
+            .neighbor(LAN, ip("10.0.0.254"), ROUTER_MAC)
+            .route(net("10.9.0.0/16"), LAN, Some(ip("10.0.0.254")))
             .build();
         let shared = Shared {
-            table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
+            table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
             hops,
@@ -180,7 +206,7 @@ impl Bench {
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
-            fragments: Fragments::new(0, 1, key),
+            fragments: Fragments::new(0, 1, KEY),
             now: Now { tick: 1000, micros: 0 },
             seen: Vec::new(),
         };
@@ -246,6 +272,18 @@ impl Bench {
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
     pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Left {
+        let (port, mut frames, offload) = self.run_all(port, frame, offload)?;
+        assert_eq!(frames.len(), 1, "it leaves whole");
+        Ok((port, frames.remove(0), offload))
+    }
+
+    /// As [`Bench::run`], of a frame that may leave in pieces.
+    pub fn run_all(
+        &mut self,
+        port: u8,
+        frame: &[u8],
+        offload: Offload,
+    ) -> Result<(u8, Vec<Vec<u8>>, Offload), Verdict> {
         let mut buf = vec![0; HEADROOM + frame.len() + 128];
         buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         let mut frame =
@@ -267,7 +305,16 @@ impl Bench {
         };
         match forward(&mut frame, parsed, hash, &mut ctx) {
             Verdict::Transmit { span, port } => {
-                Ok((port, frame.buf[span.start..span.start + span.len].to_vec(), span.offload))
+                Ok((port, vec![frame.buf[span.start..span.start + span.len].to_vec()], span.offload))
+            }
+            Verdict::Cut { cut, port } => {
+                let mut cutter = Cutter::new();
+                let mut pieces = Vec::new();
+                cutter.begin();
+                while let Some(piece) = cutter.piece(&cut, frame.buf) {
+                    pieces.push(piece.to_vec());
+                }
+                Ok((port, pieces, Offload::default()))
             }
             verdict => {
                 if let Verdict::Refuse(refusal) = verdict {
@@ -285,7 +332,10 @@ impl Bench {
         while let Some(frame) = self.fragments.take_ready(&mut scratch) {
             let (port, offload) = (frame.port, frame.offload);
             let bytes = frame.buf[frame.start..frame.start + frame.len].to_vec();
-            ran.push(self.run(port, &bytes, offload));
+            match self.run_all(port, &bytes, offload) {
+                Ok((port, frames, offload)) => ran.extend(frames.into_iter().map(|frame| Ok((port, frame, offload)))),
+                Err(verdict) => ran.push(Err(verdict)),
+            }
         }
         ran
     }
@@ -308,6 +358,25 @@ impl Bench {
     /// Runs a packet that shall not leave.
     pub fn stop(&mut self, port: u8, packet: &Build) -> Verdict {
         self.run(port, &packet.frame(), Offload::default()).expect_err("nothing leaves")
+    }
+
+    /// Resets all connections on record; gives the frames that leave, with their ports.
+    pub fn reset_all(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut all = Vec::new();
+        self.shared.table.for_each(|details| all.push(*details));
+        let ctx = Context {
+            shared: &self.shared,
+            services: &self.services,
+            fib: &self.fib,
+            counters: self.counters.worker(0),
+            limits: &mut self.limits,
+            fragments: &mut self.fragments,
+            worker: 0,
+            now: self.now,
+        };
+        let mut sent = Vec::new();
+        all.iter().for_each(|details| reset::both_ends(details, &ctx, |frame, port| sent.push((port, frame.to_vec()))));
+        sent
     }
 
     /// The counters that moved since the last call, by name, in the order of their declaration.

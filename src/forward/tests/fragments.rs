@@ -1,15 +1,15 @@
 //! Packets in pieces: each goes after the first one, and what the target puts together is the packet that the journey would have
 //! made of the whole.
 
-use super::bench::{PIP6, config, service};
+use super::bench::{PIP6, config, one_sided, service};
 use super::{Bench, CLIENT, LAN, PIP, VIP, WAN};
-use crate::config::Protocol;
+use crate::config::{Encapsulation, Mode, Protocol};
 use crate::counters::Refusal;
 use crate::device::Offload;
 use crate::forward::Verdict;
 use crate::testing::{Build, Seen, cut, join, piece, read_piece};
 use crate::wire::l4::{ACK, SYN};
-use crate::wire::put_raw16;
+use crate::wire::{checksum, put_raw16};
 use proptest::prelude::*;
 use std::cell::RefCell;
 use std::time::Duration;
@@ -71,7 +71,10 @@ type Left = Result<(u8, Vec<u8>), Verdict>;
 fn run<'a>(bench: &mut Bench, port: u8, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<Left> {
     let mut left = Vec::new();
     for frame in frames {
-        left.push(bench.run(port, frame, Offload::default()).map(|(port, frame, _)| (port, frame)));
+        match bench.run_all(port, frame, Offload::default()) {
+            Ok((port, frames, _)) => left.extend(frames.into_iter().map(|frame| Ok((port, frame)))),
+            Err(verdict) => left.push(Err(verdict)),
+        }
         left.extend(bench.run_ready().into_iter().map(|ran| ran.map(|(port, frame, _)| (port, frame))));
     }
     left
@@ -406,10 +409,68 @@ fn no_icmp_error_is_sent_about_a_later_fragment() {
         assert!(run(&mut bench, WAN, &living[..1])[0].is_ok());
         let dying = cut(&datagram.frame(), ID + 1, &[1440, 2880]);
         assert_eq!(run(&mut bench, WAN, &dying[1..2]), [refused(Refusal::TtlExceeded)]);
-        let jumbo = cut(&Build::udp(ends.client, ends.vip, &text()).frame(), ID + 1, &[1480]);
-        assert_eq!(run(&mut bench, WAN, &jumbo[1..]), [refused(Refusal::TooBig)]);
         assert!(run(&mut bench, WAN, &living[1..]).iter().all(Result::is_ok), "what did not pass may still");
+        let mut large = cut(&Build::udp(ends.client, ends.vip, &text()).frame(), ID + 2, &[1440]);
+        if ends.client == V4.client {
+            large[1] = with_df(&large[1]);
+        }
+        assert!(run(&mut bench, WAN, &large[..1])[0].is_ok());
+        assert_eq!(run(&mut bench, WAN, &large[1..]), [refused(Refusal::TooBig)]);
     }
+}
+
+/// "Don't fragment", also of what is a fragment already.
+fn with_df(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[20] |= 0x40;
+    frame[24..26].fill(0);
+    let check = !checksum::fold(checksum::sum(&frame[14..34]));
+    put_raw16(&mut frame, 24, check);
+    frame
+}
+
+/// RFC 791 3.2: a fragment may be cut again, and the pieces are of one packet still.
+#[test]
+fn a_fragment_that_is_too_large_for_the_next_link_is_cut_again() {
+    for carried in [false, true] {
+        let mut bench = bench(carried);
+        let frames = cut(&Build::udp(V4.client, V4.vip, &text()).frame(), ID, &[2000]);
+        for order in [[0, 1], [1, 0]] {
+            let (_, left) = sent(run(&mut bench, WAN, order.map(|at| &frames[at])));
+            assert_eq!(left.len(), 4);
+            assert_eq!(Seen::of(&join(&left)).payload, text());
+        }
+    }
+}
+
+/// In direct and tunnel mode, too, nothing decides but the first one.
+#[test]
+fn pieces_reach_a_real_server_that_has_the_vip_itself() {
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        for (mode, grown) in [(Mode::Direct, 0), (Mode::Tunnel, 20)] {
+            let mut bench = Bench::with(one_sided(mode, Encapsulation::Ipip));
+            let frames = pieces(V4.client, V4.vip, ID);
+            let (port, left) = sent(run(&mut bench, WAN, order.map(|at| &frames[at])));
+            let inner: Vec<_> = left.iter().map(|frame| [&frame[..14], &frame[14 + grown..]].concat()).collect();
+            let seen = Seen::of(&join(&inner));
+            assert_eq!((port, seen.src.to_string(), seen.dst.to_string()), (LAN, V4.client.into(), V4.vip.into()));
+            assert_eq!((seen.payload, read_piece(&inner[0]).0), (text(), ID), "as it was sent");
+            assert_eq!(seen.ttl, if mode == Mode::Direct { 64 } else { 63 });
+            assert_eq!(bench.active("syslog/10.0.0.11:514"), 1);
+            assert_eq!(run(&mut bench, WAN, &frames[1..2]), [Err(Verdict::Kept)], "all of it has passed");
+        }
+    }
+}
+
+/// The outer header leaves less room than the client's link has.
+#[test]
+fn a_piece_that_fills_the_link_is_cut_in_a_tunnel() {
+    let mut bench = Bench::with(one_sided(Mode::Tunnel, Encapsulation::Ipip));
+    let frames = cut(&Build::udp(V4.client, V4.vip, &text()).frame(), ID, &[1480, 2960]);
+    let (_, left) = sent(run(&mut bench, WAN, [&frames[1], &frames[0], &frames[2]]));
+    assert!(left.len() == 5 && left.iter().all(|frame| frame.len() <= 1514), "{}", left.len());
+    let inner: Vec<_> = left.iter().map(|frame| [&frame[..14], &frame[34..]].concat()).collect();
+    assert_eq!(Seen::of(&join(&inner)).payload, text());
 }
 
 #[test]
@@ -466,7 +527,7 @@ thread_local! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     /// Cut anywhere, shuffled, doubled: it comes out whole and translated, and what is doubled does not.
     #[test]
