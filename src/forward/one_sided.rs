@@ -11,7 +11,7 @@
 
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
-use super::{Context, Verdict, icmp, multipath_hash, next_hop, note, reply, rewrite};
+use super::{Context, Verdict, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -33,8 +33,9 @@ pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Conte
     if largest(frame, packet, &flow) > most && !cut::may_fragment(frame, packet) {
         return icmp::too_big(frame, packet, most, &flow, ctx);
     }
-    let bytes = &frame.buf[frame.start..frame.start + frame.len];
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
     note(bytes, packet, &mut flow, ctx);
+    fragment::passes(bytes, packet, &flow, ctx);
     send(frame, packet, &flow, &hop, ctx)
 }
 

@@ -1,6 +1,8 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): types, and the packet that an error quotes.
 
-use super::ip::{Addr, Endpoint, FlowKey, GRE, IPIP, IPV6, TCP, UDP, V4, V4_HEADER, V6, V6_HEADER, walk_extensions};
+use super::ip::{
+    Addr, Endpoint, FlowKey, GRE, IPIP, IPV6, Payload, TCP, UDP, V4, V4_HEADER, V6, V6_HEADER, walk_extensions,
+};
 use super::l4::UDP_HEADER;
 use super::{Packet, be16};
 use crate::counters::Refusal;
@@ -72,7 +74,10 @@ fn quoted_at(frame: &[u8], l3: usize, packet: &Packet) -> Result<Quoted, Refusal
         if header[0] >> 4 != V6 {
             return Err(Refusal::IcmpQuote);
         }
-        let (protocol, l4) = walk_extensions(ip, header[6]).map_err(|_| Refusal::IcmpQuote)?;
+        let Payload { protocol, at: l4, fragment } = walk_extensions(ip, header[6]).map_err(|_| Refusal::IcmpQuote)?;
+        if fragment.is_some_and(|fragment| fragment.offset > 0) {
+            return Err(Refusal::IcmpQuote);
+        }
         let mut octets = [0; 16];
         octets.copy_from_slice(&header[8..24]);
         let src = Addr::v6(octets);
