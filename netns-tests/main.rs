@@ -7,6 +7,7 @@
 
 mod support;
 
+mod choice;
 mod crash;
 mod download;
 mod host;
