@@ -421,4 +421,4 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
