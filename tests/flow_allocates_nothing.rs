@@ -77,6 +77,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                     pool: port.map(|_| pool),
                     worker: worker as u8,
                     track_acks: true,
+                    per_packet: false,
                     state: State::SynSent,
                     hops: [0; 2],
                     epoch: 0,

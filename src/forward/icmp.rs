@@ -33,6 +33,9 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
             Err(refusal) => Verdict::Refuse(refusal),
         };
     }
+    if packet.family == V4 && kind == icmp::SOURCE_QUENCH && is_about_flow(bytes, packet, ctx) {
+        return Verdict::Refuse(Refusal::SourceQuench);
+    }
     if packet.family != V4 && kind == icmp::V6_NEIGHBOR_SOLICITATION {
         return if valid {
             super::neighbor::answer_solicitation(frame, packet, ctx)
@@ -52,6 +55,14 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
         kind if kind == echo => answer_echo(frame, packet, answer, ctx),
         _ => Verdict::Refuse(Refusal::IcmpType),
     }
+}
+
+/// Is what an ICMP message quotes a packet of a flow on record?
+fn is_about_flow(bytes: &[u8], packet: &Packet, ctx: &Context) -> bool {
+    icmp::quoted(bytes, packet).is_ok_and(|quoted| {
+        let key = quoted.key.reversed();
+        ctx.shared.table.lookup(&key, ctx.shared.table.hash(&key)).is_some()
+    })
 }
 
 /// Is it addressed to a VIP or PIP?
@@ -162,6 +173,8 @@ fn rewrite_quoted(bytes: &mut [u8], family: u8, quoted: &icmp::Quoted, src: Endp
         let old = raw16(bytes, check_at);
         if protocol == TCP || old != 0 {
             let new = addresses.and(ports).apply(old);
+            // As the sender wrote it: a UDP sum of 0 goes as 0xffff (RFC 768).
+            let new = if protocol == UDP && new == 0 { 0xffff } else { new };
             put_raw16(bytes, check_at, new);
             message.word16(old, new);
         }

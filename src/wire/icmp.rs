@@ -7,6 +7,7 @@ use crate::counters::Refusal;
 
 pub const ECHO_REPLY: u8 = 0;
 pub const UNREACHABLE: u8 = 3;
+pub const SOURCE_QUENCH: u8 = 4;
 pub const ECHO: u8 = 8;
 pub const TIME_EXCEEDED: u8 = 11;
 pub const PARAMETER_PROBLEM: u8 = 12;

@@ -12,6 +12,7 @@ use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::testing::{Build, Seen};
@@ -41,6 +42,8 @@ pub const REAL6: &str = "[fd00::11]:1100";
 pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
 
+pub const KEY: HashKey = HashKey { k0: 1, k1: 2 };
+
 pub struct Bench {
     pub shared: Shared,
     pub services: ServiceMap,
@@ -52,6 +55,8 @@ pub struct Bench {
     pub limits: Limits,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// What left by itself while time passed, and by which port.
+    pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
@@ -63,6 +68,8 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         address: endpoint(text).ip(),
         port: endpoint(text).port(),
         weight: 1,
+        max_connections: 0,
+        backup: false,
     };
     config::Service {
         name: name.into(),
@@ -73,6 +80,12 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         encapsulation: config::Encapsulation::Ipip,
         scheduler: Scheduler::RoundRobin,
         on_down: OnDown::Keep,
+        persistence: Duration::ZERO,
+        persistence_mask_v4: 32,
+        persistence_mask_v6: 128,
+        max_connections: 0,
+        overflow: config::Overflow::Remote,
+        per_packet: false,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -109,6 +122,7 @@ pub fn config() -> Config {
             backend: config::Backend::Auto,
             workers: config::Workers::Count(1),
             max_flows: 1000,
+            max_persistent: 64,
             idle: config::Idle::Adaptive,
             tunnel_sources: Vec::new(),
             gue_port: 6080,
@@ -153,8 +167,14 @@ impl Bench {
     }
 
     pub fn with(config: Config) -> Bench {
-        let key = HashKey { k0: 1, k1: 2 };
-        let hops = Arc::new(HopTable::new());
+        let flows = config.datapath.max_flows;
+        let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
+        Bench::in_memory(config, table, HopTable::new())
+    }
+
+    /// On tables that are somewhere else too.
+    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable) -> Bench {
+        let hops = Arc::new(hops);
         let net = |text: &str| text.parse::<Prefix>().unwrap();
         let fib = Fib::builder()
             .hops(hops.clone())
@@ -171,9 +191,10 @@ impl Bench {
             .route(net("10.9.0.0/16"), LAN, Some(ip("10.0.0.254")))
             .build();
         let shared = Shared {
-            table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
+            table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
+            memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
             paths: Paths::default(),
@@ -196,6 +217,7 @@ impl Bench {
             counters: Counters::new(1),
             limits: Limits::default(),
             now: Now { tick: 1000, micros: 0 },
+            sent: Vec::new(),
             seen: Vec::new(),
         };
         bench.moved();
@@ -362,9 +384,12 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let range = shared.table.sweep_range(0);
-        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+        let (fib, services) = (&self.fib, &self.services);
+        let mut ctx = Context { shared, services, fib, counters, limits: &mut self.limits, worker: 0, now };
+        let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
+        shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| sent.push((port, Seen::of(frame))));
         });
     }
 

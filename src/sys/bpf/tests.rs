@@ -1,10 +1,10 @@
 //! What the programs say of a packet, asked of the kernel itself (BPF_PROG_TEST_RUN). Needs root.
 
 use super::*;
+use crate::sys::testing::test_run;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 const KEY: (u64, u64) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
@@ -49,7 +49,7 @@ fn programs() -> Programs {
 /// The verdict of the ingress program, as a word.
 fn verdict(programs: &mut Programs, frame: &[u8]) -> &'static str {
     let program = ingress(&mut programs.ebpf).unwrap();
-    match test_run(program.fd().unwrap().as_fd(), frame, 1).0 as i32 {
+    match test_run(program.fd().unwrap().as_fd(), frame, 1).verdict as i32 {
         2 => "ours",
         -1 => "host's",
         other => panic!("verdict {other}"),
@@ -58,48 +58,11 @@ fn verdict(programs: &mut Programs, frame: &[u8]) -> &'static str {
 
 /// Whether a packet socket gets it. A test run takes the Ethernet header off before a socket's program, a packet socket does not.
 fn reaches_farside(programs: &Programs, frame: &[u8]) -> bool {
-    test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1).0 != 0
+    test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1).verdict != 0
 }
 
 fn worker(programs: &Programs, frame: &[u8]) -> u32 {
-    test_run(programs.fanout_fd(), frame, 1).0
-}
-
-/// `union bpf_attr`, the part of BPF_PROG_TEST_RUN (linux/bpf.h).
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    zero: u32,
-}
-
-/// What the program returns, and how long it takes on average, in ns.
-fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> (u32, u32) {
-    let mut run = TestRun {
-        prog_fd: program.as_raw_fd() as u32,
-        data_size_in: frame.len() as u32,
-        data_in: frame.as_ptr() as u64,
-        repeat,
-        ..TestRun::default()
-    };
-    // SAFETY: `run` is as large as we say and leads to `frame`, which is only read.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, 10, &raw mut run, size_of::<TestRun>()) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    (run.retval, run.duration)
+    test_run(programs.fanout_fd(), frame, 1).verdict
 }
 
 /// An Ethernet frame to the loopback's hardware address, which is what the test run takes for the host's.
