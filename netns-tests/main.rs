@@ -6,11 +6,17 @@
 //! generous limit ([`support::wait::PATIENCE`]) turns waiting into failure.
 
 mod support;
+#[path = "../src/testing.rs"]
+#[allow(dead_code)]
+mod testing;
+
+use farside::wire;
 
 mod crash;
 mod direct;
 mod dns;
 mod download;
+mod fragments;
 mod host;
 mod icmp;
 mod links;

@@ -55,6 +55,10 @@ names! {
         Cut = "cut",
         /// Packets that waited for a neighbor's MAC.
         Held = "held",
+        /// Fragments that came before the first one of their packet and waited for it.
+        FragmentsHeld = "fragments_held",
+        /// Packets of which fragments may still be under way, forgotten for want of room.
+        FragmentsForgotten = "fragments_forgotten",
         /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
         FlowTwins = "flow_twins",
         /// Connections given to a backup, since no other real server took them.
@@ -91,8 +95,22 @@ names! {
         IpOptions = "ip_options",
         /// IPv6 extension headers cut off, or too many.
         IpExtension = "ip_extension",
-        /// A piece of a packet: without ports nobody knows whose it is.
+        /// A later fragment of a packet whose first one was refused, or whose flow is over.
         Fragment = "fragment",
+        /// A first fragment without a whole TCP, UDP or ICMP header, or another one that reaches into it.
+        FragmentTiny = "fragment_tiny",
+        /// A fragment of no length, of one that is no multiple of 8 though others follow, or that ends behind byte 65535.
+        FragmentLength = "fragment_length",
+        /// The same piece of a packet once more.
+        FragmentDuplicate = "fragment_duplicate",
+        /// Another piece of what has passed in part already, or behind the packet's end, and all that follows of that packet.
+        FragmentOverlap = "fragment_overlap",
+        /// It waited for its packet's first fragment, and that did not come.
+        FragmentTimeout = "fragment_timeout",
+        /// No room to keep another fragment until its packet's first one comes.
+        FragmentHoldFull = "fragment_hold_full",
+        /// An ICMP message in pieces that is no echo request.
+        FragmentIcmp = "fragment_icmp",
         /// A source that cannot be: loopback, multicast, broadcast, its own destination.
         Martian = "martian",
         /// A source that is a VIP or PIP of this site: a packet of our own has come back, or somebody plays us.

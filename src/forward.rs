@@ -1,7 +1,7 @@
 //! THE JOURNEY of one packet: (frame, state, now) -> [`Verdict`]. No device, clock or file is known here, so that the
 //! worker, `replay`, the tests and the benches run one and the same function.
 //!
-//! 1. What is it? ARP, neighbor solicitation and ICMP have rooms of their own.
+//! 1. What is it? ARP, neighbor solicitation, ICMP and fragments have rooms of their own.
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
 //!    remote site, put both sides on record or neither: `open`. Then carry it.
@@ -11,6 +11,7 @@
 
 pub mod cut;
 pub mod encap;
+pub mod fragment;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
@@ -34,6 +35,7 @@ use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use cut::Cut;
+use fragment::Fragments;
 use limit::Limits;
 use paths::Paths;
 use std::sync::Arc;
@@ -67,6 +69,7 @@ pub struct Context<'a> {
     pub fib: &'a Fib,
     pub counters: &'a WorkerCounters,
     pub limits: &'a mut Limits,
+    pub fragments: &'a mut Fragments,
     pub worker: u8,
     pub now: Now,
 }
@@ -80,6 +83,8 @@ pub enum Verdict {
     Cut { cut: Cut, port: u8 },
     /// The next hop's MAC is being asked for: keep a copy, untouched, and run it again soon.
     Hold,
+    /// A fragment ahead of the first one of its packet: a copy is kept ([`Fragments::take_ready`]).
+    Kept,
     /// It ends here.
     Refuse(Refusal),
     /// The host's.
@@ -94,28 +99,36 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
+    match &packet.fragment {
+        Some(fragment) => fragment::handle(frame, &packet, fragment, hash, ctx),
+        None => whole(frame, &packet, hash, ctx),
+    }
+}
+
+/// A packet with an L4 header: whole, or the first fragment of one.
+fn whole(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
     match (packet.protocol, packet.family) {
         (TCP | UDP, _) => {}
-        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, &packet, ctx),
-        _ => return stray(frame, &packet, ctx),
+        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, packet, ctx),
+        _ => return stray(frame, packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
         Some(flow)
-            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, &packet, ctx)) =>
+            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, packet, ctx)) =>
         {
             end(&flow, ctx);
-            open(frame, &packet, hash, ctx)
+            open(frame, packet, hash, ctx)
         }
         Some(flow) if packet.protocol == UDP && is_lost(&flow, ctx) => {
             end(&flow, ctx);
-            let verdict = open(frame, &packet, hash, ctx);
+            let verdict = open(frame, packet, hash, ctx);
             if ctx.shared.table.lookup(&packet.key(), hash).is_some() {
                 ctx.counters.add(Count::UdpFlowsMoved, 1);
             }
             verdict
         }
-        Some(flow) => carry(frame, &packet, flow, ctx),
-        None => open(frame, &packet, hash, ctx),
+        Some(flow) => carry(frame, packet, flow, ctx),
+        None => open(frame, packet, hash, ctx),
     }
 }
 
@@ -370,6 +383,7 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
         // Nobody else uses a check's 4-tuple: its port shall not wait for stragglers for minutes.
         end(&flow, ctx);
     }
+    fragment::passes(bytes, packet, &flow, ctx);
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     if too_large {
@@ -390,7 +404,7 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     if !again {
         table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
     }
-    if packet.protocol != TCP {
+    if packet.protocol != TCP || packet.is_later_fragment() {
         return false;
     }
     let data = if reset && carries_data(bytes, packet) { DATA } else { 0 };

@@ -51,6 +51,7 @@ typedef __s64 s64;
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static long (*tail_call)(void *skb, void *map, u32 index) = (void *)BPF_FUNC_tail_call;
 static long (*store_bytes)(void *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
 static long (*l3_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
@@ -492,14 +493,18 @@ INLINE int is_host(struct __sk_buff *skb)
 	return skb->pkt_type == PACKET_HOST;
 }
 
-// f. `first`: this is the first fragment and it was farside's.
-INLINE int fragment(struct datagram *d, int first, u32 *steer)
+// f. `ours`: whether the first fragment is farside's, if this is it.
+INLINE int fragment(struct datagram *d, int first, int ours, u32 *steer)
 {
 	u32 one = 1;
 	*steer = spread_datagram(d);
 	if (first) {
-		map_update(&DATAGRAMS, d, &one, BPF_ANY);
-		return 1;
+		// Identifications come again: what follows the host's first fragment is the host's, whatever was called so before.
+		if (ours)
+			map_update(&DATAGRAMS, d, &one, BPF_ANY);
+		else
+			map_delete(&DATAGRAMS, d);
+		return ours;
 	}
 	return map_lookup(&DATAGRAMS, d) || farsides_alone(d->dst, d->family);
 }
@@ -558,15 +563,16 @@ INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
 		return 0;
 	u32 offset = base + (ip.version_ihl & 15) * 4;
 	u16 frag = be16(ip.frag) & (IPV4_OFFSET | IPV4_MF);
+	int first = !(frag & IPV4_OFFSET);
 	t.src[0] = ip.src;
 	t.dst[0] = ip.dst;
 	t.protocol = ip.protocol;
-	if (!(frag & IPV4_OFFSET)) {
+	if (first) {
 		if (is_transport(ip.protocol))
 			ours = load_ports(skb, offset, &t) && transport(&t, steer);
 		else if (ip.protocol == IPPROTO_ICMP)
 			ours = icmp4(skb, offset, t.dst);
-		if (!frag || !ours)
+		if (!frag)
 			return ours;
 		if (ours == BOTH)
 			return 0;
@@ -574,7 +580,7 @@ INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
 	struct datagram d = { .id = ip.id, .protocol = ip.protocol, .family = 4 };
 	d.src[0] = ip.src;
 	d.dst[0] = ip.dst;
-	return fragment(&d, ours, steer);
+	return fragment(&d, first, ours, steer);
 }
 
 struct ipv6 {
@@ -608,13 +614,21 @@ INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
 		return 1;
 	if (type > ICMPV6_ERROR_LAST || load_bytes(skb, offset + 8, &ip, sizeof(ip)))
 		return 0;
+	u32 ports = offset + 8 + sizeof(ip);
+	if (ip.next == IPPROTO_FRAGMENT) {
+		u8 header[8];
+		if (load_bytes(skb, ports, header, sizeof(header)) || header[2] || header[3] & 0xf8)
+			return 0;
+		ip.next = header[0];
+		ports += sizeof(header);
+	}
 	int tunnel = type == ICMPV6_TOO_BIG && same(ip.src, dst) && may_be_tunnel(ip.next) ? BOTH : 0;
 	if (!is_transport(ip.next))
 		return tunnel;
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = ip.next;
-	return load_ports(skb, offset + 8 + sizeof(ip), &t) && quoted(&t, dst) ? 1 : tunnel;
+	return load_ports(skb, ports, &t) && quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -639,7 +653,7 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 		if (load_bytes(skb, offset, extension, sizeof(extension)))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
-			frag = extension[2] << 8 | extension[3];
+			frag = (extension[2] << 8 | extension[3]) & 0xfff9;
 			id = extension[4] | extension[5] << 8 | extension[6] << 16 | (u32)extension[7] << 24;
 			fragment_of = extension[0];
 			offset += 8;
@@ -653,13 +667,14 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = next;
-	if (!(frag & 0xfff8)) {
+	int first = !(frag & 0xfff8);
+	if (first) {
 		if (is_transport(next))
 			ours = is_host(skb) && load_ports(skb, offset, &t) && transport(&t, steer);
 		else if (next == IPPROTO_ICMPV6)
 			ours = icmp6(skb, offset, t.dst);
 		// A fragment header with neither offset nor more to come is a whole packet (RFC 6946).
-		if (!(frag & 0xfff9) || !ours)
+		if (!frag)
 			return ours;
 		if (ours == BOTH)
 			return 0;
@@ -669,7 +684,7 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 	struct datagram d = { .id = id, .protocol = fragment_of, .family = 6 };
 	copy(d.src, ip.src);
 	copy(d.dst, ip.dst);
-	return fragment(&d, ours, steer);
+	return fragment(&d, first, ours, steer);
 }
 
 INLINE int arp(struct __sk_buff *skb, u32 base)

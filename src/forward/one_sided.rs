@@ -11,7 +11,7 @@
 
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
-use super::{Context, Verdict, icmp, multipath_hash, next_hop, note, reply, rewrite};
+use super::{Context, Verdict, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -34,8 +34,9 @@ pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Conte
     if largest(frame, packet, &flow) > most && !cut::may_fragment(frame, packet) {
         return icmp::too_big(frame, packet, most, &flow, ctx);
     }
-    let bytes = &frame.buf[frame.start..frame.start + frame.len];
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
     note(bytes, packet, &mut flow, ctx);
+    fragment::passes(bytes, packet, &flow, ctx);
     send(frame, packet, &flow, &hop, ctx)
 }
 
@@ -62,11 +63,10 @@ pub fn carry_error(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut
 pub fn too_big_for_tunnel(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Option<Verdict> {
     let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
     let l4 = usize::from(packet.l4);
-    let mtu = match (packet.family, bytes[l4], bytes[l4 + 1]) {
-        (V4, wire::icmp::UNREACHABLE, wire::icmp::FRAGMENTATION_NEEDED) => u32::from(be16(bytes, l4 + 6)),
-        (V6, wire::icmp::V6_PACKET_TOO_BIG, _) => be32(bytes, l4 + 4),
-        _ => return None,
-    };
+    if !wire::icmp::is_too_big(packet.family, bytes[l4], bytes[l4 + 1]) {
+        return None;
+    }
+    let mtu = if packet.family == V4 { u32::from(be16(bytes, l4 + 6)) } else { be32(bytes, l4 + 4) };
     let tunnels = &ctx.services.tunnels;
     let quoted = wire::icmp::quoted_tunnel(bytes, packet, tunnels.gue_port)?;
     let own = tunnels.sources[usize::from(packet.family == V6)].contains(&quoted.src)

@@ -133,6 +133,10 @@ pub fn error(
     src: Addr,
     ctx: &mut Context,
 ) -> Option<Span> {
+    // Never about a later fragment (RFC 1122 3.2.2): the sender could not tell whose it is.
+    if packet.is_later_fragment() {
+        return None;
+    }
     let family = packet.family;
     let header_len = if family == V4 { V4_HEADER } else { V6_HEADER };
     let quote_len = (packet.end as usize - ETHERNET).min(longest_quote(family));
@@ -168,6 +172,21 @@ pub fn write_icmp_checksum(message: &mut [u8], family: u8, src: &Addr, dst: &Add
 pub fn icmp_sum(message: &[u8], family: u8, src: &Addr, dst: &Addr) -> u64 {
     let pseudo = if family == V4 { 0 } else { checksum::pseudo_header(src, dst, ICMPV6, message.len() as u32) };
     pseudo + checksum::sum(message)
+}
+
+/// Sends the packet back to where it came from, as if it had begun here.
+pub fn turn_addresses(bytes: &mut [u8], family: u8) {
+    let (src, ttl, length) =
+        if family == V4 { (ETHERNET + 12, ETHERNET + 8, 4) } else { (ETHERNET + 8, ETHERNET + 7, 16) };
+    let (left, right) = bytes[src..src + 2 * length].split_at_mut(length);
+    left.swap_with_slice(right);
+    bytes[ttl] = TTL;
+    if family == V4 {
+        let header = &mut bytes[ETHERNET..ETHERNET + V4_HEADER];
+        put_raw16(header, 10, 0);
+        let check = !checksum::fold(checksum::sum(header));
+        put_raw16(header, 10, check);
+    }
 }
 
 /// Sends the frame back to where it came from.

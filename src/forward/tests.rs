@@ -4,6 +4,7 @@ mod bench;
 mod choice;
 mod cut;
 mod direct;
+mod fragments;
 mod icmp;
 mod kernel;
 mod leg;

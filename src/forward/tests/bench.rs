@@ -5,6 +5,7 @@ use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
 use crate::forward::cut::Cutter;
+use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
 use crate::forward::paths::Paths;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
@@ -42,6 +43,9 @@ pub const REAL6: &str = "[fd00::11]:1100";
 pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
 
+/// The port and the frame that leaves, or why none does.
+pub type Left = Result<(u8, Vec<u8>, Offload), Verdict>;
+
 pub const KEY: HashKey = HashKey { k0: 1, k1: 2 };
 
 pub struct Bench {
@@ -53,6 +57,7 @@ pub struct Bench {
     pub fib: Fib,
     pub counters: Counters,
     pub limits: Limits,
+    pub fragments: Fragments,
     pub now: Now,
     pub timeouts: Timeouts,
     /// What left by itself while time passed, and by which port.
@@ -61,7 +66,7 @@ pub struct Bench {
     seen: Vec<(&'static str, u64)>,
 }
 
-fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
+pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
     let endpoint = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     let real = |text: &&str| config::Real {
         name: text.to_string(),
@@ -216,6 +221,7 @@ impl Bench {
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
+            fragments: Fragments::new(0, 1, KEY),
             now: Now { tick: 1000, micros: 0 },
             sent: Vec::new(),
             seen: Vec::new(),
@@ -281,7 +287,7 @@ impl Bench {
     }
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
-    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Result<(u8, Vec<u8>, Offload), Verdict> {
+    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Left {
         let (port, mut frames, offload) = self.run_all(port, frame, offload)?;
         assert_eq!(frames.len(), 1, "it leaves whole");
         Ok((port, frames.remove(0), offload))
@@ -309,6 +315,7 @@ impl Bench {
             fib: &self.fib,
             counters: self.counters.worker(0),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: 0,
             now: self.now,
         };
@@ -332,6 +339,21 @@ impl Bench {
                 Err(verdict)
             }
         }
+    }
+
+    /// Runs the kept fragments whose first one has come, as a worker does after a batch.
+    pub fn run_ready(&mut self) -> Vec<Left> {
+        let mut ran = Vec::new();
+        let mut scratch = vec![0; SCRATCH];
+        while let Some(frame) = self.fragments.take_ready(&mut scratch) {
+            let (port, offload) = (frame.port, frame.offload);
+            let bytes = frame.buf[frame.start..frame.start + frame.len].to_vec();
+            match self.run_all(port, &bytes, offload) {
+                Ok((port, frames, offload)) => ran.extend(frames.into_iter().map(|frame| Ok((port, frame, offload)))),
+                Err(verdict) => ran.push(Err(verdict)),
+            }
+        }
+        ran
     }
 
     /// Runs a packet; gives where it leaves and what it is then, every checksum verified.
@@ -364,6 +386,7 @@ impl Bench {
             fib: &self.fib,
             counters: self.counters.worker(0),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: 0,
             now: self.now,
         };
@@ -384,8 +407,10 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let (fib, services) = (&self.fib, &self.services);
-        let mut ctx = Context { shared, services, fib, counters, limits: &mut self.limits, worker: 0, now };
+        self.fragments.expire(now, counters);
+        let (fib, services, fragments) = (&self.fib, &self.services, &mut self.fragments);
+        let limits = &mut self.limits;
+        let mut ctx = Context { shared, services, fib, counters, limits, fragments, worker: 0, now };
         let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
         shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);

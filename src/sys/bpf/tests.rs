@@ -127,9 +127,13 @@ fn packet(src: &str, sport: u16, dst: &str, dport: u16, protocol: u8) -> Vec<u8>
 
 /// An ICMP message to `dst` that quotes a packet.
 fn icmp_error(dst: &str, kind: u8, quoted: (&str, u16, &str, u16)) -> Vec<u8> {
-    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
     let (src, sport, to, dport) = quoted;
-    message.extend(&ip_packet(src, to, TCP, (0, false), 9, &ports(sport, dport))[..]);
+    icmp_error_about(dst, kind, &ip_packet(src, to, TCP, (0, false), 9, &ports(sport, dport)))
+}
+
+fn icmp_error_about(dst: &str, kind: u8, packet: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(packet);
     let (router, protocol) = if ip(dst).is_ipv4() { ("198.18.0.1", 1) } else { ("2001:db8:9::1", 58) };
     frame(router, dst, protocol, &message)
 }
@@ -343,6 +347,19 @@ fn an_icmp_error_follows_the_packet_it_quotes() {
 }
 
 #[test]
+fn an_icmp_error_follows_a_first_fragment_too() {
+    let mut programs = programs();
+    for (client, real, kind) in [(CLIENT, REAL, 3), (CLIENT6, REAL6, 2)] {
+        claim(&programs, flow_hash(real, 53, client, 4000, UDP), false);
+        let about = |fragment, payload: &[u8]| {
+            icmp_error_about(client, kind, &ip_packet(client, real, UDP, fragment, 9, payload))
+        };
+        says!(programs, "ours", about((0, true), &ports(4000, 53)));
+        says!(programs, "host's", about((0, true), &ports(4000, 54)), about((1, true), &ports(4000, 53)));
+    }
+}
+
+#[test]
 fn farside_is_asked_for_its_addresses_hardware_and_the_host_for_its_own() {
     let mut programs = programs();
     let v4 = |text: &str| text.parse().unwrap();
@@ -382,6 +399,9 @@ fn fragments_follow_the_first_of_them() {
         says!(programs, "ours", at(real, client, (0, true), 7, &ports(53, 4000)));
         says!(programs, "ours", at(real, client, (2, false), 7, &[0; 16]));
         says!(programs, "host's", at(real, client, (2, false), 8, &[0; 16]));
+        // The same identification once more, on something that the host routes for that server.
+        says!(programs, "host's", at(real, client, (0, true), 7, &ports(2049, 4000)));
+        says!(programs, "host's", at(real, client, (2, false), 7, &[0; 16]));
     }
     // Of an unknown datagram: by the address.
     says!(programs, "ours", at(CLIENT, VIP, (2, false), 70, &[0; 16]), at(CLIENT6, PIP6, (2, false), 70, &[0; 16]));
