@@ -8,9 +8,11 @@ use farside::flow::{
 };
 use farside::forward::fragment::{Fragments, SCRATCH};
 use farside::forward::limit::Limits;
+use farside::forward::paths::Paths;
 use farside::forward::{Context, Now, Shared, Verdict, forward};
 use farside::route::{Fib, HopTable, Prefix, ResolveQueue};
 use farside::service::build::build;
+use farside::service::persistence::Memory;
 use farside::service::registry::Registry;
 use farside::service::status::StatusTable;
 use farside::wire;
@@ -170,6 +172,8 @@ fn fragments_come_and_go_without_the_allocator() {
         status: Arc::new(StatusTable::new()),
         hops: hops.clone(),
         resolve: Arc::new(ResolveQueue::new()),
+        memory: Memory::new(100, key),
+        paths: Paths::default(),
     };
     let (services, _) =
         build(&config, &mut Registry::default(), &shared.status, &shared.ledger, |_| false).expect("services");
