@@ -542,4 +542,4 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

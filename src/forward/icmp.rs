@@ -29,7 +29,7 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
         return match icmp::quoted(bytes, packet) {
             _ if !valid => Verdict::Refuse(Refusal::IcmpChecksum),
             Ok(quoted) => translate(frame, packet, &quoted, ctx),
-            Err(_) if !is_farsides(packet, ctx) => Verdict::NotOurs,
+            Err(_) if is_hosts_too(bytes, packet, ctx) => Verdict::NotOurs,
             Err(refusal) => Verdict::Refuse(refusal),
         };
     }
@@ -65,9 +65,11 @@ fn is_about_flow(bytes: &[u8], packet: &Packet, ctx: &Context) -> bool {
     })
 }
 
-/// Is it addressed to a VIP or PIP?
-fn is_farsides(packet: &Packet, ctx: &Context) -> bool {
-    ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some()
+/// Has the host got this error too, and does farside find nothing about itself in it?
+fn is_hosts_too(bytes: &[u8], packet: &Packet, ctx: &Context) -> bool {
+    icmp::is_hosts_too(bytes, packet)
+        && !ctx.services.is_vip(&packet.dst, packet.family)
+        && ctx.services.pip(&packet.dst, packet.family).is_none()
 }
 
 fn answer_echo(frame: &mut Frame, packet: &Packet, answer: u8, ctx: &mut Context) -> Verdict {
@@ -103,9 +105,9 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
     let key = quoted.key.reversed();
     let hash = ctx.shared.table.hash(&key);
     let Some(mut flow) = ctx.shared.table.lookup(&key, hash) else {
-        // The host gets what may be about its own packets, too.
-        let farsides = is_farsides(packet, ctx);
-        return if farsides { Verdict::Refuse(Refusal::IcmpUnsolicited) } else { Verdict::NotOurs };
+        let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
+        let hosts = is_hosts_too(bytes, packet, ctx);
+        return if hosts { Verdict::NotOurs } else { Verdict::Refuse(Refusal::IcmpUnsolicited) };
     };
     if flow.mode.one_sided() {
         return one_sided::carry_error(frame, packet, flow, ctx);

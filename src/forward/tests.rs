@@ -21,4 +21,6 @@ mod rubbish;
 mod tunnel;
 mod udp;
 
-pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};
+pub(crate) use bench::{
+    Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint, one_sided,
+};

@@ -204,6 +204,7 @@ impl Control {
                 targets.push(remote_check(remote, service.family, config, probe, self.probe_device.as_deref()));
             }
         }
+        preflight::off_link(&services, &self.world.fib.load()).iter().for_each(|sentence| warn!("{sentence}"));
         self.health.set_targets(targets, Instant::now());
     }
 
