@@ -8,6 +8,7 @@
 mod support;
 
 mod crash;
+mod decap;
 mod download;
 mod host;
 mod icmp;

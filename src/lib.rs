@@ -17,6 +17,7 @@
 //! | 5 | [`run`] | wiring: the order of starting, the control thread's loop, reload, the order of stopping |
 //! | 4 | [`admin`] | both ends of the Unix socket of `show`, `reload` and `drain`; the metrics listener |
 //! | 4 | [`announce`] | tells the link's machines where VIPs and PIPs are now |
+//! | 4 | [`decap`] | on a real server: the far end of tunnels, where the kernel has none |
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
@@ -128,6 +129,7 @@ pub mod announce;
 pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod decap;
 pub mod device;
 pub mod flow;
 pub mod forward;
