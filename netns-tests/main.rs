@@ -10,6 +10,7 @@ mod support;
 mod crash;
 mod decap;
 mod download;
+mod evidence;
 mod host;
 mod icmp;
 mod links;

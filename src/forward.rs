@@ -9,6 +9,7 @@
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
 
+mod evidence;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
@@ -302,6 +303,9 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     if (before, after) == (State::SynSent, State::SynReceived) {
         measure_connect(flow, ctx);
     }
+    if before == State::SynSent {
+        evidence::of_packet(flow, after, flow.side == Side::Client && opens(packet), ctx.shared);
+    }
     if flow.track_acks && packet.tcp_flags & ACK != 0 {
         table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
     }
@@ -383,6 +387,7 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
     if is_probe(&gone.flow.client.addr, gone.flow.family) {
         return;
     }
+    evidence::of_the_end(gone, shared);
     shared.status.slot(gone.target_slot).active.fetch_sub(1, Relaxed);
     counters.add(Count::FlowsEnded, 1);
 }

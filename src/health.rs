@@ -94,9 +94,14 @@ pub struct Transition {
 /// How long a link is kept after its answer, for the server to close it too.
 const PARTING: Duration = Duration::from_secs(1);
 
+/// How often what clients' connections met with is looked at.
+const EVIDENCE_LOOK: Duration = Duration::from_millis(250);
+
 /// All targets and their probes.
 pub struct Health {
     schedule: Schedule,
+    /// When evidence is looked at next; None: nobody heeds it.
+    evidence_at: Option<Instant>,
     /// By the schedule's ids: the probe that runs, or the latest one, which takes its leave.
     links: Vec<Option<Active>>,
     /// Links that take their leave, by when that ends; an entry whose serial has gone is stale.
@@ -120,6 +125,7 @@ impl Health {
         let _ = getrandom::fill(&mut seed);
         Health {
             schedule: Schedule::new(status, u64::from_ne_bytes(seed)),
+            evidence_at: None,
             links: Vec::new(),
             parting: VecDeque::new(),
             events: None,
@@ -143,6 +149,7 @@ impl Health {
         for id in self.schedule.set_targets(targets, now) {
             self.drop_link(id);
         }
+        self.evidence_at = self.schedule.heeds_evidence().then_some(now);
     }
 
     /// An event of the loop. False: the token is not one of health's. To be called for all events of a turn before
@@ -161,7 +168,7 @@ impl Health {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.events.as_ref()?;
         let parting = self.parting.front().map(|(at, ..)| *at);
-        self.schedule.next_deadline().into_iter().chain(parting).min()
+        self.schedule.next_deadline().into_iter().chain(parting).chain(self.evidence_at).min()
     }
 
     /// Starts the probes that are due and ends those that took too long. Calling it too early is harmless.
@@ -176,6 +183,10 @@ impl Health {
             if matches!(self.links.get(id), Some(Some(active)) if active.serial == serial) {
                 self.drop_link(id);
             }
+        }
+        if self.evidence_at.is_some_and(|at| at <= now) {
+            self.schedule.look_at_evidence(now);
+            self.evidence_at = Some(now + EVIDENCE_LOOK);
         }
         while let Some(job) = self.schedule.next(now) {
             match job {

@@ -73,6 +73,7 @@
 //! | control | the thread that does all but packets |
 //! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
+//! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |

@@ -3,6 +3,7 @@
 //! reload keeps it.
 
 pub mod build;
+pub mod evidence;
 pub mod leaving;
 pub mod pick;
 pub mod registry;

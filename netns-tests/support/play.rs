@@ -87,8 +87,13 @@ impl Play {
     /// The POP3 servers of site `site` die, and its farside has noticed when this returns.
     #[track_caller]
     pub fn fall(&mut self, site: u8) {
-        self.servers.retain(|name, _| !name.starts_with(&format!("r{site}")));
+        self.fell(site);
         self.wait_reals("down", site);
+    }
+
+    /// The POP3 servers of site `site` die, and nobody has noticed yet.
+    pub fn fell(&mut self, site: u8) {
+        self.servers.retain(|name, _| !name.starts_with(&format!("r{site}")));
     }
 
     /// The POP3 servers of site `site` come back, and its farside has noticed when this returns.

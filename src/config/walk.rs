@@ -88,7 +88,8 @@ pub(super) const PEER: &[&str] = &["name", "proxy_addresses"];
 pub(super) const SERVICE: &[&str] =
     &["name", "vip", "port", "protocol", "mode", "encapsulation", "scheduler", "on_down", "check", "real", "remote"];
 pub(super) const CHECK: &[&str] = &[
-    "kind", "interval", "timeout", "rise", "fall", "port", "path", "host", "status", "user", "password", "helo", "name",
+    "kind", "interval", "timeout", "rise", "fall", "passive", "port", "path", "host", "status", "user", "password",
+    "helo", "name",
 ];
 pub(super) const REAL: &[&str] = &["name", "address", "port", "weight"];
 pub(super) const REMOTE: &[&str] = &["site", "vip", "port", "priority", "weight"];

@@ -1,6 +1,7 @@
 //! Forwarding cases: a sentence, a frame in, a frame out, the counters that moved.
 
 mod bench;
+mod evidence;
 mod icmp;
 mod local;
 mod refusals;

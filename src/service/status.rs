@@ -1,6 +1,7 @@
 //! One slot per target (real server or remote site of a service): its status word and its live counts. Slots live
 //! outside the snapshot, so that a reload keeps them; control writes the word, workers read it.
 
+use super::evidence::Evidence;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -22,6 +23,8 @@ pub struct TargetSlot {
     pub total: AtomicU64,
     /// Smoothed SYN to SYN-ACK time in microseconds, 0 until one was measured.
     pub connect_us: AtomicU32,
+    /// What clients' connections met with lately.
+    pub evidence: Evidence,
 }
 
 impl TargetSlot {
@@ -43,6 +46,7 @@ impl TargetSlot {
         self.word.store(0, Relaxed);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);
+        self.evidence.clear();
     }
 
     pub fn set_up(&self, up: bool) {
