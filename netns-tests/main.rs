@@ -20,6 +20,7 @@ mod pop3;
 mod ports;
 mod reload;
 mod sessions;
+mod setup;
 mod sites;
 mod topology;
 mod udp;

@@ -21,6 +21,7 @@
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
+//! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
@@ -140,6 +141,7 @@ pub mod replay;
 pub mod route;
 pub mod run;
 pub mod service;
+pub mod setup;
 pub mod sys;
 #[cfg(test)]
 mod testing;
