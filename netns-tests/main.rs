@@ -9,6 +9,7 @@ mod support;
 
 mod crash;
 mod decap;
+mod direct;
 mod download;
 mod evidence;
 mod host;

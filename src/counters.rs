@@ -45,6 +45,10 @@ names! {
         ArpReplies = "arp_replies",
         NeighborAdvertisements = "neighbor_advertisements",
         MssClamped = "mss_clamped",
+        /// Packets that left in an encapsulation.
+        Encapsulated = "encapsulated",
+        /// Packets that left in pieces: joined segments that had to be parted, or too large ones that may be fragmented.
+        Cut = "cut",
         /// Packets that waited for a neighbor's MAC.
         Held = "held",
         /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
@@ -117,6 +121,10 @@ names! {
         LostRace = "lost_race",
         /// The host has no route to where it should go.
         NoRoute = "no_route",
+        /// Direct mode: the way to the real server leads by a gateway, which would not know what to do with the packet.
+        NotOnLink = "not_on_link",
+        /// Tunnel mode: no address to send the encapsulated packet from (`[datapath] tunnel_sources`).
+        NoTunnelSource = "no_tunnel_source",
         /// The next hop did not answer ARP or neighbor solicitation in time.
         NeighborUnresolved = "neighbor_unresolved",
         /// Too many packets wait for neighbors.

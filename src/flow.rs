@@ -14,7 +14,6 @@
 //! Everything in this room is shared by all workers behind `&self`, takes its memory at start, and neither locks nor
 //! allocates per packet. The clock comes in as an argument, in ticks.
 
-mod atomic;
 pub mod claims;
 mod expiry;
 mod free;
@@ -32,6 +31,8 @@ pub use table::FlowTable;
 pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
 
 use crate::config;
+pub use crate::config::Encapsulation;
+use crate::sys::atomic;
 use crate::wire::l4 as tcp;
 use std::time::Duration;
 

@@ -5,14 +5,17 @@
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
 //!    remote site, put both sides on record or neither: `open`. Then carry it.
-//! 4. Carry: next hop, TTL, size, TCP state, then the rewrite.
+//! 4. Carry: next hop, TTL, size, TCP state, then the rewrite; in direct and tunnel mode `one_sided::carry`.
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
 
+pub mod cut;
+pub mod encap;
 mod evidence;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
+pub mod one_sided;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
@@ -28,6 +31,7 @@ use crate::service::{Service, ServiceMap, Target};
 use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
+use cut::Cut;
 use limit::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,6 +70,8 @@ pub struct Context<'a> {
 pub enum Verdict {
     /// Send this part of it by this port.
     Transmit { span: Span, port: u8 },
+    /// Cut it and send the pieces by this port.
+    Cut { cut: Cut, port: u8 },
     /// The next hop's MAC is being asked for: keep a copy, untouched, and run it again soon.
     Hold,
     /// It ends here.
@@ -144,7 +150,7 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
             None => service.pick(&ctx.shared.status, client_hash, local_only),
         };
         let opened = match choice {
-            Choice::Real(target) => open_to(target, Mode::Nat, service, &key, hash, ctx),
+            Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
             Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
             Choice::Nobody if local_only => Err(Refusal::NoServerForPeer),
             Choice::Nobody => Err(Refusal::NoServer),
@@ -189,8 +195,10 @@ fn open_to(
     };
     let flow = NewFlow {
         family: key.family,
+        target_family: target.family,
         protocol: key.protocol,
         mode,
+        encapsulation: service.encapsulation,
         client: key.src,
         vip: key.dst,
         local,
@@ -260,6 +268,9 @@ fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint,
 
 /// A packet whose flow is on record goes on its way, either way.
 fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
+    if flow.mode.one_sided() {
+        return one_sided::carry(frame, packet, flow, ctx);
+    }
     let (src, dst) = match flow.side {
         Side::Client => (flow.local, flow.target),
         Side::Server => (flow.vip, flow.client),
@@ -271,7 +282,8 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
     if packet.ttl <= 1 {
         return icmp::time_exceeded(frame, packet, &flow, ctx);
     }
-    if rewrite::largest_packet(frame, packet) > hop.mtu {
+    let too_large = rewrite::largest_packet(frame, packet) > hop.mtu;
+    if too_large && !cut::may_fragment(frame, packet) {
         return icmp::too_big(frame, packet, hop.mtu, &flow, ctx);
     }
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
@@ -288,6 +300,11 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
     }
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
+    if too_large {
+        cut::prepare(frame, packet);
+        ctx.counters.add(Count::Cut, 1);
+        return Verdict::Cut { cut: Cut::new(frame, packet, 0, hop.mtu), port: hop.port };
+    }
     let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
     Verdict::Transmit { span, port: hop.port }
 }
@@ -331,7 +348,7 @@ fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> 
     let id = if known != NO_HOP {
         known
     } else {
-        let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+        let id = look_up(flow, side, dst, ctx)?;
         ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
         id
     };
@@ -339,15 +356,28 @@ fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> 
         return Ok(hop);
     }
     // The neighbor was known and has gone silent: look again, perhaps there is another way.
-    let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+    let id = look_up(flow, side, dst, ctx)?;
     ctx.shared.hops.get(id).ok_or(Verdict::Hold)
 }
 
-/// The same for all packets of a flow: it stays on one way of a multipath route.
+/// The same for all packets of a flow, so that it stays on one way of a multipath route, and uniform over flows.
 fn multipath_hash(flow: &Flow) -> u64 {
     let words = flow.client.addr.0;
     let ends = words[0] ^ words[1] ^ words[2] ^ words[3] ^ u32::from(flow.client.port) << 16;
-    u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+    let mut hash = u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+fn look_up(flow: &Flow, side: Side, dst: &Addr, ctx: &Context) -> Result<HopId, Verdict> {
+    let family = if side == Side::Server { flow.target_family } else { flow.family };
+    let hash = multipath_hash(flow);
+    let id = route_to(dst, family, hash, ctx)?;
+    // A gateway would send a packet for the VIP back here.
+    let direct = flow.mode == Mode::Direct && side == Side::Server;
+    if direct && !ctx.fib.is_on_link(dst, family, hash) { Err(Verdict::Refuse(Refusal::NotOnLink)) } else { Ok(id) }
 }
 
 fn route_to(dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {

@@ -52,8 +52,9 @@
 //!    ([`FlowTable::insert`]), and from here a miss is a hit.
 //! 5. **Hit.** The record says everything. The next hop is on it, or the routes are asked ([`Fib::lookup`],
 //!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
-//!    place ([`forward::rewrite`]).
-//! 6. **Out.** The [`Verdict`] says what becomes of it: transmit ([`Device::send`], [`Device::flush`]), hold until the next
+//!    place ([`forward::rewrite`]), or goes on as it is to a real server that has the VIP itself ([`forward::one_sided`]).
+//! 6. **Out.** The [`Verdict`] says what becomes of it: transmit ([`Device::send`], [`Device::flush`]), cut and
+//!    transmit the pieces ([`Cutter::piece`]), hold until the next
 //!    hop's MAC is known ([`Held::keep`]), refuse under a [`Refusal`] that is counted, or the host's.
 //! 7. **Back.** The answer comes in at the same doors and finds the same record from its other [`Side`].
 //! 8. **After.** Between bursts the worker runs held packets again, resets what control wants reset
@@ -73,6 +74,7 @@
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
 //! | control | the thread that does all but packets |
 //! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
+//! | encapsulation | in tunnel mode: the headers put in front of a client's packet, and how the packet travels to a real server by them ([`forward::encap`]) |
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
 //! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
@@ -80,11 +82,12 @@
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
 //! | next hop, hop | the machine on the link that a packet is handed to: its interface, MAC and MTU ([`Hop`]) |
-//! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode) |
+//! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode; [`forward::one_sided`]) |
 //! | peer | another site's farside, known by its PIPs: what comes from there is never carried on |
 //! | PIP | proxy IP: an address of this site's from which connections to remote sites are made ([`service::Pip`]) |
 //! | port | of TCP or UDP; or the number of an interface, as in `[datapath] interfaces` ([`device`]) |
 //! | real server | a machine of this site that serves |
+//! | piece | what leaves of a packet that is cut: one of its joined segments, or a fragment ([`forward::cut`]) |
 //! | refusal | why a packet goes no further: each has a name and a counter ([`Refusal`]) |
 //! | remote site | another site's VIP for the same service |
 //! | service | a VIP, port and protocol, and the targets behind it ([`Service`]) |
@@ -96,6 +99,7 @@
 //! | VIP | virtual IP: the address that clients connect to |
 //! | worker | a thread with a CPU, a receive queue per interface and counters of its own ([`worker`]) |
 //!
+//! [`Cutter::piece`]: forward::cut::Cutter::piece
 //! [`Device::flush`]: device::Device::flush
 //! [`Device::receive`]: device::Device::receive
 //! [`Device::send`]: device::Device::send

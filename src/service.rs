@@ -10,7 +10,7 @@ pub mod registry;
 pub mod status;
 
 use crate::config::{OnDown, Scheduler};
-use crate::flow::{HashKey, PoolId};
+use crate::flow::{Encapsulation, HashKey, Mode, PoolId};
 use crate::wire::ip::{Addr, Endpoint, FlowKey};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
@@ -29,6 +29,16 @@ pub struct ServiceMap {
     probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
     doors: HashSet<(Addr, u8)>,
     leaving: Gone,
+    pub tunnels: Tunnels,
+}
+
+/// How encapsulated packets leave.
+#[derive(Clone, Debug, Default)]
+pub struct Tunnels {
+    /// Their sources by family, IPv4 first; none: the address of the interface that they leave by.
+    pub sources: [Vec<Addr>; 2],
+    /// Destination port of encapsulations over UDP.
+    pub gue_port: u16,
 }
 
 /// Configured no more, but connections on record still use it: see [`leaving`].
@@ -45,6 +55,10 @@ pub struct Service {
     pub vip: Endpoint,
     pub family: u8,
     pub protocol: u8,
+    /// How its real servers are reached.
+    pub mode: Mode,
+    /// Means something in tunnel mode only.
+    pub encapsulation: Encapsulation,
     pub on_down: OnDown,
     pub reals: Vec<Target>,
     /// By priority, the lowest number first; equals stand side by side.
@@ -60,6 +74,8 @@ pub struct Target {
     /// Of its status word and counts, [`status::StatusTable::slot`].
     pub slot: u16,
     pub endpoint: Endpoint,
+    /// Of `endpoint`: the service's but in tunnel mode.
+    pub family: u8,
     pub weight: u32,
     /// Remote sites: lowest first. 0 for real servers.
     pub priority: u32,
@@ -180,6 +196,7 @@ impl ServiceMap {
 }
 
 impl Service {
+    /// In NAT mode.
     pub fn new(
         name: String,
         vip: Endpoint,
@@ -191,7 +208,8 @@ impl Service {
     ) -> Service {
         remotes.sort_by_key(|remote| remote.priority);
         let picker = Picker::new(scheduler, &reals);
-        Service { name, vip, family, protocol, on_down, reals, remotes, picker }
+        let (mode, encapsulation) = (Mode::Nat, Encapsulation::Ipip);
+        Service { name, vip, family, protocol, mode, encapsulation, on_down, reals, remotes, picker }
     }
 
     /// What consistent hashing goes by: the client's address under a key that is the same on all nodes and for ever, unlike the

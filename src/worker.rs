@@ -7,18 +7,20 @@ use crate::config::Idle;
 use crate::counters::{Count, Counters, Refusal, WorkerCounters};
 use crate::device::{BATCH, Device, Offload};
 use crate::flow::{TICK_MS, Timeouts};
+use crate::forward::cut::Cutter;
 use crate::forward::limit::Limits;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::Fib;
 use crate::service::ServiceMap;
 use crate::service::status::MAX_TARGETS;
+use crate::sys::rows::{CarriedCell, Rows};
 use crate::wire::{Parsed, parse};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
 use held::Held;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long an adaptive worker keeps polling after its last frame before it sleeps: a look or two more, for the rest of a
@@ -51,6 +53,8 @@ pub struct World {
     pub fib: Arc<ArcSwap<Fib>>,
     pub timeouts: Arc<ArcSwap<Timeouts>>,
     pub counters: Arc<Counters>,
+    /// What the kernel programs have carried, by CPU; None where there are no such programs.
+    pub carried: Option<Rows<CarriedCell>>,
     /// When `Now` began.
     pub start: Instant,
     pub stop: Arc<AtomicBool>,
@@ -84,10 +88,24 @@ impl World {
         now_after(self.start.elapsed())
     }
 
-    /// Every count by name, as `show counters` prints them: all workers' together, and the flows on record.
+    /// Every count by name, as `show counters` prints them: all workers' and the kernel programs' together, and the flows on
+    /// record.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         let totals = self.counters.totals().map(|(name, count)| (name.to_string(), count));
-        totals.chain([("flows_active".to_string(), self.shared.table.len().into())]).collect()
+        let mut counts: BTreeMap<String, u64> = totals.collect();
+        let carried = |of: fn(&CarriedCell) -> &AtomicU64| -> u64 {
+            self.carried.iter().flat_map(|cells| cells.iter()).map(|cell| of(cell).load(Relaxed)).sum()
+        };
+        let (packets, bytes) = (carried(|cell| &cell.packets), carried(|cell| &cell.bytes));
+        let both = [Count::RxPackets, Count::TxPackets].map(|count| (count, packets));
+        for (count, more) in both.into_iter().chain([Count::RxBytes, Count::TxBytes].map(|count| (count, bytes))) {
+            *counts.entry(count.name().to_string()).or_default() += more;
+        }
+        counts.insert("kernel_packets".into(), packets);
+        counts.insert("kernel_bytes".into(), bytes);
+        counts.insert("drop_kernel_missed".into(), carried(|cell| &cell.missed));
+        counts.insert("flows_active".into(), self.shared.table.len().into());
+        counts
     }
 }
 
@@ -105,6 +123,7 @@ pub struct Worker<D: Device> {
     timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
     limits: Limits,
     held: Held,
+    cutter: Cutter,
     parsed: [Result<Parsed, Refusal>; BATCH],
     hashes: [u64; BATCH],
     /// Records that the sweep owes, by the clock.
@@ -124,6 +143,7 @@ impl<D: Device> Worker<D> {
             timeouts: Cache::new(world.timeouts.clone()),
             limits: Limits::default(),
             held: Held::new(),
+            cutter: Cutter::new(),
             parsed: [Err(Refusal::ShortFrame); BATCH],
             hashes: [0; BATCH],
             swept_at: 0,
@@ -222,6 +242,12 @@ impl<D: Device> Worker<D> {
                     let sent = self.device.send(i, span, usize::from(port));
                     count_sent(counters, sent, span.len);
                 }
+                Verdict::Cut { cut, port } => {
+                    self.cutter.begin();
+                    while let Some(piece) = self.cutter.piece(&cut, self.device.frame(i).buf) {
+                        send_copy(&mut self.device, counters, piece, Offload::default(), port);
+                    }
+                }
                 Verdict::Hold => match self.held.keep(&frame, now) {
                     Ok(()) => counters.add(Count::Held, 1),
                     Err(refusal) => counters.refuse(refusal),
@@ -244,7 +270,7 @@ impl<D: Device> Worker<D> {
             worker: self.index,
             now,
         };
-        let device = &mut self.device;
+        let (device, cutter) = (&mut self.device, &mut self.cutter);
         self.held.retry(|frame| {
             let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
             let hash = match &parsed {
@@ -254,13 +280,14 @@ impl<D: Device> Worker<D> {
             match forward(frame, parsed, hash, &mut ctx) {
                 Verdict::Transmit { span, port } => {
                     let bytes = &frame.buf[span.start..span.start + span.len];
-                    let mut sent = device.send_copy(bytes, span.offload, usize::from(port));
-                    if !sent {
-                        // All that waited for one neighbor may leave at once, and the device has room for part of it.
-                        device.flush();
-                        sent = device.send_copy(bytes, span.offload, usize::from(port));
+                    send_copy(device, counters, bytes, span.offload, port);
+                    true
+                }
+                Verdict::Cut { cut, port } => {
+                    cutter.begin();
+                    while let Some(piece) = cutter.piece(&cut, frame.buf) {
+                        send_copy(device, counters, piece, Offload::default(), port);
                     }
-                    count_sent(counters, sent, span.len);
                     true
                 }
                 Verdict::Hold => false,
@@ -336,6 +363,17 @@ impl<D: Device> Worker<D> {
         let timeouts = self.timeouts.load();
         shared.table.sweep(worker, slice, now.tick, epoch, timeouts, |gone| settle(gone, shared, counters, now));
     }
+}
+
+/// All that waited for one neighbor may leave at once, or all pieces of large packets, and the device has room for part of it.
+fn send_copy(device: &mut impl Device, counters: &WorkerCounters, frame: &[u8], offload: Offload, port: u8) {
+    let port = usize::from(port);
+    let mut sent = device.send_copy(frame, offload, port);
+    if !sent {
+        device.make_room();
+        sent = device.send_copy(frame, offload, port);
+    }
+    count_sent(counters, sent, frame.len());
 }
 
 fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {

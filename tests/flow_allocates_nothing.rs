@@ -1,6 +1,8 @@
 //! The flow room takes its memory at start and never again: counted at the allocator.
 
-use farside::flow::{Claims, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts};
+use farside::flow::{
+    Claims, Encapsulation, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
+};
 use farside::wire::ip::{Endpoint, TCP, V4};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -63,8 +65,10 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                 let port = if i % 4 < 2 { None } else { ledger.lend(pool, worker, now) };
                 let flow = NewFlow {
                     family: V4,
+                    target_family: V4,
                     protocol: TCP,
                     mode: if port.is_none() { Mode::Nat } else { Mode::Remote },
+                    encapsulation: Encapsulation::Ipip,
                     client,
                     vip: v4(100, 110),
                     local: port.map_or(client, |port| v4(250, port)),

@@ -16,6 +16,7 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<String>, Vec<String>> {
     }
     let mut changes = Changes::default();
     changes.value("site", "name", &old.site, &new.site);
+    tunnels(&mut changes, old, new);
     proxy(&mut changes, old, new);
     timeouts(&mut changes, &old.timeouts, &new.timeouts);
     let name = |peer: &Peer| peer.name.clone();
@@ -50,6 +51,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.workers == is.workers, "[datapath] workers");
     keep(was.max_flows == is.max_flows, "[datapath] max_flows");
     keep(was.idle == is.idle, "[datapath] idle");
+    keep(was.kernel_path == is.kernel_path, "[datapath] kernel_path");
     keep(old.admin.socket == new.admin.socket, "[admin] socket");
     keep(old.admin.metrics == new.admin.metrics, "[admin] metrics");
     fixed
@@ -108,6 +110,12 @@ impl Changes {
             }
         }
     }
+}
+
+fn tunnels(changes: &mut Changes, old: &Config, new: &Config) {
+    let (old, new) = (&old.datapath, &new.datapath);
+    changes.addresses("datapath", "tunnel source", &old.tunnel_sources, &new.tunnel_sources);
+    changes.value("datapath", "gue_port", &old.gue_port, &new.gue_port);
 }
 
 fn proxy(changes: &mut Changes, old: &Config, new: &Config) {
@@ -284,6 +292,14 @@ address = "10.0.0.21"
     }
 
     #[test]
+    fn tunnel_sources_and_port_change_while_running() {
+        says(
+            &[("[proxy]", "tunnel_sources = [\"10.0.0.1\"]\ngue_port = 6081\n[proxy]")],
+            &["datapath: added tunnel source 10.0.0.1", "datapath: gue_port 6080 -> 6081"],
+        );
+    }
+
+    #[test]
     fn nothing() {
         says(&[], &[]);
         says(&[("[[service]]\nname = \"web\"", "# a comment\n[[service]]\nname = \"web\"")], &[]);
@@ -372,7 +388,7 @@ address = "10.0.0.21"
             changed(&[
                 (
                     "\"lan0\"]",
-                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nbackend = \"af_packet\"\n\
+                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nkernel_path = false\nbackend = \"af_packet\"\n\
                     [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
                 ),
                 ("\"10.0.0.12\"", "\"10.0.0.14\""),
@@ -384,6 +400,7 @@ address = "10.0.0.21"
                 "[datapath] workers",
                 "[datapath] max_flows",
                 "[datapath] idle",
+                "[datapath] kernel_path",
                 "[admin] socket",
                 "[admin] metrics"
             ]

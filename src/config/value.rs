@@ -46,6 +46,13 @@ pub(super) fn string(value: &DeValue) -> Result<String, Problem> {
     }
 }
 
+pub(super) fn boolean(value: &DeValue) -> Result<bool, Problem> {
+    match value {
+        DeValue::Boolean(truth) => Ok(*truth),
+        _ => problem(format!("must be true or false, not {}", found(value)), "write it without quotes"),
+    }
+}
+
 /// A whole number within `range`, which is a `what`.
 pub(super) fn number<T: TryFrom<i64> + Into<i64> + Copy>(
     what: &'static str,

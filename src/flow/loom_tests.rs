@@ -18,8 +18,10 @@ fn v4(last: u8, port: u16) -> Endpoint {
 fn remote(client: u8, local: u16, worker: u8) -> NewFlow {
     NewFlow {
         family: V4,
+        target_family: V4,
         protocol: TCP,
         mode: Mode::Remote,
+        encapsulation: Encapsulation::Ipip,
         client: v4(client, 40_000),
         vip: v4(100, 110),
         local: v4(250, local),

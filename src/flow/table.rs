@@ -40,10 +40,11 @@ use super::view::{Flow, FlowDetails, FlowRef, NewFlow, Refused, TICKS_PER_S, det
 use super::{Mode, Side, State, Tick, next};
 use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
+use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Rows};
 use crate::wire::ip::{FlowKey, V4};
 
-/// Words of a bucket. With loom's eyes a table must be tiny.
-const BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
+/// Words of a bucket.
+const BUCKET: usize = FLOW_BUCKET;
 
 /// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
 /// that a lookup mostly needs one line.
@@ -56,13 +57,10 @@ const LOOM_BLIND: bool = cfg!(loom);
 /// The most flows that a table can hold.
 pub const MAX_FLOWS: u32 = 1 << 30;
 
-#[cfg_attr(not(loom), repr(align(64)))]
-struct Bucket([AtomicU64; BUCKET]);
-
 /// See the head of this file.
 pub struct FlowTable {
-    pub(super) records: Box<[Record]>,
-    buckets: Box<[Bucket]>,
+    pub(super) records: Rows<Record>,
+    buckets: Rows<FlowBucket>,
     /// Number of buckets less one.
     mask: u64,
     pub(super) free: FreeList,
@@ -129,12 +127,16 @@ fn used(bucket: &[AtomicU64; BUCKET]) -> usize {
 }
 
 impl FlowTable {
+    /// How many buckets it takes for `max_flows` flows: two words a flow, at most 60 % of the places used. Measured there, 1
+    /// insert in 150,000 finds no room.
+    pub fn buckets_for(max_flows: u32) -> usize {
+        (2 * max_flows as usize * 10).div_ceil(6 * BUCKET).next_power_of_two()
+    }
+
     /// Takes all memory for `max_flows` flows (1 to [`MAX_FLOWS`]), divided among `workers` (1 to 256).
     pub fn new(max_flows: u32, workers: usize, key: HashKey, claims: Claims) -> FlowTable {
-        let max_flows = max_flows.clamp(1, MAX_FLOWS) as usize;
-        // Two words a flow, at most 60 % of the places used; measured there, 1 insert in 150,000 finds no room.
-        let buckets = (2 * max_flows * 10).div_ceil(6 * BUCKET).next_power_of_two();
-        FlowTable::with_buckets(max_flows, buckets, workers, key, claims)
+        let max_flows = max_flows.clamp(1, MAX_FLOWS);
+        FlowTable::with_buckets(max_flows as usize, FlowTable::buckets_for(max_flows), workers, key, claims)
     }
 
     pub(super) fn with_buckets(
@@ -145,11 +147,23 @@ impl FlowTable {
         claims: Claims,
     ) -> FlowTable {
         let records = huge::boxed(max_flows, |_| Record::new());
+        let buckets = huge::boxed(buckets, |_| FlowBucket::default());
+        FlowTable::in_memory(records.into(), buckets.into(), workers, key, claims)
+    }
+
+    /// In memory that is all zero: a record for each flow, and a power of two of buckets ([`FlowTable::buckets_for`]).
+    pub fn in_memory(
+        records: Rows<Record>,
+        buckets: Rows<FlowBucket>,
+        workers: usize,
+        key: HashKey,
+        claims: Claims,
+    ) -> FlowTable {
         FlowTable {
             free: FreeList::new(&records, workers.clamp(1, 256)),
+            mask: buckets.len() as u64 - 1,
             records,
-            buckets: huge::boxed(buckets, |_| Bucket(Default::default())),
-            mask: buckets as u64 - 1,
+            buckets,
             key,
             claims,
         }
@@ -261,8 +275,7 @@ impl FlowTable {
         let record = self.record(index);
         let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
         let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
-        let kind = record::kind(new.family, new.protocol, new.mode, new.track_acks);
-        let offered = record.write(kind, ends, &life, (new.state, new.epoch, new.hops), now);
+        let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
 
         let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
         let server_key = new.server_key();
@@ -466,7 +479,7 @@ impl FlowTable {
 
     /// Calls back for every flow that stays on record while it is looked at. Not for workers: it reads all records.
     pub fn for_each(&self, mut each: impl FnMut(&FlowDetails)) {
-        for (index, record) in (0..).zip(&self.records) {
+        for (index, record) in (0..).zip(&*self.records) {
             let version = record.version();
             if version.phase() == LIVE
                 && let Some(details) = self.details(FlowRef { index, version: version.0 })

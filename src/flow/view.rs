@@ -2,7 +2,7 @@
 
 use super::atomic::Ordering::Relaxed;
 use super::record::{Ends, Record, Version};
-use super::{Mode, PoolId, Side, State, TICK_MS, Tick, is_fresh_start};
+use super::{Encapsulation, Mode, PoolId, Side, State, TICK_MS, Tick, is_fresh_start};
 use crate::wire::ip::{Endpoint, FlowKey};
 
 /// Of a record's time of birth.
@@ -11,11 +11,15 @@ pub(super) const TICKS_PER_S: u32 = (1000 / TICK_MS) as u32;
 /// What the first packet of a flow decides.
 #[derive(Clone, Copy, Debug)]
 pub struct NewFlow {
-    /// 4 or 6, of all four endpoints.
+    /// 4 or 6, of all endpoints; in tunnel mode of all but the target.
     pub family: u8,
+    /// Of the target; `family` but in tunnel mode.
+    pub target_family: u8,
     /// TCP or UDP.
     pub protocol: u8,
     pub mode: Mode,
+    /// Tunnel mode: how packets travel to the target. Means nothing else.
+    pub encapsulation: Encapsulation,
     pub client: Endpoint,
     pub vip: Endpoint,
     /// What the target sees as the source: the client in NAT mode, a PIP and a lent port for a remote site. In one-sided
@@ -69,8 +73,12 @@ pub struct Flow {
     /// Where the packet that found it comes from.
     pub side: Side,
     pub family: u8,
+    /// Of the target; `family` but in tunnel mode.
+    pub target_family: u8,
     pub protocol: u8,
     pub mode: Mode,
+    /// Means something in tunnel mode only.
+    pub encapsulation: Encapsulation,
     pub track_acks: bool,
     pub state: State,
     /// Route epoch that the hops were looked up in.
@@ -158,8 +166,10 @@ pub(super) fn view(record: &Record, index: u32, version: Version, side: Side) ->
         at: FlowRef { index, version: version.0 },
         side,
         family: version.family(),
+        target_family: version.target_family(),
         protocol: version.protocol(),
         mode: version.mode(),
+        encapsulation: version.encapsulation(),
         track_acks: version.track_acks(),
         state: word.state(),
         epoch: word.epoch(),

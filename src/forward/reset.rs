@@ -21,7 +21,10 @@ pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8
     if flow.protocol == TCP && !matches!(flow.state, State::SynSent | State::SynReceived) && flow.track_acks {
         let [client_ack, server_ack] = [Side::Client, Side::Server].map(|side| details.acks[side as usize]);
         write(flow.family, flow.vip, flow.client, client_ack, ctx, &mut send);
-        write(flow.family, flow.local, flow.target, server_ack, ctx, &mut send);
+        // What a server said that answers past farside is not known.
+        if !flow.mode.one_sided() {
+            write(flow.family, flow.local, flow.target, server_ack, ctx, &mut send);
+        }
     }
     end(flow, ctx);
 }

@@ -2,10 +2,10 @@
 
 use super::registry::Registry;
 use super::status::StatusTable;
-use super::{Pip, Service, ServiceMap, Target};
+use super::{Pip, Service, ServiceMap, Target, Tunnels};
 use crate::config::{self, Config, Protocol};
-use crate::flow::{Ledger, PoolId, PoolKey};
-use crate::wire::ip::{Addr, Endpoint, TCP, UDP, family_of};
+use crate::flow::{Ledger, Mode, PoolId, PoolKey};
+use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V6, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -70,6 +70,7 @@ pub fn build(
                 name,
                 slot,
                 endpoint,
+                family: family_of(address),
                 weight,
                 priority,
                 pools: Vec::new(),
@@ -88,15 +89,15 @@ pub fn build(
         }
         let vip = Endpoint::new(service.vip, service.port);
         let kind = (family_of(service.vip), protocol_number(service.protocol));
-        services.push(Service::new(
-            service.name.clone(),
-            vip,
-            kind,
-            service.scheduler,
-            service.on_down,
-            reals,
-            remotes,
-        ));
+        let mut served =
+            Service::new(service.name.clone(), vip, kind, service.scheduler, service.on_down, reals, remotes);
+        served.mode = match service.mode {
+            config::Mode::Nat => Mode::Nat,
+            config::Mode::Direct => Mode::Direct,
+            config::Mode::Tunnel => Mode::Tunnel,
+        };
+        served.encapsulation = service.encapsulation;
+        services.push(served);
     }
     registry.retire_others(&slots, status);
     let pips = config.proxy.iter().flat_map(|proxy| {
@@ -110,8 +111,17 @@ pub fn build(
     });
     let peers = config.peers.iter().flat_map(|peer| &peer.proxy_addresses).map(|ip| ((*ip).into(), family_of(*ip)));
     let mut map = ServiceMap::new(services, pips, peers);
+    map.tunnels = tunnels(config);
     let probes = add_probes(&mut map)?;
     Ok((map, probes))
+}
+
+fn tunnels(config: &Config) -> Tunnels {
+    let of = |family| {
+        let sources = config.datapath.tunnel_sources.iter().filter(|ip| family_of(**ip) == family);
+        sources.map(|ip| Addr::from(*ip)).collect()
+    };
+    Tunnels { sources: [of(V4), of(V6)], gue_port: config.datapath.gue_port }
 }
 
 /// How many ports of a PIP are set apart for checks, beside those that are lent to connections.

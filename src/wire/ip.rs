@@ -9,6 +9,10 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
+/// IP packets inside of IP packets.
+pub const IPIP: u8 = 4;
+pub const IPV6: u8 = 41;
+pub const GRE: u8 = 47;
 
 /// The IP version of an [`Addr`], as it stands in the version field of a header.
 pub const V4: u8 = 4;

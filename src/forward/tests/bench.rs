@@ -4,8 +4,9 @@ use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use crate::forward::cut::Cutter;
 use crate::forward::limit::Limits;
-use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
+use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
@@ -28,6 +29,8 @@ pub const PIP: &str = "203.0.113.250";
 pub const REAL_A: &str = "10.0.0.11:1100";
 pub const REAL_B: &str = "10.0.0.12:110";
 pub const REMOTE: &str = "198.51.100.10:995";
+/// Of 10.0.0.254, by which the network 10.9.0.0/16 is reached.
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 254];
 /// The proxy address of the peer behind [`REMOTE`].
 pub const PEER: &str = "198.51.100.250";
 
@@ -107,6 +110,9 @@ pub fn config() -> Config {
             workers: config::Workers::Count(1),
             max_flows: 1000,
             idle: config::Idle::Adaptive,
+            tunnel_sources: Vec::new(),
+            gue_port: 6080,
+            kernel_path: true,
         },
         admin: config::Admin { socket: "/nowhere".into(), metrics: None },
         proxy: Some(config::Proxy {
@@ -130,6 +136,16 @@ pub fn config() -> Config {
     }
 }
 
+/// The same with all services in direct or tunnel mode, on real servers at the services' own ports.
+pub fn one_sided(mode: config::Mode, encapsulation: config::Encapsulation) -> Config {
+    let mut config = config();
+    for service in &mut config.services {
+        (service.mode, service.encapsulation) = (mode, encapsulation);
+        service.reals.iter_mut().for_each(|real| real.port = service.port);
+    }
+    config
+}
+
 impl Bench {
     /// All targets up.
     pub fn new() -> Bench {
@@ -151,6 +167,8 @@ impl Bench {
             .neighbor(LAN, ip("10.0.0.11"), [2, 0, 0, 0, 2, 11])
             .neighbor(LAN, ip("10.0.0.12"), [2, 0, 0, 0, 2, 12])
             .neighbor(LAN, ip("fd00::11"), [2, 0, 0, 0, 2, 66])
+            .neighbor(LAN, ip("10.0.0.254"), ROUTER_MAC)
+            .route(net("10.9.0.0/16"), LAN, Some(ip("10.0.0.254")))
             .build();
         let shared = Shared {
             table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
@@ -241,6 +259,18 @@ impl Bench {
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
     pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Result<(u8, Vec<u8>, Offload), Verdict> {
+        let (port, mut frames, offload) = self.run_all(port, frame, offload)?;
+        assert_eq!(frames.len(), 1, "it leaves whole");
+        Ok((port, frames.remove(0), offload))
+    }
+
+    /// As [`Bench::run`], of a frame that may leave in pieces.
+    pub fn run_all(
+        &mut self,
+        port: u8,
+        frame: &[u8],
+        offload: Offload,
+    ) -> Result<(u8, Vec<Vec<u8>>, Offload), Verdict> {
         let mut buf = vec![0; HEADROOM + frame.len() + 128];
         buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         let mut frame =
@@ -261,7 +291,16 @@ impl Bench {
         };
         match forward(&mut frame, parsed, hash, &mut ctx) {
             Verdict::Transmit { span, port } => {
-                Ok((port, frame.buf[span.start..span.start + span.len].to_vec(), span.offload))
+                Ok((port, vec![frame.buf[span.start..span.start + span.len].to_vec()], span.offload))
+            }
+            Verdict::Cut { cut, port } => {
+                let mut cutter = Cutter::new();
+                let mut pieces = Vec::new();
+                cutter.begin();
+                while let Some(piece) = cutter.piece(&cut, frame.buf) {
+                    pieces.push(piece.to_vec());
+                }
+                Ok((port, pieces, Offload::default()))
             }
             verdict => {
                 if let Verdict::Refuse(refusal) = verdict {
@@ -290,6 +329,24 @@ impl Bench {
     /// Runs a packet that shall not leave.
     pub fn stop(&mut self, port: u8, packet: &Build) -> Verdict {
         self.run(port, &packet.frame(), Offload::default()).expect_err("nothing leaves")
+    }
+
+    /// Resets all connections on record; gives the frames that leave, with their ports.
+    pub fn reset_all(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut all = Vec::new();
+        self.shared.table.for_each(|details| all.push(*details));
+        let ctx = Context {
+            shared: &self.shared,
+            services: &self.services,
+            fib: &self.fib,
+            counters: self.counters.worker(0),
+            limits: &mut self.limits,
+            worker: 0,
+            now: self.now,
+        };
+        let mut sent = Vec::new();
+        all.iter().for_each(|details| reset::both_ends(details, &ctx, |frame, port| sent.push((port, frame.to_vec()))));
+        sent
     }
 
     /// The counters that moved since the last call, by name, in the order of their declaration.

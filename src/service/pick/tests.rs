@@ -7,6 +7,7 @@ fn target(number: u16, weight: u32, priority: u32) -> Target {
         name: format!("s/{number}"),
         slot: number,
         endpoint: Endpoint { addr: Addr::v4([10, 0, 0, number as u8 + 1]), port: 110 },
+        family: V4,
         weight,
         priority,
         pools: Vec::new(),

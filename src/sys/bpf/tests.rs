@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 const KEY: (u64, u64) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
 const WORKERS: u32 = 7;
 const BUCKETS: u32 = 64;
+const FLOW_BUCKETS: u32 = 16;
+const FLOWS: u32 = 32;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -31,7 +33,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn programs() -> Programs {
-    let mut programs = Programs::load(KEY, BUCKETS, WORKERS).expect("loading kernel programs (are you root?)");
+    let sizes = Sizes { claims_buckets: BUCKETS, flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
+    let mut programs = Programs::load(KEY, &sizes, 0, 1).expect("loading kernel programs (are you root?)");
     programs
         .set_services(&[(ip(VIP), 110, TCP), (ip(VIP), 53, UDP), (ip(VIP6), 110, TCP), (ip(HOST_VIP), 110, TCP)])
         .unwrap();
