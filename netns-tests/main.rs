@@ -24,5 +24,6 @@ mod sessions;
 mod setup;
 mod sites;
 mod topology;
+mod tunnel;
 mod udp;
 mod wrong;

@@ -16,6 +16,7 @@ pub mod icmp;
 pub mod limit;
 pub mod neighbor;
 pub mod one_sided;
+mod probe;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
@@ -270,6 +271,9 @@ fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint,
 fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
     if flow.mode.one_sided() {
         return one_sided::carry(frame, packet, flow, ctx);
+    }
+    if probe::is_to_real(&flow, ctx) {
+        return probe::carry(frame, packet, flow, ctx);
     }
     let (src, dst) = match flow.side {
         Side::Client => (flow.local, flow.target),

@@ -91,6 +91,15 @@ pub struct Transition {
     pub first: bool,
 }
 
+/// The socket of a check through the data path has been closed: the flow that it was has nothing more to say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Closed {
+    pub source: SocketAddr,
+    pub door: SocketAddr,
+    /// TCP; else UDP.
+    pub stream: bool,
+}
+
 /// How long a link is kept after its answer, for the server to close it too.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -110,6 +119,7 @@ pub struct Health {
     events: Option<(Registry, usize)>,
     tls_config: Arc<rustls::ClientConfig>,
     serial: u64,
+    closed: Vec<Closed>,
 }
 
 struct Active {
@@ -131,6 +141,7 @@ impl Health {
             events: None,
             tls_config: probe::tls::config(),
             serial: 0,
+            closed: Vec::new(),
         }
     }
 
@@ -274,8 +285,13 @@ impl Health {
     fn drop_link(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id) {
             // Closing the socket takes it off the loop.
-            *link = None;
+            self.closed.extend(link.take().and_then(|active| active.link.through_a_door()));
         }
+    }
+
+    /// Checks through the data path whose sockets were closed since it was last asked.
+    pub fn closed(&mut self) -> Vec<Closed> {
+        std::mem::take(&mut self.closed)
     }
 
     /// Has every target had a first answer? True when there are no targets.

@@ -73,7 +73,7 @@
 //! | claims | the hashes of real servers' answers that are awaited: by them the kernel programs know farside's packets from those of the host to the same servers ([`flow::claims`]) |
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
 //! | control | the thread that does all but packets |
-//! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
+//! | door | an address on the probe interface that stands for one remote site of one service, or for one real server of direct or tunnel mode: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`], [`service::doors`]) |
 //! | encapsulation | in tunnel mode: the headers put in front of a client's packet, and how the packet travels to a real server by them ([`forward::encap`]) |
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
 //! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |

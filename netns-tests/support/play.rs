@@ -111,12 +111,14 @@ impl Play {
             let own = self.world.site(site);
             let rules = format!(
                 "table inet sick {{ chain input {{ type filter hook input priority 0;
-                    ip saddr {} meta l4proto tcp reject with tcp reset;
-                    ip6 saddr {} meta l4proto tcp reject with tcp reset;
+                    ip saddr {{ {}, {} }} meta l4proto tcp reject with tcp reset;
+                    ip6 saddr {{ {}, {} }} meta l4proto tcp reject with tcp reset;
                 }}
                 }}",
                 own.lan_address(Family::V4),
-                own.lan_address(Family::V6)
+                own.pip(Family::V4),
+                own.lan_address(Family::V6),
+                own.pip(Family::V6)
             );
             real.host.run("nft", &[&rules]);
         }

@@ -6,6 +6,7 @@ mod direct;
 mod evidence;
 mod icmp;
 mod local;
+mod probe;
 mod refusals;
 mod reload;
 mod remote;
