@@ -6,16 +6,25 @@
 //! generous limit ([`support::wait::PATIENCE`]) turns waiting into failure.
 
 mod support;
+#[path = "../src/testing.rs"]
+#[allow(dead_code)]
+mod testing;
+
+use farside::wire;
 
 mod crash;
 mod decap;
 mod direct;
+mod dns;
 mod download;
 mod evidence;
+mod fragments;
 mod host;
 mod icmp;
 mod links;
 mod lives;
+mod mtu;
+mod odd_tcp;
 mod outage;
 mod pop3;
 mod ports;
@@ -23,6 +32,7 @@ mod reload;
 mod sessions;
 mod setup;
 mod sites;
+mod syslog;
 mod topology;
 mod tunnel;
 mod udp;

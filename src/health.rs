@@ -126,6 +126,9 @@ struct Active {
     link: Link,
     /// Which of all links it is.
     serial: u64,
+    since: Instant,
+    /// How long the connection took has been noted.
+    timed: bool,
 }
 
 impl Health {
@@ -227,7 +230,7 @@ impl Health {
                 if self.links.len() <= id {
                     self.links.resize_with(id + 1, || None);
                 }
-                self.links[id] = Some(Active { link, serial: self.serial });
+                self.links[id] = Some(Active { link, serial: self.serial, since: now, timed: false });
                 self.progress(id, now);
             }
             Err(outcome) => self.schedule.finish(id, outcome, now),
@@ -250,7 +253,12 @@ impl Health {
 
     fn progress(&mut self, id: usize, now: Instant) {
         let Some(Some(active)) = self.links.get_mut(id) else { return };
-        match active.link.progress() {
+        let progress = active.link.progress();
+        if !active.timed && active.link.has_connected() {
+            active.timed = true;
+            self.schedule.note_connect(id, now.saturating_duration_since(active.since));
+        }
+        match progress {
             Progress::Pending => {}
             Progress::Gone => self.drop_link(id),
             Progress::Decided(outcome) => {

@@ -46,7 +46,8 @@
 //!    all ([`wire::parse`]), hashes all ([`FlowTable::hash`]), asks for the memory ([`FlowTable::prefetch`],
 //!    [`FlowTable::prefetch_record`]): the cache misses of a batch overlap.
 //! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
-//!    ([`forward::neighbor`], [`forward::icmp`]). The rest is looked up ([`FlowTable::lookup`]).
+//!    ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The rest
+//!    is looked up ([`FlowTable::lookup`]).
 //! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? If
 //!    that is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record or neither does
 //!    ([`FlowTable::insert`]), and from here a miss is a hit.
@@ -54,10 +55,10 @@
 //!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
 //!    place ([`forward::rewrite`]), or goes on as it is to a real server that has the VIP itself ([`forward::one_sided`]).
 //! 6. **Out.** The [`Verdict`] says what becomes of it: transmit ([`Device::send`], [`Device::flush`]), cut and
-//!    transmit the pieces ([`Cutter::piece`]), hold until the next
-//!    hop's MAC is known ([`Held::keep`]), refuse under a [`Refusal`] that is counted, or the host's.
+//!    transmit the pieces ([`Cutter::piece`]), hold until the next hop's MAC is known ([`Held::keep`]), keep a fragment until
+//!    its first one has passed ([`Fragments`]), refuse under a [`Refusal`] that is counted, or the host's.
 //! 7. **Back.** The answer comes in at the same doors and finds the same record from its other [`Side`].
-//! 8. **After.** Between bursts the worker runs held packets again, resets what control wants reset
+//! 8. **After.** Between bursts the worker runs held packets and kept fragments again, resets what control wants reset
 //!    ([`forward::reset::both_ends`]) and sweeps a slice of the table ([`FlowTable::sweep`]); what a flow held goes back
 //!    ([`forward::settle`]).
 //!
@@ -78,6 +79,7 @@
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
 //! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
+//! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
@@ -112,6 +114,7 @@
 //! [`FlowTable::prefetch`]: flow::FlowTable::prefetch
 //! [`FlowTable::prefetch_record`]: flow::FlowTable::prefetch_record
 //! [`FlowTable::sweep`]: flow::FlowTable::sweep
+//! [`Fragments`]: forward::fragment::Fragments
 //! [`Held::keep`]: worker::held::Held::keep
 //! [`Hop`]: route::Hop
 //! [`HopTable`]: route::HopTable

@@ -14,9 +14,11 @@ use crate::config::{Config, Mode, file};
 use crate::counters::{Count, Counters, Refusal};
 use crate::device::pcap::{MTU, Pcap};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, TICK_MS, Timeouts, ticks};
+use crate::forward::paths::Paths;
 use crate::forward::{Now, Shared};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::build::build;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
@@ -179,8 +181,10 @@ impl Parts {
                 table: FlowTable::new(flows, 1, KEY, Claims::none()),
                 ledger: self.ledger,
                 status: self.status,
+                memory: Memory::new(config.datapath.max_persistent, KEY),
                 hops,
                 resolve: Arc::new(ResolveQueue::new()),
+                paths: Paths::default(),
             }),
             services: Arc::new(ArcSwap::from_pointee(self.services)),
             fib: Arc::new(ArcSwap::from_pointee(fib)),

@@ -6,12 +6,14 @@ pub mod build;
 pub mod doors;
 pub mod evidence;
 pub mod leaving;
+mod order;
+pub mod persistence;
 pub mod pick;
 pub mod registry;
 pub mod status;
 
-use crate::config::{OnDown, Scheduler};
-use crate::flow::{Encapsulation, HashKey, Mode, PoolId};
+use crate::config::{OnDown, Overflow, Scheduler};
+use crate::flow::{Encapsulation, HashKey, Mode, PoolId, Tick};
 use crate::wire::ip::{Addr, Endpoint, FlowKey};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
@@ -48,6 +50,8 @@ pub struct Tunnels {
     pub sources: [Vec<Addr>; 2],
     /// Destination port of encapsulations over UDP.
     pub gue_port: u16,
+    /// Where tunnels lead: real servers in tunnel mode.
+    pub ends: HashSet<(Addr, u8)>,
 }
 
 /// Configured no more, but connections on record still use it: see [`leaving`].
@@ -69,23 +73,53 @@ pub struct Service {
     /// Means something in tunnel mode only.
     pub encapsulation: Encapsulation,
     pub on_down: OnDown,
+    /// Every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub reals: Vec<Target>,
     /// By priority, the lowest number first; equals stand side by side.
     pub remotes: Vec<Target>,
     pub picker: Picker,
+    /// Of the count of its connections, [`status::StatusTable::service_active`].
+    pub slot: u16,
+    pub terms: Terms,
+}
+
+/// On which a service takes connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// 0: no limit.
+    pub max_connections: u32,
+    pub overflow: Overflow,
+    /// For how long a client is remembered after its last connection; 0: not at all.
+    pub persistence: Tick,
+    /// How many bits of clients' addresses count.
+    pub prefix: u8,
+}
+
+impl Default for Terms {
+    /// Those of a service that says nothing about it.
+    fn default() -> Terms {
+        Terms { max_connections: 0, overflow: Overflow::Remote, persistence: 0, prefix: 128 }
+    }
 }
 
 /// A real server or a remote site of a service.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// `service/name`.
     pub name: String,
     /// Of its status word and counts, [`status::StatusTable::slot`].
     pub slot: u16,
+    /// Which of the slot's targets it is, [`status::TargetSlot::life`].
+    pub life: u32,
     pub endpoint: Endpoint,
     /// Of `endpoint`: the service's but in tunnel mode.
     pub family: u8,
     pub weight: u32,
+    /// 0: no limit; always so for remote sites.
+    pub max_connections: u32,
+    /// Takes connections only when no other real server does.
+    pub backup: bool,
     /// Remote sites: lowest first. 0 for real servers.
     pub priority: u32,
     /// Remote sites: the PIPs and the pools of ports that each lends towards it. Empty for real servers.
@@ -217,6 +251,15 @@ impl ServiceMap {
         self.leaving.pips.iter()
     }
 
+    /// For how long clients are remembered, by the slot of the real server that they had.
+    pub fn persistence(&self) -> HashMap<u16, Tick> {
+        let of = |service: &Service| {
+            let timeout = service.terms.persistence;
+            service.reals.iter().map(|real| (real.slot, timeout)).collect::<Vec<_>>()
+        };
+        self.services.iter().filter(|service| service.terms.persistence > 0).flat_map(of).collect()
+    }
+
     /// Is `addr` one that a peer lends? What comes from there is never carried on.
     pub fn is_peer(&self, addr: &Addr, family: u8) -> bool {
         self.peers.contains(&(*addr, family))
@@ -245,7 +288,27 @@ impl Service {
         remotes.sort_by_key(|remote| remote.priority);
         let picker = Picker::new(scheduler, &reals);
         let (mode, encapsulation) = (Mode::Nat, Encapsulation::Ipip);
-        Service { name, vip, family, protocol, mode, encapsulation, on_down, reals, remotes, picker }
+        let (slot, terms, per_packet) = (0, Terms::default(), false);
+        Service {
+            name,
+            vip,
+            family,
+            protocol,
+            mode,
+            encapsulation,
+            on_down,
+            per_packet,
+            reals,
+            remotes,
+            picker,
+            slot,
+            terms,
+        }
+    }
+
+    /// The same on other terms, its connections counted in `slot`.
+    pub fn on(self, slot: u16, terms: Terms) -> Service {
+        Service { slot, terms, ..self }
     }
 
     /// What consistent hashing goes by: the client's address under a key that is the same on all nodes and for ever, unlike the

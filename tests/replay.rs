@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::TempDir;
-use testing::{Build, OUR_MAC, Seen, THEIR_MAC};
+use testing::{Build, OUR_MAC, Seen, THEIR_MAC, cut, join};
 use wire::l4::{ACK, FIN, RST, SYN};
 
 const CONFIG: &str = r#"
@@ -401,6 +401,27 @@ fn a_joined_segment_passes_and_other_long_packets_do_not() {
     let bench = Bench::with(&format!("{CONFIG}{syslog}"));
     let long = Build::udp("198.18.0.7:40000", "203.0.113.10:514", &[7; 2000]);
     assert_eq!(bench.replay_of(&[at(0.0, long.frame())], &[]).drops(), [("drop_too_big", 1)]);
+}
+
+/// In a capture, too, pieces wait for their first one, and not for ever.
+#[test]
+fn fragments_follow_their_first_one() {
+    let syslog = "[[service]]\nname = \"syslog\"\nvip = \"203.0.113.10\"\nport = 514\nprotocol = \"udp\"\n\
+                  [service.check]\nkind = \"none\"\n[[service.remote]]\nsite = \"north\"\nvip = \"198.51.100.10\"\n";
+    let bench = Bench::with(&format!("{CONFIG}{syslog}"));
+    let datagram = Build::udp("198.18.0.7:40000", "203.0.113.10:514", &[7; 4000]);
+    let pieces = cut(&datagram.frame(), 7, &[1440, 2880]);
+    let lost = cut(&datagram.frame(), 8, &[1440, 2880]);
+    let frames: Vec<_> = [(0.0, &pieces[2]), (0.1, &pieces[0]), (0.2, &lost[1]), (0.3, &pieces[1]), (60.0, &lost[2])]
+        .map(|(time, frame)| at(time, frame.clone()))
+        .into();
+    let replayed = bench.replay_of(&frames, &[]);
+    let seen = Seen::of(&join(&replayed.frames.iter().map(|(_, frame)| frame.clone()).collect::<Vec<_>>()));
+    assert_eq!((seen.dst.to_string(), seen.payload), ("198.51.100.10:514".into(), vec![7; 4000]));
+    assert_eq!((replayed.drops(), replayed.count("fragments_held")), (vec![("drop_fragment_timeout", 1)], 3));
+    let elsewhere = cut(&Build::udp("198.18.0.7:40000", "203.0.113.77:514", &[7; 4000]).frame(), 7, &[1440, 2880]);
+    let elsewhere: Vec<_> = elsewhere.into_iter().map(|frame| at(0.0, frame)).collect();
+    assert_eq!(bench.replay_of(&elsewhere, &[]).summary, "3 frames in, 0 out, 0 dropped, 3 not farside's\n");
 }
 
 #[test]

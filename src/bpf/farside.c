@@ -16,6 +16,10 @@
 //   e  ARP requests and neighbour solicitations for a VIP or PIP
 //   f  fragments of all these; later ones follow the first, those of an unknown one follow their address
 //
+// Farside's and the host's:
+//
+//   g  ICMP to the host that says that a packet which may be one of farside's tunnels' is too large
+//
 // An address that the host has itself (OWNED) stays the host's in d, e and f as far as no service or lent port is meant.
 // VLAN-tagged packets and packets to other machines' hardware addresses are never farside's.
 //
@@ -47,6 +51,7 @@ typedef __s64 s64;
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static long (*tail_call)(void *skb, void *map, u32 index) = (void *)BPF_FUNC_tail_call;
 static long (*store_bytes)(void *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
 static long (*l3_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
@@ -143,6 +148,15 @@ struct carried {
 	u64 zero[5];
 };
 
+// How far the worker is with a flow's packets; one for each record, the kernel programs' own. `handed`: packets of each side
+// that were handed to the worker or carried here, as far as the record's counts have got when the worker is done with all.
+// `since`: when that was last so.
+struct step {
+	u16 generation;
+	u16 handed[2];
+	u16 since;
+};
+
 // The filter's word to the ingress program. open: there is one.
 struct decision {
 	u32 open;
@@ -193,7 +207,7 @@ struct {
 	__type(value, struct bucket);
 } CLAIMS SEC(".maps");
 
-// max_entries of these two are set when the programs are loaded.
+// max_entries of these three are set when the programs are loaded.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -209,6 +223,13 @@ struct {
 	__type(key, u32);
 	__type(value, struct record);
 } RECORDS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct step);
+} STEPS SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -443,6 +464,15 @@ INLINE int quoted(const struct tuple *t, const u32 *dst)
 	return claimed(t->dst, t->src, t->dport, t->sport, t->protocol, t->family);
 }
 
+// What classify() says of g.
+#define BOTH 2
+
+// A packet of protocol `protocol` may be what farside has put a client's packet in.
+INLINE int may_be_tunnel(u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
+}
+
 INLINE int load_ports(struct __sk_buff *skb, u32 offset, struct tuple *t)
 {
 	u16 ports[2];
@@ -463,14 +493,18 @@ INLINE int is_host(struct __sk_buff *skb)
 	return skb->pkt_type == PACKET_HOST;
 }
 
-// f. `first`: this is the first fragment and it was farside's.
-INLINE int fragment(struct datagram *d, int first, u32 *steer)
+// f. `ours`: whether the first fragment is farside's, if this is it.
+INLINE int fragment(struct datagram *d, int first, int ours, u32 *steer)
 {
 	u32 one = 1;
 	*steer = spread_datagram(d);
 	if (first) {
-		map_update(&DATAGRAMS, d, &one, BPF_ANY);
-		return 1;
+		// Identifications come again: what follows the host's first fragment is the host's, whatever was called so before.
+		if (ours)
+			map_update(&DATAGRAMS, d, &one, BPF_ANY);
+		else
+			map_delete(&DATAGRAMS, d);
+		return ours;
 	}
 	return map_lookup(&DATAGRAMS, d) || farsides_alone(d->dst, d->family);
 }
@@ -495,22 +529,28 @@ INLINE int icmp4(struct __sk_buff *skb, u32 offset, const u32 *dst)
 {
 	struct tuple t = { .family = 4 };
 	struct ipv4 ip;
-	u8 type;
+	u8 head[2];
 
 	if (farsides_alone(dst, 4))
 		return 1;
-	if (load_bytes(skb, offset, &type, 1) || (type != 3 && type != 4 && type != 11 && type != 12))
+	if (load_bytes(skb, offset, head, 2))
+		return 0;
+	u8 type = head[0];
+	if (type != 3 && type != 4 && type != 11 && type != 12)
 		return 0;
 	if (load_bytes(skb, offset + 8, &ip, sizeof(ip)) || ip.version_ihl >> 4 != 4)
 		return 0;
-	if (!is_transport(ip.protocol) || be16(ip.frag) & IPV4_OFFSET)
+	if (be16(ip.frag) & IPV4_OFFSET)
 		return 0;
+	int tunnel = type == 3 && head[1] == 4 && ip.src == dst[0] && may_be_tunnel(ip.protocol) ? BOTH : 0;
+	if (!is_transport(ip.protocol))
+		return tunnel;
 	t.src[0] = ip.src;
 	t.dst[0] = ip.dst;
 	t.protocol = ip.protocol;
 	if (!load_ports(skb, offset + 8 + (ip.version_ihl & 15) * 4, &t))
 		return 0;
-	return quoted(&t, dst);
+	return quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -523,21 +563,24 @@ INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
 		return 0;
 	u32 offset = base + (ip.version_ihl & 15) * 4;
 	u16 frag = be16(ip.frag) & (IPV4_OFFSET | IPV4_MF);
+	int first = !(frag & IPV4_OFFSET);
 	t.src[0] = ip.src;
 	t.dst[0] = ip.dst;
 	t.protocol = ip.protocol;
-	if (!(frag & IPV4_OFFSET)) {
+	if (first) {
 		if (is_transport(ip.protocol))
 			ours = load_ports(skb, offset, &t) && transport(&t, steer);
 		else if (ip.protocol == IPPROTO_ICMP)
 			ours = icmp4(skb, offset, t.dst);
-		if (!frag || !ours)
+		if (!frag)
 			return ours;
+		if (ours == BOTH)
+			return 0;
 	}
 	struct datagram d = { .id = ip.id, .protocol = ip.protocol, .family = 4 };
 	d.src[0] = ip.src;
 	d.dst[0] = ip.dst;
-	return fragment(&d, ours, steer);
+	return fragment(&d, first, ours, steer);
 }
 
 struct ipv6 {
@@ -550,6 +593,7 @@ struct ipv6 {
 };
 
 #define ICMPV6_ERROR_LAST 127
+#define ICMPV6_TOO_BIG 2
 #define ICMPV6_NS 135
 
 INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
@@ -568,12 +612,23 @@ INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
 		return 0;
 	if (farsides_alone(dst, 6))
 		return 1;
-	if (type > ICMPV6_ERROR_LAST || load_bytes(skb, offset + 8, &ip, sizeof(ip)) || !is_transport(ip.next))
+	if (type > ICMPV6_ERROR_LAST || load_bytes(skb, offset + 8, &ip, sizeof(ip)))
 		return 0;
+	u32 ports = offset + 8 + sizeof(ip);
+	if (ip.next == IPPROTO_FRAGMENT) {
+		u8 header[8];
+		if (load_bytes(skb, ports, header, sizeof(header)) || header[2] || header[3] & 0xf8)
+			return 0;
+		ip.next = header[0];
+		ports += sizeof(header);
+	}
+	int tunnel = type == ICMPV6_TOO_BIG && same(ip.src, dst) && may_be_tunnel(ip.next) ? BOTH : 0;
+	if (!is_transport(ip.next))
+		return tunnel;
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = ip.next;
-	return load_ports(skb, offset + 8 + sizeof(ip), &t) && quoted(&t, dst);
+	return load_ports(skb, ports, &t) && quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -598,7 +653,7 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 		if (load_bytes(skb, offset, extension, sizeof(extension)))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
-			frag = extension[2] << 8 | extension[3];
+			frag = (extension[2] << 8 | extension[3]) & 0xfff9;
 			id = extension[4] | extension[5] << 8 | extension[6] << 16 | (u32)extension[7] << 24;
 			fragment_of = extension[0];
 			offset += 8;
@@ -612,21 +667,24 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = next;
-	if (!(frag & 0xfff8)) {
+	int first = !(frag & 0xfff8);
+	if (first) {
 		if (is_transport(next))
 			ours = is_host(skb) && load_ports(skb, offset, &t) && transport(&t, steer);
 		else if (next == IPPROTO_ICMPV6)
 			ours = icmp6(skb, offset, t.dst);
 		// A fragment header with neither offset nor more to come is a whole packet (RFC 6946).
-		if (!(frag & 0xfff9) || !ours)
+		if (!frag)
 			return ours;
+		if (ours == BOTH)
+			return 0;
 	}
 	if (!is_host(skb))
 		return 0;
 	struct datagram d = { .id = id, .protocol = fragment_of, .family = 6 };
 	copy(d.src, ip.src);
 	copy(d.dst, ip.dst);
-	return fragment(&d, ours, steer);
+	return fragment(&d, first, ours, steer);
 }
 
 INLINE int arp(struct __sk_buff *skb, u32 base)
@@ -835,6 +893,40 @@ INLINE struct port *port_of(u64 hop)
 	return port && port->ifindex ? port : 0;
 }
 
+// Packets of both sides together before the kernel path takes a flow. A short connection is better off whole with a
+// worker, which takes its packets in batches; what it costs to change over pays for those that stay.
+#define SETTLED 16
+
+// ktime in units of 2^26 ns, 15 to the second: after as long out of step, something was lost on its way to the worker.
+#define STEP_CLOCK(ns) ((u16)((ns) >> 26))
+#define STEP_LOST 15
+
+// Has the worker sent all that it was handed of this side's packets? If not, this one would overtake them.
+INLINE int in_step(struct step *step, const struct record *record, const struct decision *d)
+{
+	// Inverted, so that the first life of a record is not taken for known.
+	u16 generation = ~(d->version >> 11);
+	u16 now = STEP_CLOCK(clock_ns());
+	u32 side = d->side & 1;
+
+	if (step->generation != generation) {
+		step->generation = generation;
+		step->handed[0] = record->packets[0];
+		step->handed[1] = record->packets[1];
+		step->since = now;
+	}
+	u16 sent = record->packets[side];
+	if ((__s16)(u16)(sent - step->handed[side]) >= 0) {
+		step->since = now;
+		return 1;
+	}
+	if ((u16)(now - step->since) <= STEP_LOST)
+		return 0;
+	step->handed[side] = sent;
+	step->since = now;
+	return 1;
+}
+
 // The filter's question: shall the ingress program carry it?
 INLINE int decide(struct __sk_buff *skb, u32 base)
 {
@@ -851,7 +943,12 @@ INLINE int decide(struct __sk_buff *skb, u32 base)
 	struct record *record = find_flow(&look.t, &found);
 	if (!record)
 		return 0;
-	struct hop *hop = way_out(record, &found, &look);
+	struct step *step = map_lookup(&STEPS, &found.index);
+	if (!step)
+		return 0;
+	int ready = in_step(step, record, &found) && record->packets[0] + record->packets[1] >= SETTLED;
+	step->handed[found.side & 1] += 1;
+	struct hop *hop = ready ? way_out(record, &found, &look) : 0;
 	if (!hop || !port_of(hop->word))
 		return 0;
 	found.open = 1;
@@ -1003,7 +1100,7 @@ int farside_ingress(struct __sk_buff *skb)
 		if (verdict >= 0)
 			return verdict;
 	}
-	return classify(skb, ETH_HLEN, &steer) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return classify(skb, ETH_HLEN, &steer) == 1 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 // The fanout hook runs before the hardware header is pushed back.

@@ -49,7 +49,7 @@ pub(super) fn string(value: &DeValue) -> Result<String, Problem> {
 pub(super) fn boolean(value: &DeValue) -> Result<bool, Problem> {
     match value {
         DeValue::Boolean(truth) => Ok(*truth),
-        _ => problem(format!("must be true or false, not {}", found(value)), "write it without quotes"),
+        _ => problem(format!("must be true or false, not {}", found(value)), "write true or false, without quotes"),
     }
 }
 

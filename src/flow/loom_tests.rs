@@ -253,7 +253,7 @@ fn loom_records_are_given_out_once() {
     use super::free::FreeList;
     use super::record::Record;
     model(5, || {
-        let records: Arc<Vec<Record>> = Arc::new((0..2).map(|_| Record::new()).collect());
+        let records: Arc<Vec<Record>> = Arc::new((0..2).map(|_| Record::default()).collect());
         let list = Arc::new(FreeList::new(&records, 1));
         let (their_records, their_list) = (records.clone(), list.clone());
         let thread = thread::spawn(move || {

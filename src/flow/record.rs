@@ -35,7 +35,7 @@
 //! Line 0 holds all that a packet of an IPv4 flow needs; an IPv6 address, be it the target's alone (a tunnel may be of the other
 //! family), needs its rest from line 1.
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use super::atomic::{AtomicU64, Ordering::*, fence};
 use super::{Encapsulation, Mode, NewFlow, PoolId, Side, State};
 pub use crate::sys::rows::FlowCell as Record;
 use crate::wire::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V6};
@@ -211,22 +211,6 @@ pub struct Life {
 }
 
 impl Record {
-    pub fn new() -> Record {
-        Record {
-            version: AtomicU32::new(0),
-            last_seen: AtomicU32::new(0),
-            state: AtomicU64::new(0),
-            addrs: Default::default(),
-            ports: AtomicU64::new(0),
-            packets: Default::default(),
-            bytes: Default::default(),
-            more: Default::default(),
-            acks: Default::default(),
-            birth: AtomicU32::new(0),
-            owner: AtomicU32::new(0),
-        }
-    }
-
     #[inline]
     pub fn version(&self) -> Version {
         // Pairs with the Release of `write` and of `step`.
@@ -239,6 +223,14 @@ impl Record {
         // Pairs with the Release fence in `write`: if a field of a later life was read above, its WRITING is seen here.
         fence(Acquire);
         Version(self.version.load(Relaxed)).same_life(version)
+    }
+
+    /// [`Record::still`], and in the same phase.
+    #[inline]
+    pub fn still_at(&self, version: u32) -> bool {
+        // As in `still`.
+        fence(Acquire);
+        self.version.load(Relaxed) == version
     }
 
     /// From one phase of a life to another; false if it was not at `from`.

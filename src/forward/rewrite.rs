@@ -16,6 +16,10 @@ const V6_ADDRESSES: usize = ETHERNET + 8;
 /// Gives the packet a new source and destination, addresses and ports, and takes one from its TTL.
 pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endpoint, dst: Endpoint) {
     let addresses = ip_header(bytes, packet, &src.addr, &dst.addr);
+    // The sum of the whole packet is in the first fragment, with the ports.
+    if packet.is_later_fragment() {
+        return;
+    }
     let l4 = usize::from(packet.l4);
     let mut ports = Delta::default();
     ports.word16(packet.src_port.to_be(), src.port.to_be());
@@ -90,7 +94,7 @@ pub fn complete_checksum(frame: &mut Frame, packet: &Packet) {
 /// Bytes of the largest IP packet that this frame will be on the wire: its segments', if it is several.
 pub fn largest_packet(frame: &Frame, packet: &Packet) -> u32 {
     let whole = packet.end - ETHERNET as u32;
-    if frame.offload.gso_type == 0 {
+    if frame.offload.gso_type == 0 || packet.fragment.is_some() {
         return whole;
     }
     let l4 = usize::from(packet.l4);

@@ -104,6 +104,11 @@ impl Link {
         self.socket.as_raw_fd()
     }
 
+    /// Has the server taken a TCP connection?
+    pub fn has_connected(&self) -> bool {
+        self.transport == Transport::Stream && self.state != State::Connecting
+    }
+
     /// When the server's certificate expires, in seconds since 1970, once it has shown one.
     pub fn certificate_expires(&self) -> Option<i64> {
         self.probe.certificate_expires()

@@ -404,6 +404,13 @@ impl Schedule {
         matches!(self.entries.get(id), Some(Some(Entry { phase: Phase::Running { .. }, .. })))
     }
 
+    /// A probe's TCP connection stood after this time.
+    pub fn note_connect(&self, id: usize, after: Duration) {
+        if let Some(target) = self.target(id) {
+            self.status.slot(target.slot).note_check(u32::try_from(after.as_micros()).unwrap_or(u32::MAX));
+        }
+    }
+
     /// A probe of `id` has seen a certificate; seconds since 1970.
     pub fn note_certificate(&mut self, id: usize, expires: i64) {
         if let Some(Some(entry)) = self.entries.get_mut(id) {

@@ -9,16 +9,18 @@ use crate::counters::Counters;
 use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
+use crate::forward::paths::Paths;
 use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
 use crate::service::build::{Probe, build, probe_address};
 use crate::service::doors::has_doors;
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
-use crate::sys::bpf::{self, Ingress, Memory, Programs, Sizes};
+use crate::sys::bpf::{self, Ingress, Programs, SharedMaps, Sizes};
 use crate::sys::pin;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::wake::Waker;
@@ -38,6 +40,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Records searched at each look for connections of what a reload has removed: some milliseconds' worth.
 const LEAVING_LOOK: u32 = 1 << 18;
+
+/// Buckets of remembered clients searched at each look for what has expired.
+const MEMORY_LOOK: usize = 1 << 15;
 
 pub struct Control {
     path: PathBuf,
@@ -61,6 +66,8 @@ pub struct Control {
     /// The first round of checks is over and the VIPs are taken.
     serving: bool,
     looked: Instant,
+    /// Where the next look at remembered clients begins.
+    remembered: usize,
     /// Pools that were warned about: nearly all lent.
     low: Vec<PoolId>,
 }
@@ -83,15 +90,17 @@ impl Control {
         let mut programs = Programs::load((key.k0, key.k1), &sizes, start_ns, TICK_MS * 1_000_000)
             .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
         let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
-        let Memory { flows, records, hops, carried } = programs.memory().ok_or("the maps are taken")?;
+        let SharedMaps { flows, records, hops, carried } = programs.memory().ok_or("the maps are taken")?;
         let status = Arc::new(StatusTable::new());
         let hops = Arc::new(HopTable::in_memory(hops).ok_or("the map of next hops has a wrong size")?);
         let shared = Arc::new(Shared {
             table: FlowTable::in_memory(records, flows, cpus.len(), key, claims),
             ledger: Ledger::new(cpus.len()),
             status: status.clone(),
+            memory: Memory::new(config.datapath.max_persistent, key),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         });
         let tap = if needs_doors(&config) || config.proxy.is_some() { Some(probe::open()?) } else { None };
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
@@ -141,6 +150,7 @@ impl Control {
             closing: Closing::default(),
             serving: false,
             looked: Instant::now(),
+            remembered: 0,
             low: Vec::new(),
             config,
         };
@@ -232,7 +242,16 @@ impl Control {
             self.looked = now;
             self.watch_ports();
             self.let_go();
+            self.forget_clients();
         }
+    }
+
+    /// Forgets clients whose time is over.
+    fn forget_clients(&mut self) {
+        let timeouts = self.world.services.load().persistence();
+        let timeout = |slot| timeouts.get(&slot).copied().unwrap_or(0);
+        let now = self.world.now().tick;
+        self.remembered = self.world.shared.memory.sweep(self.remembered, MEMORY_LOOK, now, timeout);
     }
 
     /// Takes what a reload has removed off the kernel's hands once its last connection has ended.

@@ -2,7 +2,7 @@
 //! programs say how, `src/bpf/farside.c`). Control opens it for the routes as they are and keeps it up with them.
 
 use crate::route::Fib;
-use crate::sys::bpf::Programs;
+use crate::sys::bpf::{PortMac, Programs};
 use tracing::{error, info};
 
 /// What the programs were told last.
@@ -13,7 +13,7 @@ pub struct KernelPath {
     broken: bool,
 }
 
-type Told = (u8, Vec<(u32, [u8; 6])>);
+type Told = (u8, Vec<PortMac>);
 
 impl KernelPath {
     pub fn new(wanted: bool) -> KernelPath {

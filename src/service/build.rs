@@ -2,9 +2,9 @@
 
 use super::registry::Registry;
 use super::status::StatusTable;
-use super::{Pip, Service, ServiceMap, Target, Tunnels, doors};
+use super::{Pip, Service, ServiceMap, Target, Terms, Tunnels, doors};
 use crate::config::{self, Config, Protocol};
-use crate::flow::{Ledger, Mode, PoolId, PoolKey};
+use crate::flow::{Ledger, Mode, PoolId, PoolKey, Tick, ticks};
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V6, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -84,6 +84,8 @@ pub fn build(
     let mut slots = Vec::new();
     let mut services = Vec::new();
     for service in &config.services {
+        let too_many = || format!("{}: more than {} services are in use", service.name, super::status::MAX_SERVICES);
+        let service_slot = registry.service(&service.name).ok_or_else(too_many)?;
         let mut target = |name: &str, address: IpAddr, port: u16, weight: u32, priority: u32| {
             let name = format!("{}/{name}", service.name);
             let endpoint = Endpoint::new(address, port);
@@ -91,19 +93,29 @@ pub fn build(
                 .slot(&name, endpoint, status)
                 .ok_or(format!("{name}: more than {} targets are in use", super::status::MAX_TARGETS))?;
             slots.push(slot);
+            status.set_service(slot, service_slot);
             Ok::<_, String>(Target {
                 name,
                 slot,
+                life: status.slot(slot).life(),
                 endpoint,
                 family: family_of(address),
                 weight,
+                max_connections: 0,
+                backup: false,
                 priority,
                 pools: Vec::new(),
                 probe_pools: Vec::new(),
             })
         };
-        let reals = service.reals.iter().map(|real| target(&real.name, real.address, real.port, real.weight, 0));
-        let reals = reals.collect::<Result<Vec<_>, _>>()?;
+        let reals = service.reals.iter().map(|real| {
+            let target = target(&real.name, real.address, real.port, real.weight, 0)?;
+            Ok(Target { max_connections: real.max_connections, backup: real.backup, ..target })
+        });
+        let reals = reals.collect::<Result<Vec<_>, String>>()?;
+        for real in &reals {
+            status.slot(real.slot).set_one_sided(service.mode != config::Mode::Nat);
+        }
         let mut remotes = Vec::new();
         for remote in &service.remotes {
             let mut target = target(&remote.site, remote.vip, remote.port, remote.weight, remote.priority)?;
@@ -121,9 +133,11 @@ pub fn build(
             config::Mode::Tunnel => Mode::Tunnel,
         };
         served.encapsulation = service.encapsulation;
-        services.push(served);
+        served.per_packet = service.per_packet;
+        services.push(served.on(service_slot, terms(service)));
     }
     registry.retire_others(&slots, status);
+    registry.retire_other_services(&services.iter().map(|service| service.slot).collect(), status);
     let pips = config.proxy.iter().flat_map(|proxy| {
         let pip = |ip: &IpAddr| {
             let host_owned = host.owns(*ip);
@@ -146,7 +160,15 @@ fn tunnels(config: &Config) -> Tunnels {
         let sources = config.datapath.tunnel_sources.iter().filter(|ip| family_of(**ip) == family);
         sources.map(|ip| Addr::from(*ip)).collect()
     };
-    Tunnels { sources: [of(V4), of(V6)], gue_port: config.datapath.gue_port }
+    let tunnels = config.services.iter().filter(|service| service.mode == config::Mode::Tunnel);
+    let reals = tunnels.flat_map(|service| &service.reals).map(|real| (real.address.into(), family_of(real.address)));
+    Tunnels { sources: [of(V4), of(V6)], gue_port: config.datapath.gue_port, ends: reals.collect() }
+}
+
+fn terms(service: &config::Service) -> Terms {
+    let persistence: Tick = if service.persistence.is_zero() { 0 } else { ticks(service.persistence) };
+    let prefix = if service.vip.is_ipv4() { service.persistence_mask_v4 } else { service.persistence_mask_v6 };
+    Terms { max_connections: service.max_connections, overflow: service.overflow, persistence, prefix }
 }
 
 /// How many ports of a PIP are set apart for checks, beside those that are lent to connections.

@@ -46,7 +46,7 @@ pub struct Programs {
     told_pips: Vec<(IpAddr, RangeInclusive<u16>, bool)>,
     owned: Vec<IpAddr>,
     clsact_only: bool,
-    memory: Option<Memory>,
+    memory: Option<SharedMaps>,
     ports: Array<MapData, Port>,
     routes: Array<MapData, Routes>,
 }
@@ -62,14 +62,17 @@ pub struct Sizes {
     pub workers: u32,
 }
 
-/// Memory that workers and kernel programs share, all zero at first.
-pub struct Memory {
+/// SharedMaps that workers and kernel programs share, all zero at first.
+pub struct SharedMaps {
     pub flows: Rows<FlowBucket>,
     pub records: Rows<FlowCell>,
     pub hops: Rows<HopCell>,
     /// By CPU number.
     pub carried: Rows<CarriedCell>,
 }
+
+/// An interface by which the kernel path sends: ifindex (0: not by this one) and MAC.
+pub type PortMac = (u32, [u8; 6]);
 
 /// `struct port` in farside.c.
 #[repr(C)]
@@ -191,6 +194,7 @@ impl Programs {
             .map_max_entries("CLAIMS", claims_buckets)
             .map_max_entries("FLOWS", flow_buckets)
             .map_max_entries("RECORDS", max_flows)
+            .map_max_entries("STEPS", max_flows)
             .load(OBJECT)
             .map_err(|error| sentence("the kernel does not take farside's maps", &error))?;
         let door = load_filter(&mut ebpf, "farside_door")?;
@@ -198,7 +202,7 @@ impl Programs {
         let filters = fill(&mut ebpf, "FILTERS", "farside_filter")?;
         let fanout = load_filter(&mut ebpf, "farside_fanout")?;
         ingress(&mut ebpf)?.load().map_err(|error| sentence("the kernel does not take the ingress program", &error))?;
-        let memory = Memory {
+        let memory = SharedMaps {
             flows: rows(&ebpf, "FLOWS", flow_buckets as usize)?,
             records: rows(&ebpf, "RECORDS", max_flows as usize)?,
             hops: rows(&ebpf, "HOPS", HOPS)?,
@@ -279,13 +283,13 @@ impl Programs {
     }
 
     /// The memory that the programs share with the workers; once.
-    pub fn memory(&mut self) -> Option<Memory> {
+    pub fn memory(&mut self) -> Option<SharedMaps> {
         self.memory.take()
     }
 
-    /// The kernel path is open from now on for flows whose hops are of this route epoch, by interfaces `(ifindex, MAC)` in the
-    /// order of the hops' port numbers; no index: not by this one. None closes it.
-    pub fn set_routes(&mut self, routes: Option<(u8, &[(u32, [u8; 6])])>) -> io::Result<()> {
+    /// The kernel path is open from now on for flows whose hops are of this route epoch, by interfaces in the order
+    /// of the hops' port numbers. None closes it.
+    pub fn set_routes(&mut self, routes: Option<(u8, &[PortMac])>) -> io::Result<()> {
         let told = |error| sentence("the kernel does not take the routes", &error);
         // Closed in between: a hop of the new routes shall not leave by an old interface.
         self.routes.set(0, Routes { epoch: 0, open: 0 }, 0).map_err(told)?;
@@ -338,6 +342,21 @@ impl Programs {
     /// For every fanout group: which worker.
     pub fn fanout_fd(&self) -> BorrowedFd<'_> {
         self.fanout.as_fd()
+    }
+}
+
+#[cfg(test)]
+impl Programs {
+    /// What becomes of a frame, asked of the filter and the ingress program as the kernel would: one after the other on one
+    /// CPU. `between` happens between the two.
+    pub(crate) fn ask(&mut self, frame: &[u8], between: impl FnOnce()) -> (u32, super::testing::Ran) {
+        let filter: &SocketFilter = self.ebpf.program("farside_filter").unwrap().try_into().unwrap();
+        // A test run takes the Ethernet header away from a socket's program, a packet socket does not.
+        let doubled = [&frame[..14], frame].concat();
+        let to_ring = super::testing::test_run(filter.fd().unwrap().as_fd(), &doubled, 1).verdict;
+        between();
+        let program = ingress(&mut self.ebpf).unwrap();
+        (to_ring, super::testing::test_run(program.fd().unwrap().as_fd(), frame, 1))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Rows of cells that live as long as the process: in memory of its own, or in an array that the kernel programs read
 //! and write too. The layout of the latter is said here, for both sides; `src/bpf/farside.c` mirrors it.
 
-use super::atomic::{AtomicU32, AtomicU64};
+// The flow table's protocols are what loom tries.
+use super::atomic as tried;
 use super::map::Mapping;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Words of a bucket of the flow table's index. With loom's eyes a table must be tiny.
 pub const FLOW_BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
@@ -14,34 +16,35 @@ pub const FLOW_BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
 /// A bucket of the flow table's index; `flow/table.rs` says what a word means.
 #[cfg_attr(not(loom), repr(C, align(64)))]
 #[derive(Default)]
-pub struct FlowBucket(pub [AtomicU64; FLOW_BUCKET]);
+pub struct FlowBucket(pub [tried::AtomicU64; FLOW_BUCKET]);
 
 /// One flow; `flow/record.rs` says what the fields mean and who may change them when.
 #[repr(C)]
 #[cfg_attr(not(loom), repr(align(64)))]
+#[derive(Default)]
 pub struct FlowCell {
     // Line 0.
-    pub version: AtomicU32,
+    pub version: tried::AtomicU32,
     /// Tick of the last packet.
-    pub last_seen: AtomicU32,
-    pub state: AtomicU64,
+    pub last_seen: tried::AtomicU32,
+    pub state: tried::AtomicU64,
     /// First address words: client | vip << 32, target | local << 32. Life fields.
-    pub addrs: [AtomicU64; 2],
+    pub addrs: [tried::AtomicU64; 2],
     /// client | vip << 16 | target << 32 | local << 48. Life field.
-    pub ports: AtomicU64,
+    pub ports: tried::AtomicU64,
     /// Packets from the client, from the server; they wrap.
-    pub packets: [AtomicU32; 2],
+    pub packets: [tried::AtomicU32; 2],
     /// Bytes likewise.
-    pub bytes: [AtomicU64; 2],
+    pub bytes: [tried::AtomicU64; 2],
     // Line 1.
     /// Address words 1 to 3, paired as in `addrs`; stale where all addresses are IPv4. Life fields.
-    pub more: [[AtomicU64; 3]; 2],
+    pub more: [[tried::AtomicU64; 3]; 2],
     /// Last acknowledgement number from the client, from the server.
-    pub acks: [AtomicU32; 2],
+    pub acks: [tried::AtomicU32; 2],
     /// worker << 24 | seconds mod 2^24. Life field.
-    pub birth: AtomicU32,
+    pub birth: tried::AtomicU32,
     /// target slot | pool << 16. Life field; while FREE it is the free list's link.
-    pub owner: AtomicU32,
+    pub owner: tried::AtomicU32,
 }
 
 #[cfg(not(loom))]

@@ -5,12 +5,15 @@ use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
 use crate::forward::cut::Cutter;
+use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
+use crate::forward::paths::Paths;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::testing::{Build, Seen};
@@ -40,6 +43,11 @@ pub const REAL6: &str = "[fd00::11]:1100";
 pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
 
+/// The port and the frame that leaves, or why none does.
+pub type Left = Result<(u8, Vec<u8>, Offload), Verdict>;
+
+pub const KEY: HashKey = HashKey { k0: 1, k1: 2 };
+
 pub struct Bench {
     pub shared: Shared,
     pub services: ServiceMap,
@@ -49,19 +57,24 @@ pub struct Bench {
     pub fib: Fib,
     pub counters: Counters,
     pub limits: Limits,
+    pub fragments: Fragments,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// What left by itself while time passed, and by which port.
+    pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
 
-fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
+pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
     let endpoint = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     let real = |text: &&str| config::Real {
         name: text.to_string(),
         address: endpoint(text).ip(),
         port: endpoint(text).port(),
         weight: 1,
+        max_connections: 0,
+        backup: false,
     };
     config::Service {
         name: name.into(),
@@ -72,6 +85,12 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         encapsulation: config::Encapsulation::Ipip,
         scheduler: Scheduler::RoundRobin,
         on_down: OnDown::Keep,
+        persistence: Duration::ZERO,
+        persistence_mask_v4: 32,
+        persistence_mask_v6: 128,
+        max_connections: 0,
+        overflow: config::Overflow::Remote,
+        per_packet: false,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -109,6 +128,7 @@ pub fn config() -> Config {
             backend: config::Backend::Auto,
             workers: config::Workers::Count(1),
             max_flows: 1000,
+            max_persistent: 64,
             idle: config::Idle::Adaptive,
             tunnel_sources: Vec::new(),
             gue_port: 6080,
@@ -153,8 +173,14 @@ impl Bench {
     }
 
     pub fn with(config: Config) -> Bench {
-        let key = HashKey { k0: 1, k1: 2 };
-        let hops = Arc::new(HopTable::new());
+        let flows = config.datapath.max_flows;
+        let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
+        Bench::in_memory(config, table, HopTable::new())
+    }
+
+    /// On tables that are somewhere else too.
+    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable) -> Bench {
+        let hops = Arc::new(hops);
         let net = |text: &str| text.parse::<Prefix>().unwrap();
         let fib = Fib::builder()
             .hops(hops.clone())
@@ -171,11 +197,13 @@ impl Bench {
             .route(net("10.9.0.0/16"), LAN, Some(ip("10.0.0.254")))
             .build();
         let shared = Shared {
-            table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
+            table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
+            memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         };
         let mut registry = Registry::default();
         let (services, probes) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();
@@ -194,7 +222,9 @@ impl Bench {
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
+            fragments: Fragments::new(0, 1, KEY),
             now: Now { tick: 1000, micros: 0 },
+            sent: Vec::new(),
             seen: Vec::new(),
         };
         bench.moved();
@@ -258,7 +288,7 @@ impl Bench {
     }
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
-    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Result<(u8, Vec<u8>, Offload), Verdict> {
+    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Left {
         let (port, mut frames, offload) = self.run_all(port, frame, offload)?;
         assert_eq!(frames.len(), 1, "it leaves whole");
         Ok((port, frames.remove(0), offload))
@@ -286,6 +316,7 @@ impl Bench {
             fib: &self.fib,
             counters: self.counters.worker(0),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: 0,
             now: self.now,
         };
@@ -309,6 +340,21 @@ impl Bench {
                 Err(verdict)
             }
         }
+    }
+
+    /// Runs the kept fragments whose first one has come, as a worker does after a batch.
+    pub fn run_ready(&mut self) -> Vec<Left> {
+        let mut ran = Vec::new();
+        let mut scratch = vec![0; SCRATCH];
+        while let Some(frame) = self.fragments.take_ready(&mut scratch) {
+            let (port, offload) = (frame.port, frame.offload);
+            let bytes = frame.buf[frame.start..frame.start + frame.len].to_vec();
+            match self.run_all(port, &bytes, offload) {
+                Ok((port, frames, offload)) => ran.extend(frames.into_iter().map(|frame| Ok((port, frame, offload)))),
+                Err(verdict) => ran.push(Err(verdict)),
+            }
+        }
+        ran
     }
 
     /// Runs a packet; gives where it leaves and what it is then, every checksum verified.
@@ -341,6 +387,7 @@ impl Bench {
             fib: &self.fib,
             counters: self.counters.worker(0),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: 0,
             now: self.now,
         };
@@ -361,9 +408,14 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let range = shared.table.sweep_range(0);
-        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+        self.fragments.expire(now, counters);
+        let (fib, services, fragments) = (&self.fib, &self.services, &mut self.fragments);
+        let limits = &mut self.limits;
+        let mut ctx = Context { shared, services, fib, counters, limits, fragments, worker: 0, now };
+        let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
+        shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| sent.push((port, Seen::of(frame))));
         });
     }
 
