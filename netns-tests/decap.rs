@@ -1,5 +1,6 @@
 //! `farside decap` by itself: tunneled packets made by hand reach a server on the VIP, and nothing else does.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::support::namespace::Namespace;
@@ -35,8 +36,14 @@ fn client(world: &World, vip: SocketAddr, address: IpAddr) -> UdpSocket {
 
 fn heard(socket: &UdpSocket) -> Vec<u8> {
     let mut buffer = vec![0; 65_536];
-    let n = socket.recv(&mut buffer).expect("the server's answer");
-    buffer.truncate(n);
+    let received = loop {
+        match socket.recv(&mut buffer) {
+            // With a timeout the kernel does not go on waiting by itself after a signal.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => break received,
+        }
+    };
+    buffer.truncate(received.expect("the server's answer"));
     buffer
 }
 

@@ -1,9 +1,10 @@
 //! Tunnel mode with `farside decap` at the far end, and checks that go the way of clients' packets.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use crate::support::client::{Datagrams, open};
 use crate::support::config::{Config, Service, quick_check, real_target};
+use crate::support::farside::Farside;
 use crate::support::play::{PORT, Play};
 use crate::support::server::{Pop3, UdpEcho};
 use crate::support::tunnel::Decap;
@@ -143,9 +144,9 @@ fn a_direct_server_without_the_vip_is_down_and_the_hosts_own_address_will_do() {
         let site = world.site(1);
         for real in &site.reals {
             for family in BOTH {
-                let bits = if family == Family::V4 { 32 } else { 128 };
+                let (bits, nodad) = if family == Family::V4 { (32, "") } else { (128, "nodad") };
                 real.host.sysctl("net/ipv4/conf/all/arp_ignore", "1");
-                real.host.ip(&format!("addr add {}/{bits} dev lo", site.vip(family)));
+                real.host.ip(&format!("addr add {}/{bits} dev lo {nodad}", site.vip(family)));
                 servers.push(Pop3::start(&real.host, SocketAddr::new(site.vip(family), PORT), &real.name));
             }
         }
@@ -167,4 +168,26 @@ fn a_direct_server_without_the_vip_is_down_and_the_hosts_own_address_will_do() {
         "r1a"
     );
     play.farside(1).wait_status("up", &targets[1..]);
+}
+
+/// A server that never answers, asked over UDP: a check's port comes back with the check, and not after minutes of silence.
+#[test]
+fn checks_that_are_not_answered_do_not_keep_their_ports() {
+    let world = World::new(1);
+    let (site, real) = (world.site(1), world.site(1).real('a'));
+    let vip = site.vip(Family::V4);
+    real.host.sysctl("net/ipv4/conf/all/arp_ignore", "1");
+    real.host.ip(&format!("addr add {vip}/32 dev lo"));
+    // Listens and says nothing, so that no ICMP error ends the check either.
+    let _silent = real.host.inside(|| UdpSocket::bind((vip, 53))).expect("a socket");
+    let check = "kind = \"dns\"\nname = \"company.example\"\ninterval = \"20ms\"\ntimeout = \"20ms\"";
+    let mut dns = Service::standard(&world, 1, Family::V4, "dns", "udp", 53, check);
+    dns.extra = "mode = \"direct\"".into();
+    dns.reals.truncate(1);
+    let config = Config::new(&world, 1).service(dns).with(|config| config.pips.clear());
+    let farside = Farside::start(site, &config);
+    // Twice as many as there are ports.
+    until("many checks", || farside.counter("flows_probe") > 256);
+    assert_eq!(farside.counter("drop_ports_exhausted"), 0);
+    farside.wait_status("down", &[real_target("dns", Family::V4, "r1a")]);
 }
