@@ -8,8 +8,8 @@ use crate::support::namespace::Namespace;
 use crate::support::server::Pop3;
 use crate::support::world::{BOTH, Family, World};
 
-/// Whether it succeeded, and what it printed on both outputs.
-fn setup(host: &Namespace, mode: &str, vips: &[IpAddr], more: &[&str]) -> (bool, String) {
+/// Runs it: whether it succeeded, and what it printed on both outputs.
+pub fn setup(host: &Namespace, mode: &str, vips: &[IpAddr], more: &[&str]) -> (bool, String) {
     let bin = binary();
     let vips: Vec<String> = vips.iter().map(IpAddr::to_string).collect();
     let mut words = vec![bin.as_str(), "setup-server", mode, "--vip"];

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
+use crate::setup::setup;
 use crate::support::client::{Datagrams, open};
 use crate::support::config::{Config, Service, quick_check, real_target};
 use crate::support::farside::Farside;
@@ -143,11 +144,11 @@ fn a_direct_server_without_the_vip_is_down_and_the_hosts_own_address_will_do() {
     let play = Play::with(1, |world, _, config| {
         let site = world.site(1);
         for real in &site.reals {
+            let (ok, text) = setup(&real.host, "direct", &BOTH.map(|family| site.vip(family)), &["--apply"]);
+            assert!(ok, "{text}");
             for family in BOTH {
-                let (bits, nodad) = if family == Family::V4 { (32, "") } else { (128, "nodad") };
-                real.host.sysctl("net/ipv4/conf/all/arp_ignore", "1");
-                real.host.ip(&format!("addr add {}/{bits} dev lo {nodad}", site.vip(family)));
-                servers.push(Pop3::start(&real.host, SocketAddr::new(site.vip(family), PORT), &real.name));
+                let at = SocketAddr::new(site.vip(family), PORT);
+                servers.push(Pop3::start(&real.host, at, &real.name));
             }
         }
         config.with(|config| config.pips.clear()).each(|service| service.extra = "mode = \"direct\"".into())

@@ -57,6 +57,13 @@ pub fn udp_packet(from: SocketAddr, to: SocketAddr, class: u8, payload: &[u8]) -
     ip
 }
 
+/// Leaves the checksum of a [`udp_packet`] as a kernel hands it to hardware that is to finish it: the pseudo-header's sum.
+pub fn unfinish(ip: &mut [u8]) {
+    let (addresses, l4) = if ip[0] >> 4 == 4 { (12..20, 20) } else { (8..40, 40) };
+    let partial = fold(17 + (ip.len() - l4) as u64 + sum(&ip[addresses]));
+    ip[l4 + 6..l4 + 8].copy_from_slice(&partial.to_be_bytes());
+}
+
 fn sum(bytes: &[u8]) -> u64 {
     bytes.chunks(2).map(|two| u64::from(two[0]) << 8 | u64::from(*two.get(1).unwrap_or(&0))).sum()
 }
