@@ -12,6 +12,7 @@ mod testing;
 
 use farside::wire;
 
+mod choice;
 mod crash;
 mod decap;
 mod direct;

@@ -115,7 +115,8 @@ impl Mode {
 ///   Established -- FIN (client) --> ClientFin -- FIN (server) --> Closing
 ///   Established -- FIN (server) --> ServerFin -- FIN (client) --> Closing
 ///   Established, ClientFin, ServerFin -- RST --> ResetByClient / ResetByServer -- see there --> Established
-///   SynSent, SynReceived, Closing -- RST --> Aborted
+///   SynSent, SynReceived -- RST --> Aborted
+///   Closing, and ClientFin of a one-sided flow -- RST --> Over
 /// ```
 /// With simultaneous open (RFC 9293 3.5) the server's SYN has no ACK, and what acknowledges it is the client's SYN-ACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,15 +143,17 @@ pub enum State {
     ResetByClient = 6,
     /// As [`State::ResetByClient`], the other way round.
     ResetByServer = 7,
-    /// An RST before the connection stood, or after both had closed it. Kept for `tcp_reset`; only the server's SYN leads on
-    /// (the RST had been forged), or else a stranger could make a flow look established with three packets.
+    /// An RST before the connection stood. Kept for `tcp_reset`; only the server's SYN leads on (the RST had been forged), or else
+    /// a stranger could make a flow look established with three packets.
     Aborted = 8,
     /// Not TCP; there is nothing to watch. Kept for `udp`.
     Udp = 9,
+    /// An RST after both had closed it. Kept for `tcp_reset`; nothing leads on.
+    Over = 10,
 }
 
 impl State {
-    pub const ALL: [State; 10] = [
+    pub const ALL: [State; 11] = [
         State::SynSent,
         State::SynReceived,
         State::Established,
@@ -161,6 +164,7 @@ impl State {
         State::ResetByServer,
         State::Aborted,
         State::Udp,
+        State::Over,
     ];
 
     /// As `show flows` prints it.
@@ -176,11 +180,12 @@ impl State {
             State::ResetByServer => "reset_by_server",
             State::Aborted => "aborted",
             State::Udp => "udp",
+            State::Over => "over",
         }
     }
 
     fn from_bits(bits: u8) -> State {
-        // Only ever written from a State, so the last arm stands for Udp alone.
+        // Only ever written from a State, so the last arm stands for one alone.
         State::ALL[usize::from(bits).min(State::ALL.len() - 1)]
     }
 }
@@ -195,7 +200,9 @@ pub fn next(state: State, side: Side, flags: u8, one_sided: bool) -> State {
     if has(tcp::RST) {
         return match (state, side) {
             (State::Udp, _) => State::Udp,
-            (State::SynSent | State::SynReceived | State::Closing | State::Aborted, _) => State::Aborted,
+            (State::SynSent | State::SynReceived | State::Aborted, _) => State::Aborted,
+            (State::Closing | State::Over, _) => State::Over,
+            (State::ClientFin, _) if one_sided => State::Over,
             (_, Side::Client) => State::ResetByClient,
             (_, Side::Server) => State::ResetByServer,
         };
@@ -228,11 +235,22 @@ fn opened(side: Side, flags: u8) -> State {
     }
 }
 
+/// Is the connection open, or on its way to be? It is not from the moment on when both sides have closed it - of a one-sided
+/// flow, when the client has, since nothing else is seen of its end. No packet leads back ([`next`]): then only stragglers are
+/// waited for, and the target has a connection less.
+pub fn is_open(state: State, one_sided: bool) -> bool {
+    match state {
+        State::Closing | State::Over => false,
+        State::ClientFin => !one_sided,
+        _ => true,
+    }
+}
+
 /// Is this packet of the client's, on a flow in this state, the first of a new connection between the same
 /// endpoints? Then the old flow is to be removed and a target picked anew.
 pub fn is_fresh_start(state: State, flags: u8, one_sided: bool) -> bool {
     let over = match state {
-        State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted => true,
+        State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted | State::Over => true,
         State::ClientFin => one_sided,
         _ => false,
     };
@@ -257,7 +275,7 @@ impl Timeouts {
             State::ClientFin if one_sided => self.tcp_closing,
             State::Established | State::ClientFin | State::ServerFin => self.tcp_established,
             State::Closing => self.tcp_closing,
-            State::ResetByClient | State::ResetByServer | State::Aborted => self.tcp_reset,
+            State::ResetByClient | State::ResetByServer | State::Aborted | State::Over => self.tcp_reset,
             State::Udp => self.udp,
         }
     }

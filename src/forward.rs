@@ -26,7 +26,7 @@ pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
+use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
@@ -41,7 +41,7 @@ use fragment::Fragments;
 use limit::Limits;
 use paths::Paths;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What lives as long as the process and is shared by all workers.
 pub struct Shared {
@@ -247,6 +247,8 @@ fn open_to(
         _ => (key.src, None),
     };
     let flow = flow_to(target, mode, service, key, local, pool, ctx);
+    let on_record = &shared.status.slot(target.slot).on_record;
+    on_record.fetch_add(1, SeqCst);
     let mut inserted = shared.table.insert(&flow, hash, ctx.now.tick);
     if inserted == Err(Refused::ServerTwin) && makes_way(&flow, ctx) {
         inserted = shared.table.insert(&flow, hash, ctx.now.tick);
@@ -266,6 +268,7 @@ fn open_to(
         }
         Err(refused) => refused,
     };
+    on_record.fetch_sub(1, SeqCst);
     give_up(target, probe, shared);
     if let Some(pool) = pool {
         shared.ledger.give_back(pool, local.port, ctx.now.tick);
@@ -412,8 +415,23 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     if packet.protocol != TCP || packet.is_later_fragment() {
         return false;
     }
+    // Read first: when the last step is taken the flow may be gone, and whoever took it gives the place back all the same.
+    let ends_at = if packet.tcp_flags & FIN != 0 {
+        let Some(details) = table.details(flow.at) else { return false };
+        Some(details.target_slot)
+    } else {
+        None
+    };
     let data = if reset && carries_data(bytes, packet) { DATA } else { 0 };
     let (before, after) = table.advance(flow, packet.tcp_flags & !DATA | data);
+    let one_sided = flow.mode.one_sided();
+    if let Some(slot) = ends_at
+        && is_open(before, one_sided)
+        && !is_open(after, one_sided)
+        && !is_probe(&flow.client.addr, flow.family)
+    {
+        ctx.shared.status.release(slot);
+    }
     if after == State::SynReceived && before != after {
         if before == State::SynSent {
             measure_connect(flow, ctx);
@@ -513,17 +531,22 @@ pub fn end(flow: &Flow, ctx: &Context) {
     }
 }
 
-/// What follows when a flow has gone off the record: its PIP port goes back, its target has one connection less.
+/// What follows when a flow has gone off the record: its PIP port goes back, its target has one connection less, if that
+/// was not closed before.
 pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, now: Now) {
     if let Some(pool) = gone.pool {
         shared.ledger.give_back(pool, gone.flow.local.port, now.tick);
     }
-    if is_probe(&gone.flow.client.addr, gone.flow.family) {
-        return;
+    let counted = !is_probe(&gone.flow.client.addr, gone.flow.family);
+    if counted && is_open(gone.flow.state, gone.flow.mode.one_sided()) {
+        shared.status.release(gone.target_slot);
     }
-    evidence::of_the_end(gone, shared);
-    shared.status.release(gone.target_slot);
-    counters.add(Count::FlowsEnded, 1);
+    if counted {
+        evidence::of_the_end(gone, shared);
+        counters.add(Count::FlowsEnded, 1);
+    }
+    // Last: after it the slot may be another target's.
+    shared.status.slot(gone.target_slot).on_record.fetch_sub(1, SeqCst);
 }
 
 #[cfg(test)]

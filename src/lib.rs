@@ -48,9 +48,9 @@
 //! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
 //!    ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The rest
 //!    is looked up ([`FlowTable::lookup`]).
-//! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? If
-//!    that is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record or neither does
-//!    ([`FlowTable::insert`]), and from here a miss is a hit.
+//! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? It has a
+//!    place for the connection from here on. If it is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record
+//!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit.
 //! 5. **Hit.** The record says everything. The next hop is on it, or the routes are asked ([`Fib::lookup`],
 //!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
 //!    place ([`forward::rewrite`]), or goes on as it is to a real server that has the VIP itself ([`forward::one_sided`]).
@@ -70,6 +70,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
+//! | backup | a real server that gets connections only while no other of its service takes any |
 //! | batch, burst | the frames taken from one interface in one go; one round over all interfaces and the chores |
 //! | claims | the hashes of real servers' answers that are awaited: by them the kernel programs know farside's packets from those of the host to the same servers ([`flow::claims`]) |
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
@@ -81,11 +82,13 @@
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
 //! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
+//! | known, remembered | of a client: the real server that it had last is known ([`service::persistence`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
 //! | next hop, hop | the machine on the link that a packet is handed to: its interface, MAC and MTU ([`Hop`]) |
 //! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode; [`forward::one_sided`]) |
 //! | peer | another site's farside, known by its PIPs: what comes from there is never carried on |
+//! | place | of a connection at its target: counted before it is on record, so that limits hold ([`service::status`]) |
 //! | PIP | proxy IP: an address of this site's from which connections to remote sites are made ([`service::Pip`]) |
 //! | port | of TCP or UDP; or the number of an interface, as in `[datapath] interfaces` ([`device`]) |
 //! | real server | a machine of this site that serves |

@@ -170,9 +170,9 @@ fn fragments_come_and_go_without_the_allocator() {
         table: FlowTable::new(100, 1, key, Claims::own(100)),
         ledger: Ledger::new(1),
         status: Arc::new(StatusTable::new()),
-        memory: Memory::new(config.datapath.max_persistent, key),
         hops: hops.clone(),
         resolve: Arc::new(ResolveQueue::new()),
+        memory: Memory::new(100, key),
         paths: Paths::default(),
     };
     let (services, _) =

@@ -64,7 +64,7 @@ pub struct ServiceRow {
     pub protocol: String,
     pub mode: String,
     pub scheduler: String,
-    /// Connections on record now.
+    /// Open connections; those that both sides have closed are on record a while longer and do not count.
     pub active: u64,
     /// The most at a time, 0: no limit.
     #[serde(default)]

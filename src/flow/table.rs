@@ -384,14 +384,18 @@ impl FlowTable {
     }
 
     /// Removes a flow. Of any number of callers exactly one gets `Some`: it returns the lent port and counts the target's
-    /// connection off.
+    /// connection off, unless it was closed before: the state is the last that the flow was in, and of all steps of
+    /// [`FlowTable::advance`] exactly those have been told to somebody that led to it.
     pub fn remove(&self, at: FlowRef) -> Option<FlowDetails> {
         let record = self.records.get(at.index as usize)?;
         let version = Version(at.version);
         if version.phase() != LIVE || !record.step(version, DYING) {
             return None;
         }
-        let details = details(record, at.index, version);
+        // Whoever moves the state on from here is too late, and whoever did so before is heard.
+        let last = record.seal(version).state();
+        let mut details = details(record, at.index, version);
+        details.flow.state = last;
         let flow = &details.flow;
         let mut hashes = [self.hash(&flow.key(Side::Client)), 0];
         if !flow.mode.one_sided() {

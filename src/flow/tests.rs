@@ -1,6 +1,7 @@
 //! What the flow room promises.
 
 mod claims;
+mod closing;
 mod key;
 mod model;
 mod ports;

@@ -153,7 +153,7 @@ impl Control {
         gauge("farside_target_draining", "gauge", "1: takes no new connections.", |row| {
             u64::from(row.status == "draining")
         });
-        gauge("farside_target_connections", "gauge", "Connections on record.", |row| row.active);
+        gauge("farside_target_connections", "gauge", "Open connections.", |row| row.active);
         gauge("farside_target_connections_max", "gauge", "The most connections at a time, 0: no limit.", |row| {
             row.max_connections.into()
         });

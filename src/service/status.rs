@@ -5,8 +5,9 @@
 //!
 //! A limit is kept by all workers together, without a lock: who wants to give a target a connection first *takes* a place,
 //! which is one CAS of `active` from n to n + 1, n below the limit. So `active` is never above the limit, and never below the
-//! connections on record; between the two are those that are being put on record at this moment. Whoever has a place and does
-//! not put a connection on record gives it back ([`StatusTable::release`]), as does whoever takes one off the record.
+//! open connections; between the two are those that are being put on record at this moment. A place is given back
+//! ([`StatusTable::release`]) by exactly one: by the one who had it and put nothing on record, or whose packet was the one that
+//! closed the connection ([`crate::flow::is_open`]), or who takes it off the record while it is open.
 //!
 //! Nothing stands between the look at the status word and the taking but a few instructions, and still control may mark the
 //! target down in them, find that it has no connection, and give its slot to another target ([`super::registry`]). Therefore
@@ -38,8 +39,10 @@ pub const DRAINED: u32 = 2;
 pub struct TargetSlot {
     /// [`UP`] and [`DRAINED`].
     word: AtomicU32,
-    /// Connections on record now, or about to be.
+    /// Open connections, and those that are being made.
     pub active: AtomicU32,
+    /// Flows on record, the closed ones and checks included: as long as there are any, the slot is not another's.
+    pub on_record: AtomicU32,
     /// Connections ever.
     pub total: AtomicU64,
     /// Smoothed time from SYN to SYN-ACK in microseconds, 0 until one was measured. See
@@ -106,9 +109,10 @@ impl TargetSlot {
         stays
     }
 
-    /// Without connections, and if the target is marked down it stays so.
+    /// Nothing on record, and nothing about to be; if the target is marked down it stays so.
     pub fn is_idle(&self) -> bool {
-        self.active.load(SeqCst) == 0
+        // In this order: what has a place is on record before it gives that back.
+        self.active.load(SeqCst) == 0 && self.on_record.load(SeqCst) == 0
     }
 
     /// As new, for another target of the service in slot `service`. It must be idle, and down.
@@ -184,7 +188,7 @@ impl StatusTable {
         self.slot(slot).service.store(service, SeqCst);
     }
 
-    /// Connections of a service that are on record, or about to be. `service` < [`MAX_SERVICES`].
+    /// Connections of a service that are open, or about to be. `service` < [`MAX_SERVICES`].
     pub fn service_active(&self, service: u16) -> u32 {
         self.services[usize::from(service)].load(SeqCst)
     }

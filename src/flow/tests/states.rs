@@ -108,7 +108,7 @@ fn a_reset_never_prolongs_and_always_shows() {
     every(|state, side, flags, one_sided| {
         if flags & RST != 0 && state != Udp {
             let after = next(state, side, flags, one_sided);
-            assert!(matches!(after, ResetByClient | ResetByServer | Aborted));
+            assert!(matches!(after, ResetByClient | ResetByServer | Aborted | Over));
             assert!(after != ResetByClient || side == C);
             assert!(after != ResetByServer || side == S);
         }
@@ -145,17 +145,31 @@ fn reach(start: State, sides: &[Side], one_sided: bool) -> Vec<State> {
 #[test]
 fn a_client_alone_never_looks_established() {
     assert_eq!(reach(SynSent, &[C], false), [SynSent, Aborted]);
-    assert_eq!(reach(SynSent, &SIDES, false).len(), State::ALL.len() - 1);
+    assert_eq!(reach(SynSent, &SIDES, false).len(), State::ALL.len() - 1, "all but that of UDP");
     assert!(!reach(SynSent, &[C], true).contains(&SynReceived));
 }
 
 #[test]
 fn a_bare_syn_starts_afresh_only_where_the_old_is_over() {
     every(|state, _, flags, one_sided| {
-        let over =
-            matches!(state, Closing | ResetByClient | ResetByServer | Aborted) || state == ClientFin && one_sided;
+        let over = matches!(state, Closing | ResetByClient | ResetByServer | Aborted | Over)
+            || state == ClientFin && one_sided;
         assert_eq!(is_fresh_start(state, flags, one_sided), over && flags & (FIN | SYN | RST | ACK) == SYN);
     });
+}
+
+/// A place at the target is given back at the one step from open to closed.
+#[test]
+fn what_is_closed_stays_closed_and_an_open_connection_is_closed_by_a_fin_alone() {
+    every(|state, side, flags, one_sided| {
+        let after = next(state, side, flags, one_sided);
+        assert!(is_open(state, one_sided) || !is_open(after, one_sided), "{state:?} -> {after:?}");
+        if is_open(state, one_sided) && !is_open(after, one_sided) {
+            assert!(flags & FIN != 0 && flags & RST == 0, "{state:?} -> {after:?}");
+        }
+    });
+    journey(Closing, false, &[(C, RST, Over), (S, SYN | ACK, Over), (C, ACK, Over)]);
+    journey(ClientFin, true, &[(C, RST, Over), (C, ACK, Over)]);
 }
 
 #[test]

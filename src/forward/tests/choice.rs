@@ -191,15 +191,76 @@ fn real_servers_fill_up_then_backups_then_the_remote_site_and_room_is_used_again
     assert_eq!(asks(&mut bench, "198.18.0.7", 7), None);
     assert_eq!(bench.moved(), [("resets_sent", 1), ("drop_servers_full", 1)]);
     close(&mut bench, "198.18.0.7", 3, REAL_A);
-    bench.wait(Duration::from_secs(1));
-    assert_eq!(asks(&mut bench, "198.18.0.7", 8), None, "it is on record still, its last packets may come");
-    bench.wait(Duration::from_secs(25));
-    bench.moved();
-    bench.wait(Duration::from_secs(5));
-    assert_eq!(bench.moved(), [("flows_ended", 5)], "those that nobody answered");
-    bench.wait(Duration::from_secs(120));
-    assert_eq!(bench.active("pop3/10.0.0.11:1100"), 0);
-    assert_eq!(asks(&mut bench, "198.18.0.7", 9).unwrap(), REAL_A);
+    assert_eq!(bench.active("pop3/10.0.0.11:1100"), 1);
+    assert_eq!(asks(&mut bench, "198.18.0.7", 8).unwrap(), REAL_A, "a closed connection takes no place");
+    assert_eq!(asks(&mut bench, "198.18.0.7", 9), None);
+    bench.wait(Duration::from_secs(31));
+    assert_eq!((1..6).map(|port| asks(&mut bench, "198.18.0.7", 20 + port).unwrap()).filter(|at| at != C).count(), 4);
+}
+
+/// Stragglers, retransmitted FINs, RSTs, the end of the record, a new connection of the same ports: the place is given back
+/// once.
+#[test]
+fn a_place_is_given_back_once_however_a_connection_ends() {
+    let fin = |bench: &mut Bench, from_client: bool| {
+        let packet = match from_client {
+            true => Build::tcp(CLIENT, VIP, FIN | ACK),
+            false => Build::tcp(REAL_A, CLIENT, FIN | ACK),
+        };
+        bench.pass(if from_client { WAN } else { LAN }, &packet);
+    };
+    let active = |bench: &Bench| bench.active("pop3/10.0.0.11:1100");
+    let service = |bench: &Bench| bench.shared.status.service_active(bench.services.services()[0].slot);
+    let on_record = |bench: &Bench| {
+        let slot = bench.services.services()[0].reals[0].slot;
+        bench.shared.status.slot(slot).on_record.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    for client_first in [true, false] {
+        let mut bench = Bench::new();
+        bench.connect(CLIENT, VIP);
+        fin(&mut bench, client_first);
+        assert_eq!((active(&bench), service(&bench)), (1, 1), "half closed is open");
+        fin(&mut bench, !client_first);
+        assert_eq!((active(&bench), service(&bench), on_record(&bench)), (0, 0, 1));
+        fin(&mut bench, client_first);
+        fin(&mut bench, !client_first);
+        bench.pass(WAN, &Build::tcp(CLIENT, VIP, RST));
+        bench.pass(LAN, &Build::tcp(REAL_A, CLIENT, SYN | ACK));
+        bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+        assert_eq!((active(&bench), service(&bench), on_record(&bench)), (0, 0, 1));
+        bench.wait(Duration::from_secs(11));
+        assert_eq!((active(&bench), service(&bench), on_record(&bench)), (0, 0, 0), "an RST after the end shortens it");
+    }
+    // The same ports again, while the old record is still there.
+    let mut bench = Bench::new();
+    bench.connect(CLIENT, VIP);
+    fin(&mut bench, true);
+    fin(&mut bench, false);
+    bench.set_up("pop3/10.0.0.12", false);
+    bench.connect(CLIENT, VIP);
+    assert_eq!((active(&bench), service(&bench), on_record(&bench)), (1, 1, 1));
+    // An RST on an open connection may be forged: it keeps its place until the record ends.
+    bench.pass(WAN, &Build::tcp(CLIENT, VIP, RST));
+    assert_eq!(active(&bench), 1);
+    bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+    bench.pass(WAN, &Build::tcp(CLIENT, VIP, RST));
+    bench.wait(Duration::from_secs(11));
+    assert_eq!((active(&bench), service(&bench), on_record(&bench)), (0, 0, 0));
+}
+
+#[test]
+fn a_target_that_has_closed_connections_on_record_keeps_its_slot() {
+    let mut bench = Bench::new();
+    bench.connect(CLIENT, VIP);
+    let slot = bench.slot_of(CLIENT, VIP);
+    close(&mut bench, "198.18.0.7", 40000, REAL_A);
+    let mut other = config();
+    other.services[0].reals.remove(0);
+    bench.reload(&other);
+    other.services[0].reals.push(real(C));
+    bench.reload(&other);
+    assert_ne!(bench.services.services()[0].reals[1].slot, slot);
+    assert_eq!(bench.registry.name(slot), Some("pop3/10.0.0.11:1100"), "`show flows` names it");
 }
 
 #[test]
