@@ -1,7 +1,7 @@
 //! ICMP in both versions: echo to a VIP is answered, errors about a flow are translated like the flow's packets, with the
 //! packet that they quote (RFC 5508), and farside's own errors are sent.
 
-use super::{Context, Verdict, next_hop, one_sided, reply, rewrite, stray};
+use super::{Context, Verdict, next_hop, one_sided, probe, reply, rewrite, stray};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -111,6 +111,10 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
     };
     if flow.mode.one_sided() {
         return one_sided::carry_error(frame, packet, flow, ctx);
+    }
+    if probe::is_to_real(&flow, ctx) {
+        // This box has lost interest in its own check: the server need not know.
+        return Verdict::Refuse(Refusal::IcmpUnsolicited);
     }
     let (dst, quoted_src, quoted_dst) = match flow.side {
         Side::Client => (flow.target, flow.target, flow.local),

@@ -11,7 +11,7 @@
 
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
-use super::{Context, Verdict, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
+use super::{Context, Verdict, end, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -38,6 +38,33 @@ pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Conte
     note(bytes, packet, &mut flow, ctx);
     fragment::passes(bytes, packet, &flow, ctx);
     send(frame, packet, &flow, &hop, ctx)
+}
+
+/// A check's packet goes the same way, with the addresses that it has on record; `onward` is the same flow as it would be if it
+/// were a client's.
+pub fn carry_check(frame: &mut Frame, packet: &Packet, mut flow: Flow, mut onward: Flow, ctx: &mut Context) -> Verdict {
+    let hop = match way(frame, &mut onward, ctx) {
+        Ok(hop) => hop,
+        Err(verdict) => return verdict,
+    };
+    if packet.ttl <= 2 {
+        return icmp::time_exceeded(frame, packet, &flow, ctx);
+    }
+    let most = room(&onward, &hop, ctx);
+    if largest(frame, packet, &onward) > most && !cut::may_fragment(frame, packet) {
+        return icmp::too_big(frame, packet, most, &flow, ctx);
+    }
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
+    let closed = note(bytes, packet, &mut flow, ctx);
+    fragment::passes(bytes, packet, &flow, ctx);
+    let (src, dst) = (flow.local, flow.target);
+    rewrite::addresses(bytes, packet, &frame.offload, src, dst);
+    let (src_port, dst_port) = (src.port, dst.port);
+    let packet = Packet { src: src.addr, dst: dst.addr, src_port, dst_port, ttl: packet.ttl - 1, ..*packet };
+    if closed {
+        end(&flow, ctx);
+    }
+    send(frame, &packet, &onward, &hop, ctx)
 }
 
 /// An ICMP error about a packet of the real server's, which came to the VIP, goes on to that server.
