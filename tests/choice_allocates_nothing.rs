@@ -41,7 +41,6 @@ fn target(slot: u16, backup: bool) -> Target {
         name: format!("s/{slot}"),
         slot,
         life: 0,
-        family: 4,
         endpoint: Endpoint::new([10, 0, 0, slot as u8].into(), 110),
         family: V4,
         weight: u32::from(slot) + 1,
