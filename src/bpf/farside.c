@@ -47,6 +47,7 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s32 s32;
 typedef __s64 s64;
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
@@ -58,6 +59,7 @@ static long (*l3_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = 
 static long (*l4_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
 static s64 (*csum_diff)(const u32 *from, u32 from_size, const u32 *to, u32 to_size, u32 seed) =
 	(void *)BPF_FUNC_csum_diff;
+static long (*adjust_room)(void *skb, s32 grow, u32 mode, u64 flags) = (void *)BPF_FUNC_skb_adjust_room;
 static long (*redirect)(u32 ifindex, u64 flags) = (void *)BPF_FUNC_redirect;
 static u64 (*clock_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static u32 (*this_cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
@@ -126,17 +128,25 @@ struct hop {
 #define HOP_VALID (1ULL << 56)
 #define HOP_USED (1U << 31)
 
-// An interface by its number in hops; ifindex 0: nothing is carried that way.
+// An interface by its number in hops; ifindex 0: nothing is carried that way. source: of tunnels that leave by it, IPv4 first;
+// all zero: none.
 struct port {
 	u32 ifindex;
 	u8 mac[6];
 	u16 zero;
+	u32 source[2][4];
 };
+
+#define SOURCES 16
 
 struct routes {
 	u32 epoch;
 	// The kernel path is open.
 	u32 open;
+	u32 gue_port;
+	// Sources of tunnels that are listed, IPv4 first; none: the port's.
+	u32 listed[2];
+	u32 sources[2][SOURCES][4];
 };
 
 // What this CPU has carried; one line each.
@@ -252,6 +262,17 @@ struct {
 	__type(key, u32);
 	__type(value, struct routes);
 } ROUTES SEC(".maps");
+
+// forward/paths.rs
+#define PATHS_LEN 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PATHS_LEN);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, u64);
+} PATHS SEC(".maps");
 
 #define CPUS 1024
 
@@ -864,26 +885,107 @@ INLINE struct record *find_flow(const struct tuple *t, struct decision *d)
 	return record ? record : at_entry(candidate(hash >> 32, tag), t, d);
 }
 
+#define TARGET_V6(version) ((version) >> 10 & 1)
+#define ENCAPSULATION(version) ((version) >> 8 & 3)
+#define ENCAPSULATION_GRE 1
+#define ENCAPSULATION_GUE 2
+#define ENCAPSULATION_GUE1 3
+#define V4_HEADER 20
+#define V6_HEADER 40
+#define GRE_HEADER 4
+#define UDP_HEADER 8
+#define GUE_HEADER 4
+
+// encap::overhead
+INLINE u32 overhead(u32 version)
+{
+	u32 ip = TARGET_V6(version) ? V6_HEADER : V4_HEADER;
+	switch (ENCAPSULATION(version)) {
+	case ENCAPSULATION_GRE:
+		return ip + GRE_HEADER;
+	case ENCAPSULATION_GUE:
+		return ip + UDP_HEADER + GUE_HEADER;
+	case ENCAPSULATION_GUE1:
+		return ip + UDP_HEADER;
+	default:
+		return ip;
+	}
+}
+
+INLINE u32 tick(void)
+{
+	return (clock_ns() - START_NS) / TICK_NS;
+}
+
+#define TICKS 0xffffff
+// Ten minutes.
+#define PATH_KEPT_NS 600000000000ULL
+
+// Paths::mtu: what is known of the largest packet that reaches the target of this record; 0: nothing.
+INLINE u32 path_mtu(const struct record *record, u32 version)
+{
+	u32 v6 = TARGET_V6(version);
+	u64 a = (u32)record->addrs[1], b = 0, c = 0, d = 0;
+	if (v6) {
+		b = (u32)record->more[1][0];
+		c = (u32)record->more[1][1];
+		d = (u32)record->more[1][2];
+	}
+	u64 hash = (a | b << 32) * 0x9e3779b97f4a7c15ULL ^ rotl(c | d << 32, 29);
+	hash = (hash ^ hash >> 31) * 0xbf58476d1ce4e5b9ULL;
+	u64 tag = hash >> 40;
+	u32 place = hash >> 20 & (PATHS_LEN - 1);
+	u64 *known = map_lookup(&PATHS, &place);
+	if (!known)
+		return 0;
+	u64 word = *(volatile u64 *)known;
+	if (word >> 40 != (tag ? tag : 1) || ((u32)word - tick() & TICKS) > PATH_KEPT_NS / TICK_NS)
+		return 0;
+	return word >> 24 & 0xffff;
+}
+
+// service/build.rs, probe_address: checks of servers that have the VIP are changed on their way, and a worker's.
+INLINE int is_probe(const struct tuple *t)
+{
+	return t->family == 4 ? (t->src[0] & 0xffff) == 0xfea9 : t->src[0] == 0x726166fd && t->src[1] == 0x65646973;
+}
+
 // Where a packet of this flow leaves, as the record and the hop say now; 0 if that is a matter for a worker.
 INLINE struct hop *way_out(const struct record *record, const struct decision *d, const struct look *look)
 {
 	u32 zero = 0;
 	u64 word = *(volatile u64 *)&record->state;
 	u32 state = word >> 32 & 0xff;
+	u32 mode = MODE(d->version);
 	struct routes *routes = map_lookup(&ROUTES, &zero);
 
 	if (!routes || !routes->open || (u8)routes->epoch != (u8)(word >> 40))
 		return 0;
 	if ((u16)(word >> 48) != (u16)(d->version >> 11))
 		return 0;
-	if ((state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN) || MODE(d->version) == MODE_TUNNEL)
+	if (state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN)
+		return 0;
+	if (mode >= MODE_DIRECT && is_probe(&look->t))
 		return 0;
 	// The hop toward the server is for what the client sends.
 	u32 id = (d->side ? word : word >> 16) & 0xffff;
 	struct hop *hop = id ? map_lookup(&HOPS, &id) : 0;
-	if (!hop || !(hop->word & HOP_VALID) || look->largest > (hop->mtu & ~HOP_USED))
+	if (!hop || !(hop->word & HOP_VALID))
 		return 0;
-	return hop;
+	u32 most = hop->mtu & ~HOP_USED;
+	if (mode == MODE_TUNNEL) {
+		u32 grown = overhead(d->version);
+		u32 path = path_mtu(record, d->version);
+		if (path && path < most)
+			most = path;
+		// A checksum over all of it is the device's work, and it cannot be asked for here.
+		if (TARGET_V6(d->version) && ENCAPSULATION(d->version) >= ENCAPSULATION_GUE)
+			return 0;
+		if (most <= grown || look->bytes + grown > 0xffff)
+			return 0;
+		most -= grown;
+	}
+	return look->largest > most ? 0 : hop;
 }
 
 INLINE struct port *port_of(u64 hop)
@@ -1018,6 +1120,144 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 	return 1;
 }
 
+// multipath_hash in forward.rs, of the client.
+INLINE u64 flow_spread(const struct tuple *t)
+{
+	u32 ends = t->src[0] ^ t->src[1] ^ t->src[2] ^ t->src[3] ^ (u32)t->sport << 16;
+	u64 hash = (u64)ends * 0x9e3779b97f4a7c15ULL;
+	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9ULL;
+	hash = (hash ^ hash >> 27) * 0x94d049bb133111ebULL;
+	return hash ^ hash >> 31;
+}
+
+#define PROTOCOL_IPIP 4
+#define PROTOCOL_IPV6 41
+#define PROTOCOL_GRE 47
+#define OUTER_TTL 64
+#define FIRST_PORT 49152
+
+// forward/encap.rs: TTL, then the outer headers in front. Joined segments stay joined: the kernel knows what they are.
+INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 version, const struct look *look,
+		       const struct port *port)
+{
+	u32 zero = 0;
+	u32 v6 = TARGET_V6(version);
+	u32 kind = ENCAPSULATION(version);
+	u32 grown = overhead(version);
+	u64 spread = flow_spread(&look->t);
+	int inner_v6 = look->t.family != 4;
+	u8 inner = inner_v6 ? PROTOCOL_IPV6 : PROTOCOL_IPIP;
+	u8 protocol = kind == 0 ? inner : kind == ENCAPSULATION_GRE ? PROTOCOL_GRE : IPPROTO_UDP;
+	struct routes *routes = map_lookup(&ROUTES, &zero);
+	u32 header[12] = {};
+	u32 src[4];
+	u8 tos;
+
+	if (!routes)
+		return 0;
+	copy(src, port->source[v6]);
+	u32 listed = routes->listed[v6];
+	if (listed) {
+		u32 choice = (u32)(spread >> 32) % listed;
+		if (choice >= SOURCES)
+			return 0;
+		copy(src, routes->sources[v6][choice]);
+	}
+	if (!src[0] && !src[1] && !src[2] && !src[3])
+		return 0;
+	if (!inner_v6) {
+		u16 ttl[1];
+		if (load_bytes(skb, ETH_HLEN + 1, &tos, 1) || load_bytes(skb, V4_TTL, ttl, 2))
+			return 0;
+		u16 less = ttl[0] - 1;
+		if (l3_replace(skb, V4_CHECK, ttl[0], less, 2) || store_bytes(skb, V4_TTL, &less, 2, 0))
+			return 0;
+	} else {
+		u8 first[2], hop_limit[2];
+		if (load_bytes(skb, ETH_HLEN, first, 2) || load_bytes(skb, ETH_HLEN + 6, hop_limit, 2))
+			return 0;
+		tos = first[0] << 4 | first[1] >> 4;
+		hop_limit[1] -= 1;
+		if (store_bytes(skb, ETH_HLEN + 6, hop_limit, 2, BPF_F_RECOMPUTE_CSUM))
+			return 0;
+	}
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | (v6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+	if (kind == ENCAPSULATION_GRE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+	if (kind >= ENCAPSULATION_GUE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	if (kind == ENCAPSULATION_GUE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L2(GUE_HEADER);
+	if (adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, flags))
+		return 0;
+	u32 length = look->bytes + grown;
+	u32 *l4;
+	u16 type = be16(v6 ? ETH_P_IPV6 : ETH_P_IP);
+	if (v6) {
+		header[0] = __builtin_bswap32(6U << 28 | (u32)tos << 20 | (u32)(spread >> 44));
+		header[1] = be16(length - V6_HEADER) | (u32)protocol << 16 | OUTER_TTL << 24;
+		copy(header + 2, src);
+		header[6] = record->addrs[1];
+		header[7] = record->more[1][0];
+		header[8] = record->more[1][1];
+		header[9] = record->more[1][2];
+		// GRE only: UDP over IPv6 is a worker's.
+		header[10] = (u32)be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP) << 16;
+	} else {
+		header[0] = 0x45 | (u32)tos << 8 | (u32)be16(length) << 16;
+		header[1] = 0x40 << 16;
+		header[2] = OUTER_TTL | (u32)protocol << 8;
+		header[3] = src[0];
+		header[4] = record->addrs[1];
+		s64 sum = csum_diff(0, 0, header, V4_HEADER, 0);
+		sum = (sum & 0xffff) + (sum >> 16 & 0xffff);
+		sum = (sum & 0xffff) + (sum >> 16);
+		header[2] |= (u32)(u16)~sum << 16;
+		l4 = header + 5;
+		if (kind == ENCAPSULATION_GRE) {
+			l4[0] = (u32)be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP) << 16;
+		} else if (kind >= ENCAPSULATION_GUE) {
+			l4[0] = be16((u16)(FIRST_PORT | spread >> 48)) | (u32)be16(routes->gue_port) << 16;
+			l4[1] = be16(length - V4_HEADER);
+			l4[2] = (u32)inner << 8;
+		}
+	}
+	if (store_bytes(skb, 12, &type, 2, 0))
+		return 0;
+	// The verifier wants to know a length.
+	switch (grown) {
+	case V4_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER, 0);
+	case V4_HEADER + GRE_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + GRE_HEADER, 0);
+	case V4_HEADER + UDP_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + UDP_HEADER, 0);
+	case V4_HEADER + UDP_HEADER + GUE_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + UDP_HEADER + GUE_HEADER, 0);
+	case V6_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V6_HEADER, 0);
+	case V6_HEADER + GRE_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V6_HEADER + GRE_HEADER, 0);
+	default:
+		return 0;
+	}
+}
+
+// Direct mode changes no TTL: what would go back where it came from, or to this machine, is refused by a worker.
+INLINE int in_a_circle(struct __sk_buff *skb, const u8 *hop_mac, const struct port *port)
+{
+	u8 from[6];
+	if (load_bytes(skb, 6, from, sizeof(from)))
+		return 1;
+	int back = 1, own = 1;
+#pragma unroll
+	for (int i = 0; i < 6; i++) {
+		back &= from[i] == hop_mac[i];
+		own &= port->mac[i] == hop_mac[i];
+	}
+	return own || (back && port->ifindex == skb->ifindex);
+}
+
 // Carries what the filter has decided on. -1: something has changed since.
 INLINE int carry(struct __sk_buff *skb, struct decision *word)
 {
@@ -1045,12 +1285,23 @@ INLINE int carry(struct __sk_buff *skb, struct decision *word)
 	u8 macs[12];
 	__builtin_memcpy(macs, &to, 6);
 	__builtin_memcpy(macs + 6, port->mac, 6);
-	if (MODE(d.version) != MODE_DIRECT && !rewrite(skb, record, d.side, &look))
-		goto missed;
+	switch (MODE(d.version)) {
+	case MODE_DIRECT:
+		if (in_a_circle(skb, macs, port))
+			goto missed;
+		break;
+	case MODE_TUNNEL:
+		if (!encapsulate(skb, record, d.version, &look, port))
+			goto missed;
+		break;
+	default:
+		if (!rewrite(skb, record, d.side, &look))
+			goto missed;
+	}
 	store_bytes(skb, 0, macs, sizeof(macs), 0);
 	// FlowTable::touch and note_ack.
 	u32 side = d.side & 1;
-	record->last_seen = (clock_ns() - START_NS) / TICK_NS;
+	record->last_seen = tick();
 	record->packets[side] += 1;
 	record->bytes[side] += look.bytes;
 	if (d.version & KIND_ACKS)

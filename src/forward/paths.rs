@@ -8,6 +8,7 @@
 
 use super::Now;
 use crate::flow::{Tick, ticks};
+use crate::sys::rows::Rows;
 use crate::wire::ip::{Addr, V4};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -24,14 +25,19 @@ const LEAST_V6: u32 = 1280;
 
 const TICKS: u32 = (1 << 24) - 1;
 
-/// Shared by all workers.
+/// Shared by all workers; the kernel programs read the same words.
 pub struct Paths {
-    words: Box<[AtomicU64]>,
+    words: Rows<AtomicU64>,
 }
 
 impl Paths {
     pub fn new() -> Paths {
-        Paths { words: (0..PLACES).map(|_| AtomicU64::new(0)).collect() }
+        Paths { words: (0..PLACES).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>().into() }
+    }
+
+    /// In memory that is all zero. None: these are not as many words as there are places.
+    pub fn in_memory(words: Rows<AtomicU64>) -> Option<Paths> {
+        (words.len() == PLACES).then_some(Paths { words })
     }
 
     /// Bytes of the largest packet that reaches `to`, its outer headers included, as far as that is known.

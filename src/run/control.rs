@@ -90,7 +90,7 @@ impl Control {
         let mut programs = Programs::load((key.k0, key.k1), &sizes, start_ns, TICK_MS * 1_000_000)
             .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
         let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
-        let SharedMaps { flows, records, hops, carried } = programs.memory().ok_or("the maps are taken")?;
+        let SharedMaps { flows, records, hops, paths, carried } = programs.memory().ok_or("the maps are taken")?;
         let status = Arc::new(StatusTable::new());
         let hops = Arc::new(HopTable::in_memory(hops).ok_or("the map of next hops has a wrong size")?);
         let shared = Arc::new(Shared {
@@ -100,7 +100,7 @@ impl Control {
             memory: Memory::new(config.datapath.max_persistent, key),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
-            paths: Paths::default(),
+            paths: Paths::in_memory(paths).ok_or("the map of paths has a wrong size")?,
         });
         let tap = if needs_doors(&config) || config.proxy.is_some() { Some(probe::open()?) } else { None };
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
@@ -228,7 +228,8 @@ impl Control {
         if self.netlink.tick(now) {
             self.renew_interfaces();
         }
-        self.kernel.follow(&mut self.programs, &self.world.fib.load(), self.config.datapath.interfaces.len());
+        let (fib, services) = (self.world.fib.load(), self.world.services.load());
+        self.kernel.follow(&mut self.programs, &fib, &services.tunnels, self.config.datapath.interfaces.len());
         self.health.tick(now);
         self.closing.add(self.health.closed(), now);
         self.closing.tick(&self.world, now);

@@ -1,19 +1,19 @@
 //! The kernel path: packets of flows that stand, carried by the ingress program itself instead of by a worker (the
 //! programs say how, `src/bpf/farside.c`). Control opens it for the routes as they are and keeps it up with them.
 
-use crate::route::Fib;
-use crate::sys::bpf::{PortMac, Programs};
+use crate::route::{Fib, PortInfo};
+use crate::service::Tunnels;
+use crate::sys::bpf::{Programs, WayPort, Ways};
+use crate::wire::ip::{V4, V6};
 use tracing::{error, info};
 
 /// What the programs were told last.
 #[derive(Default)]
 pub struct KernelPath {
     wanted: bool,
-    told: Option<Told>,
+    told: Option<Ways>,
     broken: bool,
 }
-
-type Told = (u8, Vec<PortMac>);
 
 impl KernelPath {
     pub fn new(wanted: bool) -> KernelPath {
@@ -22,18 +22,15 @@ impl KernelPath {
 
     /// Tells the programs of new routes. `interfaces`: how many of the ports are the configuration's; the device of the checks,
     /// which comes after them, ends in a worker.
-    pub fn follow(&mut self, programs: &mut Programs, fib: &Fib, interfaces: usize) {
+    pub fn follow(&mut self, programs: &mut Programs, fib: &Fib, tunnels: &Tunnels, interfaces: usize) {
         if !self.wanted || self.broken {
             return;
         }
-        let port = |port: &crate::route::PortInfo| if port.up { (port.ifindex, port.mac) } else { (0, [0; 6]) };
-        let mut ports: Vec<_> = fib.ports().iter().take(interfaces).map(port).collect();
-        ports.push((0, [0; 6]));
-        let routes = (fib.epoch(), ports);
-        if self.told.as_ref() == Some(&routes) {
+        let ways = ways(fib, tunnels, interfaces);
+        if self.told.as_ref() == Some(&ways) {
             return;
         }
-        if let Err(why) = programs.set_routes(Some((routes.0, &routes.1))) {
+        if let Err(why) = programs.set_ways(Some(&ways)) {
             // Closed it is, or was never open: all packets are the workers'.
             self.broken = true;
             return error!("the kernel path stays closed, all packets go through the workers: {why}");
@@ -41,6 +38,18 @@ impl KernelPath {
         if self.told.is_none() {
             info!("flows that stand are carried in the kernel ([datapath] kernel_path)");
         }
-        self.told = Some(routes);
+        self.told = Some(ways);
     }
+}
+
+fn ways(fib: &Fib, tunnels: &Tunnels, interfaces: usize) -> Ways {
+    let port = |(number, port): (u8, &PortInfo)| WayPort {
+        ifindex: if port.up { port.ifindex } else { 0 },
+        mac: port.mac,
+        sources: [V4, V6].map(|family| fib.source(number, family).unwrap_or_default().octets()),
+    };
+    let mut ports: Vec<WayPort> = (0..).zip(fib.ports()).take(interfaces).map(port).collect();
+    ports.push(WayPort::default());
+    let sources = tunnels.sources.each_ref().map(|listed| listed.iter().map(|addr| addr.octets()).collect());
+    Ways { epoch: fib.epoch(), ports, gue_port: tunnels.gue_port, sources }
 }

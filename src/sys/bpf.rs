@@ -67,12 +67,36 @@ pub struct SharedMaps {
     pub flows: Rows<FlowBucket>,
     pub records: Rows<FlowCell>,
     pub hops: Rows<HopCell>,
+    pub paths: Rows<AtomicU64>,
     /// By CPU number.
     pub carried: Rows<CarriedCell>,
 }
 
-/// An interface by which the kernel path sends: ifindex (0: not by this one) and MAC.
-pub type PortMac = (u32, [u8; 6]);
+/// What the kernel path is told of where packets leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Flows whose hops are of this route epoch are carried.
+    pub epoch: u8,
+    /// In the order of the hops' port numbers.
+    pub ports: Vec<WayPort>,
+    /// Of encapsulations over UDP.
+    pub gue_port: u16,
+    /// Sources of tunnels that are listed, IPv4 first, wire bytes; none: the port's.
+    pub sources: [Vec<[u8; 16]>; 2],
+}
+
+/// An interface by which the kernel path sends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WayPort {
+    /// 0: not by this one.
+    pub ifindex: u32,
+    pub mac: [u8; 6],
+    /// Of tunnels that leave by it, IPv4 first; zero: none.
+    pub sources: [[u8; 16]; 2],
+}
+
+/// The most sources of tunnels of one family that the kernel path knows; with more, tunnels are the workers'.
+const SOURCES: usize = 16;
 
 /// `struct port` in farside.c.
 #[repr(C)]
@@ -81,18 +105,23 @@ struct Port {
     ifindex: u32,
     mac: [u8; 6],
     zero: u16,
+    sources: [[u8; 16]; 2],
 }
 
 /// `struct routes` in farside.c.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Routes {
     epoch: u32,
     open: u32,
+    gue_port: u32,
+    listed: [u32; 2],
+    sources: [[[u8; 16]; SOURCES]; 2],
 }
 
-/// max_entries of HOPS, PORTS and CARRIED.
+/// max_entries of HOPS, PATHS, PORTS and CARRIED.
 const HOPS: usize = 16384;
+const PATHS: usize = 1024;
 const PORTS: usize = 256;
 const CPUS: usize = 1024;
 
@@ -206,6 +235,7 @@ impl Programs {
             flows: rows(&ebpf, "FLOWS", flow_buckets as usize)?,
             records: rows(&ebpf, "RECORDS", max_flows as usize)?,
             hops: rows(&ebpf, "HOPS", HOPS)?,
+            paths: rows(&ebpf, "PATHS", PATHS)?,
             carried: rows(&ebpf, "CARRIED", CPUS)?,
         };
         let (ports, routes) = (array(&mut ebpf, "PORTS")?, array(&mut ebpf, "ROUTES")?);
@@ -287,17 +317,25 @@ impl Programs {
         self.memory.take()
     }
 
-    /// The kernel path is open from now on for flows whose hops are of this route epoch, by interfaces in the order
-    /// of the hops' port numbers. None closes it.
-    pub fn set_routes(&mut self, routes: Option<(u8, &[PortMac])>) -> io::Result<()> {
+    /// Opens the kernel path for these ways, or closes it.
+    pub fn set_ways(&mut self, ways: Option<&Ways>) -> io::Result<()> {
         let told = |error| sentence("the kernel does not take the routes", &error);
         // Closed in between: a hop of the new routes shall not leave by an old interface.
-        self.routes.set(0, Routes { epoch: 0, open: 0 }, 0).map_err(told)?;
-        let Some((epoch, ports)) = routes else { return Ok(()) };
-        for (number, (ifindex, mac)) in (0..PORTS as u32).zip(ports) {
-            self.ports.set(number, Port { ifindex: *ifindex, mac: *mac, zero: 0 }, 0).map_err(told)?;
+        self.routes.set(0, Routes::default(), 0).map_err(told)?;
+        let Some(ways) = ways else { return Ok(()) };
+        for (number, WayPort { ifindex, mac, sources }) in (0..PORTS as u32).zip(&ways.ports) {
+            let port = Port { ifindex: *ifindex, mac: *mac, zero: 0, sources: *sources };
+            self.ports.set(number, port, 0).map_err(told)?;
         }
-        self.routes.set(0, Routes { epoch: epoch.into(), open: 1 }, 0).map_err(told)
+        let mut routes =
+            Routes { epoch: ways.epoch.into(), open: 1, gue_port: ways.gue_port.into(), ..Routes::default() };
+        for (family, listed) in ways.sources.iter().enumerate() {
+            routes.listed[family] = listed.len() as u32;
+            for (place, source) in routes.sources[family].iter_mut().zip(listed) {
+                *place = *source;
+            }
+        }
+        self.routes.set(0, routes, 0).map_err(told)
     }
 
     /// Makes [`Programs::attach_ingress`] do as on kernels before 6.6, for tests.

@@ -88,6 +88,8 @@ unsafe impl Plain for FlowCell {}
 unsafe impl Plain for HopCell {}
 // SAFETY: atomics only.
 unsafe impl Plain for CarriedCell {}
+// SAFETY: an atomic.
+unsafe impl Plain for AtomicU64 {}
 
 /// A row of cells of fixed length; reads like a slice.
 pub struct Rows<T> {

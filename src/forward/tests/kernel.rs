@@ -1,16 +1,18 @@
 //! The kernel path against the journey: what the kernel programs carry, they carry as `forward` would, byte for byte, and
 //! what is out of the ordinary they leave to it. Needs root.
 
-use super::bench::{CLIENT6, KEY, REAL6, REMOTE6, VIP6, config, ip};
+use super::bench::{CLIENT6, KEY, REAL6, REMOTE6, VIP6, config, ip, one_sided};
 use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
+use crate::config::{Config, Encapsulation, Mode};
 use crate::device::Offload;
 use crate::flow::{Claims, FlowTable, TICK_MS};
+use crate::forward::paths::Paths;
 use crate::route::{Hop, HopTable};
-use crate::sys::bpf::{Programs, SharedMaps, Sizes, monotonic_ns};
+use crate::sys::bpf::{Programs, SharedMaps, Sizes, WayPort, Ways, monotonic_ns};
 use crate::sys::pin::{allowed_cpus, pin_to};
 use crate::sys::rows::{CarriedCell, Rows};
 use crate::testing::{Build, Seen};
-use crate::wire::ip::{FlowKey, TCP, V4, family_of};
+use crate::wire::ip::{FlowKey, TCP, V4, V6, family_of};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,17 +32,21 @@ struct Lab {
 
 impl Lab {
     fn new() -> Lab {
+        Lab::with(config())
+    }
+
+    fn with(config: Config) -> Lab {
         // The two programs leave each other word by CPU.
         pin_to(allowed_cpus().unwrap()[0]).unwrap();
-        let config = config();
         let max_flows = config.datapath.max_flows;
         let flow_buckets = FlowTable::buckets_for(max_flows) as u32;
         let sizes = Sizes { claims_buckets: 64, flow_buckets, max_flows, workers: 1 };
         let start = monotonic_ns() - 1000 * TICK_MS * 1_000_000;
         let mut programs = Programs::load((KEY.k0, KEY.k1), &sizes, start, TICK_MS * 1_000_000).unwrap();
-        let SharedMaps { flows, records, hops, carried } = programs.memory().unwrap();
+        let SharedMaps { flows, records, hops, paths, carried } = programs.memory().unwrap();
         let table = FlowTable::in_memory(records, flows, 1, KEY, Claims::own(max_flows));
-        let bench = Bench::in_memory(config, table, HopTable::in_memory(hops).unwrap());
+        let mut bench = Bench::in_memory(config, table, HopTable::in_memory(hops).unwrap());
+        bench.shared.paths = Paths::in_memory(paths).unwrap();
         let services = [VIP, VIP6].map(|vip| {
             let vip: std::net::SocketAddr = vip.parse().unwrap();
             (vip.ip(), vip.port(), TCP)
@@ -55,9 +61,16 @@ impl Lab {
     }
 
     fn open(&mut self) {
-        let fib = &self.bench.fib;
-        let ports: Vec<_> = (5..).zip(fib.ports()).map(|(index, port)| (index, port.mac)).collect();
-        self.programs.set_routes(Some((fib.epoch(), &ports))).unwrap();
+        let (fib, tunnels) = (&self.bench.fib, &self.bench.services.tunnels);
+        let port = |(number, port): (u8, &crate::route::PortInfo)| WayPort {
+            ifindex: 5 + u32::from(number),
+            mac: port.mac,
+            sources: [V4, V6].map(|family| fib.source(number, family).unwrap_or_default().octets()),
+        };
+        let ports = (0..).zip(fib.ports()).map(port).collect();
+        let sources = tunnels.sources.each_ref().map(|listed| listed.iter().map(|addr| addr.octets()).collect());
+        let ways = Ways { epoch: fib.epoch(), ports, gue_port: tunnels.gue_port, sources };
+        self.programs.set_ways(Some(&ways)).unwrap();
     }
 
     /// A connection on which enough has passed for the kernel path; gives the target and what it sees as the source.
@@ -68,6 +81,14 @@ impl Lab {
             self.bench.pass(LAN, &Build::tcp(&syn.dst.to_string(), &syn.src.to_string(), ACK));
         }
         (syn.dst.to_string(), syn.src.to_string())
+    }
+
+    /// The same where the server's answers pass by.
+    fn settled_one_sided(&mut self, client: &str, vip: &str) {
+        self.bench.run(WAN, &Build::tcp(client, vip, SYN).frame(), Offload::default()).unwrap();
+        for _ in 0..16 {
+            self.bench.run(WAN, &Build::tcp(client, vip, ACK).frame(), Offload::default()).unwrap();
+        }
     }
 
     /// What the kernel makes of a frame; None: it is the worker's.
@@ -101,8 +122,7 @@ fn same(lab: &mut Lab, port: u8, packet: &Build) {
     let frame = packet.frame();
     let kernel = lab.kernel(&frame).unwrap_or_else(|| panic!("the worker's: {packet:?}"));
     let (_, forwarded, _) = lab.bench.run(port, &frame, Offload::default()).unwrap();
-    assert_eq!(Seen::of(&kernel), Seen::of(&forwarded), "{packet:?}");
-    assert_eq!(kernel[..forwarded.len()], forwarded);
+    assert_eq!(kernel[..forwarded.len()], forwarded, "{packet:?}");
 }
 
 #[test]
@@ -136,6 +156,81 @@ fn a_packet_of_a_flow_that_stands_leaves_as_the_worker_would_send_it() {
 }
 
 #[test]
+fn direct_mode_changes_the_macs_and_nothing_else() {
+    let mut lab = Lab::with(one_sided(Mode::Direct, Encapsulation::Ipip));
+    for (client, vip) in [(CLIENT, VIP), (CLIENT6, VIP6)] {
+        lab.settled_one_sided(client, vip);
+        let mut packet = Build::tcp(client, vip, ACK | PSH);
+        (packet.payload, packet.ttl) = (vec![7; 1400], 17);
+        same(&mut lab, WAN, &packet);
+        assert_eq!(Seen::of(&lab.kernel(&packet.frame()).unwrap()).ttl, 17);
+        // From the very server: it would go round and round.
+        let mut back = packet.frame();
+        back[6..12].copy_from_slice(&if vip == VIP { [2, 0, 0, 0, 2, 11] } else { [2, 0, 0, 0, 2, 66] });
+        assert!(lab.kernel(&back).is_some(), "by another interface it may come");
+    }
+}
+
+#[test]
+fn a_tunnel_is_the_same_from_the_kernel() {
+    for encapsulation in [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue, Encapsulation::Gue1] {
+        for crossed in [false, true] {
+            let mut config = one_sided(Mode::Tunnel, encapsulation);
+            if crossed {
+                config.services[0].reals.truncate(1);
+                config.services[0].reals[0].address = ip("fd00::11");
+                config.services[2].reals[0].address = ip("10.0.0.11");
+            } else {
+                config.datapath.tunnel_sources = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(ip).to_vec();
+            }
+            let mut lab = Lab::with(config);
+            for (n, (client, vip)) in
+                [(CLIENT, VIP), (CLIENT6, VIP6), ("198.18.0.7:40007", VIP)].into_iter().enumerate()
+            {
+                lab.settled_one_sided(client, vip);
+                for payload in [0, 1, 1000] {
+                    let mut packet = Build::tcp(client, vip, ACK | PSH);
+                    (packet.payload, packet.tos, packet.ttl) = (vec![7; payload], 0xb9 + n as u8, 9);
+                    let outer_v6 = (vip == VIP6) != crossed;
+                    if outer_v6 && [Encapsulation::Gue, Encapsulation::Gue1].contains(&encapsulation) {
+                        assert_eq!(lab.kernel(&packet.frame()), None, "a sum over all of it is the worker's work");
+                        lab.bench.run(WAN, &packet.frame(), Offload::default()).unwrap();
+                    } else {
+                        same(&mut lab, WAN, &packet);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_tunnel_is_the_workers_also_by_what_a_router_has_said() {
+    for (client, vip, real) in [(CLIENT, VIP, "10.0.0.11"), (CLIENT6, VIP6, "fd00::11")] {
+        let mut config = one_sided(Mode::Tunnel, Encapsulation::Gre);
+        config.services[0].reals.truncate(1);
+        let mut lab = Lab::with(config);
+        lab.settled_one_sided(client, vip);
+        let headers = if vip == VIP { 40 } else { 60 };
+        let overhead = if vip == VIP { 24 } else { 44 };
+        let mut packet = Build::tcp(client, vip, ACK);
+        packet.payload = vec![1; 1500 - overhead - headers];
+        same(&mut lab, WAN, &packet);
+        let learned = 1400 - overhead - headers;
+        packet.payload = vec![1; learned + 1];
+        same(&mut lab, WAN, &packet);
+        // By the programs' clock, which goes by the real one from tick 1000 on.
+        lab.bench.shared.paths.learn(&ip(real).into(), family_of(ip(real)), 1400, lab.bench.now);
+        assert_eq!(lab.kernel(&packet.frame()), None);
+        packet.payload = vec![1; learned];
+        lab.bench.run(WAN, &packet.frame(), Offload::default()).unwrap();
+        same(&mut lab, WAN, &packet);
+        packet.payload = vec![1; 1500];
+        assert_eq!(lab.kernel(&packet.frame()), None);
+    }
+}
+
+#[test]
 fn a_young_flow_is_the_workers() {
     let mut lab = Lab::new();
     lab.bench.connect(CLIENT, VIP);
@@ -150,7 +245,7 @@ fn a_packet_does_not_overtake_those_that_wait_for_the_worker() {
     assert!(lab.kernel(&young.frame()).is_some(), "none waits");
     // One that the worker has to see waits in its ring.
     young.options = vec![1; 4];
-    lab.programs.set_routes(None).unwrap();
+    lab.programs.set_ways(None).unwrap();
     assert_eq!(lab.kernel(&young.frame()), None);
     lab.open();
     assert_eq!(lab.kernel(&Build::tcp(CLIENT, VIP, ACK).frame()), None, "it would overtake");
@@ -227,10 +322,12 @@ fn a_lost_neighbor_new_routes_and_a_closing_flow_end_it() {
     assert!(lab.kernel(&frame).is_some());
 
     let epoch = lab.bench.fib.epoch();
-    lab.programs.set_routes(Some((epoch.wrapping_add(1), &[(5, [0; 6]), (6, [0; 6])]))).unwrap();
+    let ports = |first| (first..first + 2).map(|ifindex| WayPort { ifindex, ..WayPort::default() }).collect();
+    lab.programs.set_ways(Some(&Ways { epoch: epoch.wrapping_add(1), ports: ports(5), ..Ways::default() })).unwrap();
     assert_eq!(lab.kernel(&frame), None, "the worker looks the way up again");
     lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
-    lab.programs.set_routes(Some((epoch, &[(0, [0; 6]), (0, [0; 6])]))).unwrap();
+    let ports = vec![WayPort::default(); 2];
+    lab.programs.set_ways(Some(&Ways { epoch, ports, ..Ways::default() })).unwrap();
     assert_eq!(lab.kernel(&frame), None, "the interface has gone");
     lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
     lab.open();
