@@ -36,5 +36,6 @@ mod sites;
 mod syslog;
 mod topology;
 mod tunnel;
+mod tunnel_sizes;
 mod udp;
 mod wrong;
