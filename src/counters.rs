@@ -47,6 +47,8 @@ names! {
         MssClamped = "mss_clamped",
         /// Packets that left in an encapsulation.
         Encapsulated = "encapsulated",
+        /// Times a router said that what is sent into a tunnel is too large for its next link.
+        TunnelMtuLearned = "tunnel_mtu_learned",
         /// Packets that left in pieces: joined segments that had to be parted, or too large ones that may be fragmented.
         Cut = "cut",
         /// Packets that waited for a neighbor's MAC.

@@ -16,6 +16,7 @@ pub mod icmp;
 pub mod limit;
 pub mod neighbor;
 pub mod one_sided;
+pub mod paths;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
@@ -34,6 +35,7 @@ use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use cut::Cut;
 use fragment::Fragments;
 use limit::Limits;
+use paths::Paths;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -44,6 +46,7 @@ pub struct Shared {
     pub status: Arc<StatusTable>,
     pub hops: Arc<HopTable>,
     pub resolve: Arc<ResolveQueue>,
+    pub paths: Paths,
 }
 
 /// The time, read once per burst.
@@ -432,4 +435,4 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

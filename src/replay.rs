@@ -14,6 +14,7 @@ use crate::config::{Config, Mode, file};
 use crate::counters::{Count, Counters, Refusal};
 use crate::device::pcap::{MTU, Pcap};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, TICK_MS, Timeouts, ticks};
+use crate::forward::paths::Paths;
 use crate::forward::{Now, Shared};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::build::build;
@@ -181,6 +182,7 @@ impl Parts {
                 status: self.status,
                 hops,
                 resolve: Arc::new(ResolveQueue::new()),
+                paths: Paths::default(),
             }),
             services: Arc::new(ArcSwap::from_pointee(self.services)),
             fib: Arc::new(ArcSwap::from_pointee(fib)),

@@ -38,6 +38,8 @@ pub struct Tunnels {
     pub sources: [Vec<Addr>; 2],
     /// Destination port of encapsulations over UDP.
     pub gue_port: u16,
+    /// Where tunnels lead: real servers in tunnel mode.
+    pub ends: HashSet<(Addr, u8)>,
 }
 
 /// Configured no more, but connections on record still use it: see [`leaving`].

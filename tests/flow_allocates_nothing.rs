@@ -8,6 +8,7 @@ use farside::flow::{
 };
 use farside::forward::fragment::{Fragments, SCRATCH};
 use farside::forward::limit::Limits;
+use farside::forward::paths::Paths;
 use farside::forward::{Context, Now, Shared, Verdict, forward};
 use farside::route::{Fib, HopTable, Prefix, ResolveQueue};
 use farside::service::build::build;
@@ -169,6 +170,7 @@ fn fragments_come_and_go_without_the_allocator() {
         status: Arc::new(StatusTable::new()),
         hops: hops.clone(),
         resolve: Arc::new(ResolveQueue::new()),
+        paths: Paths::default(),
     };
     let (services, _) =
         build(&config, &mut Registry::default(), &shared.status, &shared.ledger, |_| false).expect("services");

@@ -16,6 +16,10 @@
 //   e  ARP requests and neighbour solicitations for a VIP or PIP
 //   f  fragments of all these; later ones follow the first, those of an unknown one follow their address
 //
+// Farside's and the host's:
+//
+//   g  ICMP to the host that says that a packet which may be one of farside's tunnels' is too large
+//
 // An address that the host has itself (OWNED) stays the host's in d, e and f as far as no service or lent port is meant.
 // VLAN-tagged packets and packets to other machines' hardware addresses are never farside's.
 //
@@ -460,6 +464,15 @@ INLINE int quoted(const struct tuple *t, const u32 *dst)
 	return claimed(t->dst, t->src, t->dport, t->sport, t->protocol, t->family);
 }
 
+// What classify() says of g.
+#define BOTH 2
+
+// A packet of protocol `protocol` may be what farside has put a client's packet in.
+INLINE int may_be_tunnel(u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
+}
+
 INLINE int load_ports(struct __sk_buff *skb, u32 offset, struct tuple *t)
 {
 	u16 ports[2];
@@ -516,22 +529,28 @@ INLINE int icmp4(struct __sk_buff *skb, u32 offset, const u32 *dst)
 {
 	struct tuple t = { .family = 4 };
 	struct ipv4 ip;
-	u8 type;
+	u8 head[2];
 
 	if (farsides_alone(dst, 4))
 		return 1;
-	if (load_bytes(skb, offset, &type, 1) || (type != 3 && type != 4 && type != 11 && type != 12))
+	if (load_bytes(skb, offset, head, 2))
+		return 0;
+	u8 type = head[0];
+	if (type != 3 && type != 4 && type != 11 && type != 12)
 		return 0;
 	if (load_bytes(skb, offset + 8, &ip, sizeof(ip)) || ip.version_ihl >> 4 != 4)
 		return 0;
-	if (!is_transport(ip.protocol) || be16(ip.frag) & IPV4_OFFSET)
+	if (be16(ip.frag) & IPV4_OFFSET)
 		return 0;
+	int tunnel = type == 3 && head[1] == 4 && ip.src == dst[0] && may_be_tunnel(ip.protocol) ? BOTH : 0;
+	if (!is_transport(ip.protocol))
+		return tunnel;
 	t.src[0] = ip.src;
 	t.dst[0] = ip.dst;
 	t.protocol = ip.protocol;
 	if (!load_ports(skb, offset + 8 + (ip.version_ihl & 15) * 4, &t))
 		return 0;
-	return quoted(&t, dst);
+	return quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -555,6 +574,8 @@ INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
 			ours = icmp4(skb, offset, t.dst);
 		if (!frag)
 			return ours;
+		if (ours == BOTH)
+			return 0;
 	}
 	struct datagram d = { .id = ip.id, .protocol = ip.protocol, .family = 4 };
 	d.src[0] = ip.src;
@@ -572,6 +593,7 @@ struct ipv6 {
 };
 
 #define ICMPV6_ERROR_LAST 127
+#define ICMPV6_TOO_BIG 2
 #define ICMPV6_NS 135
 
 INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
@@ -600,12 +622,13 @@ INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
 		ip.next = header[0];
 		ports += sizeof(header);
 	}
+	int tunnel = type == ICMPV6_TOO_BIG && same(ip.src, dst) && may_be_tunnel(ip.next) ? BOTH : 0;
 	if (!is_transport(ip.next))
-		return 0;
+		return tunnel;
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = ip.next;
-	return load_ports(skb, ports, &t) && quoted(&t, dst);
+	return load_ports(skb, ports, &t) && quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -653,6 +676,8 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 		// A fragment header with neither offset nor more to come is a whole packet (RFC 6946).
 		if (!frag)
 			return ours;
+		if (ours == BOTH)
+			return 0;
 	}
 	if (!is_host(skb))
 		return 0;
@@ -1075,7 +1100,7 @@ int farside_ingress(struct __sk_buff *skb)
 		if (verdict >= 0)
 			return verdict;
 	}
-	return classify(skb, ETH_HLEN, &steer) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return classify(skb, ETH_HLEN, &steer) == 1 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 // The fanout hook runs before the hardware header is pushed back.

@@ -20,7 +20,7 @@ const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
 /// Of an IPv4 header's fragment field: don't fragment, more fragments, and the offset in units of 8 bytes.
-const DONT_FRAGMENT: u16 = 0x4000;
+pub const DONT_FRAGMENT: u16 = 0x4000;
 const MORE: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
@@ -57,7 +57,7 @@ impl Cut {
             inner: (ETHERNET + grown) as u16,
             l4: packet.l4 + grown as u16,
             protocol: packet.protocol,
-            segment: if is_joined(frame) { frame.offload.gso_size } else { 0 },
+            segment: if is_joined(frame) && matches!(packet.protocol, TCP | UDP) { frame.offload.gso_size } else { 0 },
             most,
         }
     }

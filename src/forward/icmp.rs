@@ -22,9 +22,14 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
     let valid = frame.offload.needs_csum
         || checksum::fold(reply::icmp_sum(message, packet.family, &packet.src, &packet.dst)) == 0xffff;
     if icmp::is_error(packet.family, kind) {
+        if valid && let Some(verdict) = one_sided::too_big_for_tunnel(frame, packet, ctx) {
+            return verdict;
+        }
+        let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
         return match icmp::quoted(bytes, packet) {
             _ if !valid => Verdict::Refuse(Refusal::IcmpChecksum),
             Ok(quoted) => translate(frame, packet, &quoted, ctx),
+            Err(_) if !is_farsides(packet, ctx) => Verdict::NotOurs,
             Err(refusal) => Verdict::Refuse(refusal),
         };
     }
@@ -47,6 +52,11 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
         kind if kind == echo => answer_echo(frame, packet, answer, ctx),
         _ => Verdict::Refuse(Refusal::IcmpType),
     }
+}
+
+/// Is it addressed to a VIP or PIP?
+fn is_farsides(packet: &Packet, ctx: &Context) -> bool {
+    ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some()
 }
 
 fn answer_echo(frame: &mut Frame, packet: &Packet, answer: u8, ctx: &mut Context) -> Verdict {
@@ -82,7 +92,9 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
     let key = quoted.key.reversed();
     let hash = ctx.shared.table.hash(&key);
     let Some(mut flow) = ctx.shared.table.lookup(&key, hash) else {
-        return Verdict::Refuse(Refusal::IcmpUnsolicited);
+        // The host gets what may be about its own packets, too.
+        let farsides = is_farsides(packet, ctx);
+        return if farsides { Verdict::Refuse(Refusal::IcmpUnsolicited) } else { Verdict::NotOurs };
     };
     if flow.mode.one_sided() {
         return one_sided::carry_error(frame, packet, flow, ctx);

@@ -11,13 +11,14 @@
 
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
-use super::{Context, Verdict, fragment, icmp, multipath_hash, next_hop, note, rewrite};
+use super::{Context, Verdict, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
-use crate::flow::{Flow, Mode};
+use crate::flow::{Flow, Mode, Side};
 use crate::route::Hop;
-use crate::wire::ip::{V4, V6};
-use crate::wire::{ETHERNET, Packet, put_raw16, raw16};
+use crate::wire::ip::{ICMP, ICMPV6, V4, V4_HEADER, V6, V6_HEADER};
+use crate::wire::l4::ICMP_HEADER;
+use crate::wire::{self, ETHERNET, Packet, be16, be32, put_be32, put_raw16, raw16};
 
 /// A client's packet goes on to the real server.
 pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
@@ -28,7 +29,7 @@ pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Conte
     if flow.mode == Mode::Tunnel && packet.ttl <= 1 {
         return icmp::time_exceeded(frame, packet, &flow, ctx);
     }
-    let most = room(&flow, &hop);
+    let most = room(&flow, &hop, ctx);
     if largest(frame, packet, &flow) > most && !cut::may_fragment(frame, packet) {
         return icmp::too_big(frame, packet, most, &flow, ctx);
     }
@@ -47,11 +48,96 @@ pub fn carry_error(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut
     if flow.mode == Mode::Tunnel && packet.ttl <= 1 {
         return Verdict::Refuse(Refusal::TtlExceeded);
     }
-    if largest(frame, packet, &flow) > room(&flow, &hop) && !cut::may_fragment(frame, packet) {
+    if largest(frame, packet, &flow) > room(&flow, &hop, ctx) && !cut::may_fragment(frame, packet) {
         return Verdict::Refuse(Refusal::TooBig);
     }
     ctx.counters.add(Count::IcmpErrorsTranslated, 1);
     send(frame, packet, &flow, &hop, ctx)
+}
+
+/// A router in a tunnel says that an encapsulated packet of ours is too large for its next link. That is remembered, and if it
+/// quotes enough of the packet that was inside, the client is told at once; else its next large packet is answered.
+///
+/// The host gets this error too, if the tunnel's source is its own address. None: it is no such error.
+pub fn too_big_for_tunnel(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Option<Verdict> {
+    let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
+    let l4 = usize::from(packet.l4);
+    let mtu = match (packet.family, bytes[l4], bytes[l4 + 1]) {
+        (V4, wire::icmp::UNREACHABLE, wire::icmp::FRAGMENTATION_NEEDED) => u32::from(be16(bytes, l4 + 6)),
+        (V6, wire::icmp::V6_PACKET_TOO_BIG, _) => be32(bytes, l4 + 4),
+        _ => return None,
+    };
+    let tunnels = &ctx.services.tunnels;
+    let quoted = wire::icmp::quoted_tunnel(bytes, packet, tunnels.gue_port)?;
+    let own = tunnels.sources[usize::from(packet.family == V6)].contains(&quoted.src)
+        || ctx.fib.host_owns(&quoted.src, packet.family);
+    if quoted.src != packet.dst || !own || !tunnels.ends.contains(&(quoted.dst, packet.family)) {
+        return None;
+    }
+    // What is quoted tells whether we have sent it. A stranger may leave it out, and can lower an MTU that he knows the ends of.
+    let flow = match quoted.inner {
+        Some(inner) => {
+            let flow = ctx.shared.table.lookup(&inner.key, ctx.shared.table.hash(&inner.key));
+            let ours = |flow: &Flow| flow.mode == Mode::Tunnel && flow.target.addr == quoted.dst;
+            match flow.filter(ours) {
+                Some(flow) => Some((flow, inner)),
+                None => return Some(Verdict::Refuse(Refusal::IcmpUnsolicited)),
+            }
+        }
+        None => None,
+    };
+    ctx.shared.paths.learn(&quoted.dst, packet.family, mtu, ctx.now);
+    ctx.counters.add(Count::TunnelMtuLearned, 1);
+    Some(match flow {
+        Some((flow, inner)) => tell_client(frame, packet, &flow, inner.l3, ctx),
+        None => Verdict::NotOurs,
+    })
+}
+
+/// Makes of an error about an encapsulated packet the client's error about what was inside, which is quoted from `inner` on.
+fn tell_client(frame: &mut Frame, packet: &Packet, flow: &Flow, inner: usize, ctx: &mut Context) -> Verdict {
+    let v4 = flow.family == V4;
+    let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
+    if v4 && be16(bytes, inner + 6) & cut::DONT_FRAGMENT == 0 {
+        // From now on its like is cut.
+        return Verdict::NotOurs;
+    }
+    let mut back = Flow { side: Side::Server, ..*flow };
+    let hop = match next_hop(&mut back, &flow.client.addr, ctx) {
+        Ok(hop) => hop,
+        Err(verdict) => return verdict,
+    };
+    // As large as what fits now, whoever has said so.
+    let Some(path) = ctx.shared.paths.mtu(&flow.target.addr, ctx.now) else { return Verdict::NotOurs };
+    let most = path.saturating_sub(encap::overhead(flow.encapsulation, flow.target_family) as u32);
+    if !ctx.limits.icmp.take(ctx.now) {
+        ctx.counters.add(Count::AnswersSuppressed, 1);
+        return Verdict::NotOurs;
+    }
+    let kind = if v4 {
+        [wire::icmp::UNREACHABLE, wire::icmp::FRAGMENTATION_NEEDED]
+    } else {
+        [wire::icmp::V6_PACKET_TOO_BIG, 0]
+    };
+    let ip = if v4 { V4_HEADER } else { V6_HEADER };
+    let quote = (packet.end as usize - inner).min(reply::longest_quote(flow.family));
+    let at = ETHERNET + ip + ICMP_HEADER;
+    let bytes = &mut frame.buf[frame.start..];
+    // What it stands behind, an outer header and an ICMP error's, is at least as long as what it shall stand behind.
+    bytes.copy_within(inner..inner + quote, at);
+    let protocol = if v4 { ICMP } else { ICMPV6 };
+    let (src, dst) = (flow.vip.addr, flow.client.addr);
+    let Some(l4) = reply::write_ip(bytes, flow.family, protocol, &src, &dst, ICMP_HEADER + quote) else {
+        return Verdict::NotOurs;
+    };
+    let message = &mut bytes[l4..at + quote];
+    message[..4].copy_from_slice(&[kind[0], kind[1], 0, 0]);
+    put_be32(message, 4, most);
+    reply::write_icmp_checksum(message, flow.family, &src, &dst);
+    rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
+    ctx.counters.add(Count::IcmpErrorsSent, 1);
+    let span = Span { start: frame.start, len: at + quote, offload: Offload::default() };
+    Verdict::Transmit { span, port: hop.port }
 }
 
 fn way(frame: &Frame, flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
@@ -67,11 +153,18 @@ fn way(frame: &Frame, flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
 }
 
 /// Bytes of the largest packet of the client's that can go this way.
-fn room(flow: &Flow, hop: &Hop) -> u32 {
+fn room(flow: &Flow, hop: &Hop, ctx: &Context) -> u32 {
     match flow.mode {
-        Mode::Tunnel => hop.mtu.saturating_sub(encap::overhead(flow.encapsulation, flow.target_family) as u32),
+        Mode::Tunnel => {
+            path_mtu(flow, hop, ctx).saturating_sub(encap::overhead(flow.encapsulation, flow.target_family) as u32)
+        }
         _ => hop.mtu,
     }
+}
+
+/// Bytes of the largest packet that gets from here to the tunnel's far end, as far as that is known.
+fn path_mtu(flow: &Flow, hop: &Hop, ctx: &Context) -> u32 {
+    ctx.shared.paths.mtu(&flow.target.addr, ctx.now).map_or(hop.mtu, |mtu| mtu.min(hop.mtu))
 }
 
 /// Bytes of the largest packet that this frame is. What a device shall fragment is one packet still in a tunnel.
@@ -111,7 +204,7 @@ fn tunnel(frame: &mut Frame, packet: &Packet, flow: &Flow, hop: &Hop, ctx: &Cont
     let Some(src) = src else { return Verdict::Refuse(Refusal::NoTunnelSource) };
     let Some(start) = frame.start.checked_sub(grown) else { return Verdict::Refuse(Refusal::Truncated) };
     cut::prepare(frame, packet);
-    let most = room(flow, hop);
+    let most = room(flow, hop, ctx);
     let pieces = cut::is_joined(frame) || largest(frame, packet, flow) > most;
     let tos = take_ttl(&mut frame.buf[frame.start + ETHERNET..], packet.family);
     let end = frame.start + packet.end as usize;

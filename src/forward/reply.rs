@@ -118,6 +118,11 @@ pub fn write_ip(bytes: &mut [u8], family: u8, protocol: u8, src: &Addr, dst: &Ad
     Some(l4)
 }
 
+/// The most bytes of a packet that an ICMP error quotes.
+pub fn longest_quote(family: u8) -> usize {
+    if family == V4 { V4_ERROR - V4_HEADER - ICMP_HEADER } else { V6_ERROR - V6_HEADER - ICMP_HEADER }
+}
+
 /// An ICMP error about `packet` to its sender, from `src`; `rest` is the second word of the header (an MTU, or 0). None: the
 /// frame's buffer has no room for it, or too many were sent lately.
 pub fn error(
@@ -133,8 +138,8 @@ pub fn error(
         return None;
     }
     let family = packet.family;
-    let (header_len, most) = if family == V4 { (V4_HEADER, V4_ERROR) } else { (V6_HEADER, V6_ERROR) };
-    let quote_len = (packet.end as usize - ETHERNET).min(most - header_len - ICMP_HEADER);
+    let header_len = if family == V4 { V4_HEADER } else { V6_HEADER };
+    let quote_len = (packet.end as usize - ETHERNET).min(longest_quote(family));
     let grown = header_len + ICMP_HEADER;
     if frame.start + ETHERNET + grown + quote_len > frame.buf.len() {
         return None;

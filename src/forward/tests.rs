@@ -13,4 +13,6 @@ mod remote;
 mod rubbish;
 mod tunnel;
 
-pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};
+pub(crate) use bench::{
+    Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint, one_sided,
+};

@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
+use crate::forward::paths::Paths;
 use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
@@ -88,6 +89,7 @@ impl Control {
             status: status.clone(),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         });
         let tap = if config.services.iter().any(|service| !service.remotes.is_empty()) || config.proxy.is_some() {
             Some(probe::open()?)
@@ -194,6 +196,7 @@ impl Control {
                 targets.push(remote_check(remote, service.family, config, probe, self.probe_device.as_deref()));
             }
         }
+        preflight::off_link(&services, &self.world.fib.load()).iter().for_each(|sentence| warn!("{sentence}"));
         self.health.set_targets(targets, Instant::now());
     }
 

@@ -121,7 +121,9 @@ fn tunnels(config: &Config) -> Tunnels {
         let sources = config.datapath.tunnel_sources.iter().filter(|ip| family_of(**ip) == family);
         sources.map(|ip| Addr::from(*ip)).collect()
     };
-    Tunnels { sources: [of(V4), of(V6)], gue_port: config.datapath.gue_port }
+    let tunnels = config.services.iter().filter(|service| service.mode == config::Mode::Tunnel);
+    let reals = tunnels.flat_map(|service| &service.reals).map(|real| (real.address.into(), family_of(real.address)));
+    Tunnels { sources: [of(V4), of(V6)], gue_port: config.datapath.gue_port, ends: reals.collect() }
 }
 
 /// How many ports of a PIP are set apart for checks, beside those that are lent to connections.

@@ -7,6 +7,7 @@ use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
 use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
+use crate::forward::paths::Paths;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
@@ -188,6 +189,7 @@ impl Bench {
             status: Arc::new(StatusTable::new()),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         };
         let mut registry = Registry::default();
         let (services, probes) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();

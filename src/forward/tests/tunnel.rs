@@ -306,3 +306,107 @@ fn an_error_about_the_servers_answer_goes_through_the_tunnel() {
     assert_eq!((inner.icmp, inner.rest, inner.payload), ((3, 4), 1400, answer.packet()[..28].to_vec()));
     assert_eq!(bench.moved(), [("icmp_errors_translated", 1), ("encapsulated", 1)]);
 }
+
+/// What a router says of an encapsulated frame: its packet's first `quoted` bytes, and the MTU of the next link.
+fn too_big(frame: &[u8], quoted: usize, mtu: u32) -> Build {
+    let packet = &frame[14..frame.len().min(14 + quoted)];
+    let outer = open(frame, 0);
+    let (router, kind, code) = if outer.src.is_ipv4() { ("10.0.0.254", 3, 4) } else { ("fd00::fe", 2, 0) };
+    let mut error = Build::icmp(router, &outer.src.to_string(), kind, code, packet);
+    error.rest = mtu;
+    error
+}
+
+#[test]
+fn a_narrow_link_in_the_tunnel_is_told_to_the_client_at_once_and_from_then_on() {
+    for encapsulation in ALL {
+        for (client, vip, inner_kind) in [(CLIENT, VIP, (3, 4)), (CLIENT6, VIP6, (2, 0))] {
+            for (end, source, least) in [("10.0.0.11", "10.0.0.1", 20), ("fd00::11", "fd00::1", 40)] {
+                let mut config = config(encapsulation);
+                config.services[0].reals.truncate(1);
+                config.services[0].reals[0].address = ip(end);
+                config.services[2].reals[0].address = ip(end);
+                let mut bench = Bench::with(config);
+                send(&mut bench, &Build::tcp(client, vip, SYN), encapsulation);
+                let mut data = Build::tcp(client, vip, ACK);
+                data.payload = vec![1; 1380];
+                let (_, frame, _) = bench.run(WAN, &data.frame(), Offload::default()).unwrap();
+                assert_eq!(open(&frame, shim(encapsulation)).src, ip(source));
+                bench.moved();
+                let (port, told) = bench.pass(LAN, &too_big(&frame, 500, 1400));
+                let gre_or_gue = match encapsulation {
+                    Encapsulation::Ipip => 0,
+                    Encapsulation::Gre => 4,
+                    Encapsulation::Gue => 12,
+                    Encapsulation::Gue1 => 8,
+                };
+                let most = 1400 - least - gre_or_gue;
+                assert_eq!((port, told.icmp, told.rest), (WAN, inner_kind, most), "{encapsulation:?} by {end}");
+                let vip_at: std::net::SocketAddr = vip.parse().unwrap();
+                let client_at: std::net::SocketAddr = client.parse().unwrap();
+                assert_eq!((told.src.ip(), told.dst.ip()), (vip_at.ip(), client_at.ip()));
+                // It quotes the client's packet, as far as the router did, with the TTL that it had there.
+                let sent = data.packet();
+                assert_eq!(told.payload[told.payload.len() - 20..], sent[told.payload.len() - 20..told.payload.len()]);
+                assert_eq!(bench.moved(), [("icmp_errors_sent", 1), ("tunnel_mtu_learned", 1)]);
+                let (_, told) = bench.pass(WAN, &data);
+                assert_eq!((told.icmp, told.rest), (inner_kind, most), "by farside itself");
+                bench.now.tick += 2401;
+                send(&mut bench, &data, encapsulation);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_that_quotes_too_little_for_the_client_is_remembered_and_the_hosts() {
+    let mut bench = bench(Encapsulation::Gue);
+    send(&mut bench, &Build::tcp(CLIENT, VIP, SYN), Encapsulation::Gue);
+    let mut data = Build::tcp(CLIENT, VIP, ACK);
+    data.payload = vec![1; 1380];
+    let (_, frame, _) = bench.run(WAN, &data.frame(), Offload::default()).unwrap();
+    bench.moved();
+    assert_eq!(bench.stop(LAN, &too_big(&frame, 28, 1300)), Verdict::NotOurs);
+    assert_eq!(bench.moved(), [("tunnel_mtu_learned", 1)]);
+    assert_eq!(bench.pass(WAN, &data).1.rest, 1300 - 32);
+}
+
+#[test]
+fn packets_that_may_be_fragmented_are_from_then_on() {
+    let mut bench = bench(Encapsulation::Ipip);
+    let datagram = Build::udp("198.18.0.7:5000", "203.0.113.10:514", &[7; 1400]);
+    let mut frame = datagram.frame();
+    frame[20] = 0;
+    let sum = ipv4::checksum(&ipv4::Ipv4Packet::new(&frame[14..]).unwrap());
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let (_, whole, _) = bench.run(WAN, &frame, Offload::default()).unwrap();
+    bench.moved();
+    assert_eq!(bench.stop(LAN, &too_big(&whole, 500, 1300)), Verdict::NotOurs);
+    let (_, pieces, _) = bench.run_all(WAN, &frame, Offload::default()).unwrap();
+    assert_eq!(pieces.len(), 2);
+    assert!(pieces.iter().all(|piece| piece.len() <= 1314));
+    assert_eq!(bench.moved(), [("encapsulated", 1), ("tunnel_mtu_learned", 1), ("cut", 1)]);
+}
+
+#[test]
+fn errors_about_packets_that_were_not_sent_are_not_believed() {
+    let mut bench = bench(Encapsulation::Ipip);
+    send(&mut bench, &Build::tcp(CLIENT, VIP, SYN), Encapsulation::Ipip);
+    let (_, frame, _) = bench.run(WAN, &Build::tcp(CLIENT, VIP, ACK).frame(), Offload::default()).unwrap();
+    bench.moved();
+    let forged = |bench: &mut Bench, at: usize, byte: u8| {
+        let mut forged = frame.clone();
+        forged[at] = byte;
+        let packet = &forged[14..];
+        let mut error = Build::icmp("10.0.0.254", "10.0.0.1", 3, 4, packet);
+        error.rest = 600;
+        bench.stop(LAN, &error)
+    };
+    // Another client's port; another real server; another source.
+    assert_eq!(forged(&mut bench, 55, 1), Verdict::Refuse(Refusal::IcmpUnsolicited));
+    assert_eq!(forged(&mut bench, 33, 99), Verdict::NotOurs, "of a tunnel of the host's, perhaps");
+    assert_eq!(forged(&mut bench, 29, 99), Verdict::NotOurs);
+    let mut data = Build::tcp(CLIENT, VIP, ACK);
+    data.payload = vec![1; 1400];
+    send(&mut bench, &data, Encapsulation::Ipip);
+}

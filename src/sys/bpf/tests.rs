@@ -56,6 +56,11 @@ fn verdict(programs: &mut Programs, frame: &[u8]) -> &'static str {
     }
 }
 
+/// Whether a packet socket gets it. A test run takes the Ethernet header off before a socket's program, a packet socket does not.
+fn reaches_farside(programs: &Programs, frame: &[u8]) -> bool {
+    test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1).verdict != 0
+}
+
 fn worker(programs: &Programs, frame: &[u8]) -> u32 {
     test_run(programs.fanout_fd(), frame, 1).verdict
 }
@@ -281,6 +286,33 @@ fn icmp_to_an_address_of_farsides_alone_is_farsides() {
         frame(CLIENT, REAL, 1, &echo),
         frame(CLIENT6, REAL6, 58, &echo6),
     );
+}
+
+#[test]
+fn what_may_be_about_a_tunnel_of_farsides_is_farsides_and_the_hosts() {
+    let mut programs = programs();
+    let about = |dst: &str, kind: u8, code: u8, src: &str, to: &str, protocol: u8| {
+        let mut message = vec![kind, code, 0, 0, 0, 0, 5, 0];
+        message.extend(ip_packet(src, to, protocol, (0, false), 9, &[0x17, 0xc0, 0x17, 0xc0, 0, 0, 0, 0]));
+        let (router, protocol) = if ip(dst).is_ipv4() { ("198.18.0.1", 1) } else { ("2001:db8:9::1", 58) };
+        frame(router, dst, protocol, &message)
+    };
+    let (host, host6) = ("10.0.0.1", "2001:db8:2::1");
+    for protocol in [4, 41, 47, UDP] {
+        for frame in [about(host, 3, 4, host, REAL, protocol), about(host6, 2, 0, host6, REAL6, protocol)] {
+            assert_eq!((verdict(&mut programs, &frame), reaches_farside(&programs, &frame)), ("host's", true));
+        }
+        for frame in [
+            about(host, 3, 3, host, REAL, protocol),
+            about(host, 3, 4, CLIENT, REAL, protocol),
+            about(host6, 1, 0, host6, REAL6, protocol),
+            about(host6, 2, 0, CLIENT6, REAL6, protocol),
+        ] {
+            assert_eq!((verdict(&mut programs, &frame), reaches_farside(&programs, &frame)), ("host's", false));
+        }
+    }
+    let frame = about(host, 3, 4, host, REAL, TCP);
+    assert_eq!((verdict(&mut programs, &frame), reaches_farside(&programs, &frame)), ("host's", false));
 }
 
 #[test]
