@@ -166,6 +166,7 @@ fn carried_packets_that_may_be_cut_get_an_identification_of_farsides_and_others_
     assert!(id(&one) != id(&whole) && id(&one) != id(&two), "{:x} {:x}", id(&one), id(&two));
 }
 
+/// RFC 4787 REQ-14: in order and out of order, in both directions as far as the kernel's program lets them.
 #[test]
 fn pieces_in_any_order_arrive() {
     for ends in BOTH {
