@@ -119,7 +119,7 @@ fn assert_sound(frame: &[u8]) {
 
 /// A frame that was good once, or never, and what its sender may have left undone.
 fn rubbish(n: usize, seeds: &[Vec<u8>], random: &mut Random) -> (Vec<u8>, Offload) {
-    let mut frame = if n % 10 == 0 {
+    let mut frame = if n.is_multiple_of(10) {
         (0..random.below(200)).map(|_| random.next() as u8).collect()
     } else {
         seeds[random.below(seeds.len())].clone()
