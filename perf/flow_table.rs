@@ -74,6 +74,7 @@ fn flow(number: u64) -> NewFlow {
         pool: None,
         worker: 0,
         track_acks: false,
+        per_packet: false,
         state: State::Established,
         hops: [1, 1],
         epoch: 0,

@@ -40,6 +40,8 @@ pub struct Datapath {
     pub backend: Backend,
     pub workers: Workers,
     pub max_flows: u32,
+    /// Clients remembered at the same time, of all services.
+    pub max_persistent: u32,
     pub idle: Idle,
     /// Packets of flows that stand are carried in the kernel.
     pub kernel_path: bool,
@@ -103,6 +105,16 @@ pub struct Service {
     pub encapsulation: Encapsulation,
     pub scheduler: Scheduler,
     pub on_down: OnDown,
+    /// How long a client's real server is remembered after its last connection; zero: not at all.
+    pub persistence: Duration,
+    /// Clients whose addresses have so many bits in common count as one.
+    pub persistence_mask_v4: u8,
+    pub persistence_mask_v6: u8,
+    /// At all its targets together; 0: no limit.
+    pub max_connections: u32,
+    pub overflow: Overflow,
+    /// UDP only: every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -144,6 +156,14 @@ pub enum Scheduler {
     Fastest,
 }
 
+/// What becomes of a new connection when the real servers that are up have as many as they may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// It goes to a remote site.
+    Remote,
+    Refuse,
+}
+
 /// What becomes of the old connections of a target that goes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDown {
@@ -160,6 +180,8 @@ pub struct Check {
     pub timeout: Duration,
     pub rise: u32,
     pub fall: u32,
+    /// What clients' connections meet with may bring the next checks forward.
+    pub passive: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -205,6 +227,10 @@ pub struct Real {
     pub address: IpAddr,
     pub port: u16,
     pub weight: u32,
+    /// 0: no limit.
+    pub max_connections: u32,
+    /// Takes connections only when no other real server does.
+    pub backup: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -35,6 +35,8 @@ names! {
         /// Checks of remote sites; they count nowhere else.
         FlowsProbe = "flows_probe",
         FlowsEnded = "flows_ended",
+        /// UDP flows whose target was down and that another one took over.
+        UdpFlowsMoved = "udp_flows_moved",
         /// RSTs of farside's own.
         ResetsSent = "resets_sent",
         /// RSTs and ICMP errors that the rate limit kept back.
@@ -59,6 +61,16 @@ names! {
         FragmentsForgotten = "fragments_forgotten",
         /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
         FlowTwins = "flow_twins",
+        /// Connections given to a backup, since no other real server took them.
+        ChosenBackup = "chosen_backup",
+        /// Connections given to a remote site though real servers are up: those have as many as they may.
+        ChosenOverflow = "chosen_overflow",
+        /// Connections of clients that were remembered and got to the same real server again.
+        PersistenceHits = "persistence_hits",
+        /// Connections of clients that were remembered and whose real server takes none now.
+        PersistenceMoved = "persistence_moved",
+        /// Clients forgotten before their time, for want of room (`[datapath] max_persistent`).
+        PersistenceEvicted = "persistence_evicted",
     }
 }
 
@@ -117,6 +129,8 @@ names! {
         IcmpQuote = "icmp_quote",
         /// An ICMP error about no flow on record.
         IcmpUnsolicited = "icmp_unsolicited",
+        /// Source quench: it tells senders to slow down, which anybody could, and is to be ignored (RFC 6633).
+        SourceQuench = "source_quench",
         /// An ICMP type that a VIP does not answer.
         IcmpType = "icmp_type",
         /// The ICMP checksum is wrong.
@@ -131,6 +145,11 @@ names! {
         NoServer = "no_server",
         /// A peer's connection, and no healthy server at this site: it is never carried on.
         NoServerForPeer = "no_server_for_peer",
+        /// The service has as many connections as it may (`[[service]] max_connections`).
+        ServiceFull = "service_full",
+        /// All real servers that are up have as many connections as they may (`[[service.real]] max_connections`), and no
+        /// remote site takes the overflow.
+        ServersFull = "servers_full",
         /// All PIP ports towards this remote site are lent.
         PortsExhausted = "ports_exhausted",
         /// No room for another flow (`[datapath] max_flows`).

@@ -11,22 +11,26 @@
 
 pub mod cut;
 pub mod encap;
+mod evidence;
 pub mod fragment;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
 pub mod one_sided;
 pub mod paths;
+pub mod per_packet;
+mod probe;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State};
+use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::build::is_probe;
-use crate::service::pick::Choice;
+use crate::service::persistence::Memory;
+use crate::service::pick::{Asker, Books, Choice};
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
 use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
@@ -37,13 +41,15 @@ use fragment::Fragments;
 use limit::Limits;
 use paths::Paths;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What lives as long as the process and is shared by all workers.
 pub struct Shared {
     pub table: FlowTable,
     pub ledger: Ledger,
     pub status: Arc<StatusTable>,
+    /// Which real server a client had last.
+    pub memory: Memory,
     pub hops: Arc<HopTable>,
     pub resolve: Arc<ResolveQueue>,
     pub paths: Paths,
@@ -115,6 +121,14 @@ fn whole(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ve
             end(&flow, ctx);
             open(frame, packet, hash, ctx)
         }
+        Some(flow) if packet.protocol == UDP && is_lost(&flow, ctx) => {
+            end(&flow, ctx);
+            let verdict = open(frame, packet, hash, ctx);
+            if ctx.shared.table.lookup(&packet.key(), hash).is_some() {
+                ctx.counters.add(Count::UdpFlowsMoved, 1);
+            }
+            verdict
+        }
         Some(flow) => carry(frame, packet, flow, ctx),
         None => open(frame, packet, hash, ctx),
     }
@@ -129,6 +143,16 @@ fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
         && opens(packet)
         && !ctx.services.is_door(&flow.vip.addr, flow.family)
         && ctx.shared.table.details(flow.at).is_some_and(|on| !ctx.shared.status.slot(on.target_slot).is_up())
+}
+
+/// A client's datagram whose target is down. There is no connection that could break, only a sender that goes on sending,
+/// perhaps for ever (syslog): a live target takes over. A drained one keeps what it has; one that a reload has removed is
+/// asked by nobody any more whether it lives, and counts as down; the flows of a removed service stay where they are.
+#[inline]
+fn is_lost(flow: &Flow, ctx: &Context) -> bool {
+    flow.side == Side::Client
+        && ctx.shared.table.target_slot(flow.at).is_some_and(|slot| !ctx.shared.status.slot(slot).is_up())
+        && ctx.services.find(&flow.vip, flow.protocol, flow.family).is_some()
 }
 
 /// A packet without a flow: opens one if it may.
@@ -152,23 +176,27 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
     if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
         return Verdict::Refuse(Refusal::Loop);
     }
-    // Its answer would look for the client on the wrong link. (Checks come from a link of farside's own.)
-    if probed.is_none() && key.src.addr.is_link_local(key.family) {
+    // Checks come from an address of farside's own to doors, and nobody else does: who is counted follows from that address. And
+    // the answer to a link-local address would look for the client on the wrong link.
+    let checks = is_probe(&key.src.addr, key.family);
+    if checks != probed.is_some() || !checks && key.src.addr.is_link_local(key.family) {
         return reply::refuse(frame, packet, Refusal::Martian, ctx);
     }
-    let local_only = ctx.services.is_peer(&key.src.addr, key.family);
-    let client_hash = service.client_hash(&key.src.addr);
+    let peer = ctx.services.is_peer(&key.src.addr, key.family);
     // Another try where the chosen real server already has this very client address and port, by another VIP.
-    for _ in 0..4 {
+    for clashes in 0..4 {
         let choice = match probed {
             Some(remote) => Choice::Remote(remote),
-            None => service.pick(&ctx.shared.status, client_hash, local_only),
+            None => service.pick(&books(ctx), &Asker { addr: &key.src.addr, peer, clashes }),
         };
         let opened = match choice {
+            Choice::Real(target) if service.per_packet => match per_packet::flow(target, service, &key, hash, ctx) {
+                Ok(flow) => return carry(frame, packet, flow, ctx),
+                Err(refusal) => Err(refusal),
+            },
             Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
             Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
-            Choice::Nobody if local_only => Err(Refusal::NoServerForPeer),
-            Choice::Nobody => Err(Refusal::NoServer),
+            Choice::Nobody(refusal) => Err(refusal),
         };
         match opened {
             Ok(()) => {}
@@ -184,12 +212,19 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
     reply::refuse(frame, packet, Refusal::TupleClash, ctx)
 }
 
+/// What a target is chosen by.
+fn books<'a>(ctx: &Context<'a>) -> Books<'a> {
+    let Shared { status, memory, .. } = ctx.shared;
+    Books { status, memory, counters: ctx.counters, now: ctx.now.tick }
+}
+
 /// May it be the first packet of a connection?
 fn opens(packet: &Packet) -> bool {
     packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// Puts a flow to `target` on record, or finds that another worker just has.
+/// Puts a flow to `target` on record, or finds that another worker just has. The connection has a place at the target, which
+/// is given back if nothing comes of it. Checks are no connections: they have none.
 fn open_to(
     target: &Target,
     mode: Mode,
@@ -203,12 +238,68 @@ fn open_to(
     let (local, pool) = match mode {
         Mode::Remote => {
             let pools = if probe { &target.probe_pools } else { &target.pools };
-            let (local, pool) = lend(pools, hash, ctx).ok_or(Refusal::PortsExhausted)?;
+            let Some((local, pool)) = lend(pools, hash, ctx) else {
+                give_up(target, probe, shared);
+                return Err(Refusal::PortsExhausted);
+            };
             (local, Some(pool))
         }
         _ => (key.src, None),
     };
-    let flow = NewFlow {
+    let flow = flow_to(target, mode, service, key, local, pool, ctx);
+    let on_record = &shared.status.slot(target.slot).on_record;
+    on_record.fetch_add(1, SeqCst);
+    let mut inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    if inserted == Err(Refused::ServerTwin) && makes_way(&flow, ctx) {
+        inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    }
+    let refusal = match inserted {
+        Ok(flow) => {
+            // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
+            stamp_opened(&flow, ctx);
+            shared.status.slot(target.slot).total.fetch_add(u64::from(!probe), Relaxed);
+            let count = match mode {
+                _ if probe => Count::FlowsProbe,
+                Mode::Remote => Count::FlowsRemote,
+                _ => Count::FlowsLocal,
+            };
+            ctx.counters.add(count, 1);
+            return Ok(());
+        }
+        Err(refused) => refused,
+    };
+    on_record.fetch_sub(1, SeqCst);
+    give_up(target, probe, shared);
+    if let Some(pool) = pool {
+        shared.ledger.give_back(pool, local.port, ctx.now.tick);
+    }
+    match refusal {
+        Refused::Twin => {
+            ctx.counters.add(Count::FlowTwins, 1);
+            Ok(())
+        }
+        Refused::ServerTwin => Err(Refusal::TupleClash),
+        Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
+    }
+}
+
+fn give_up(target: &Target, probe: bool, shared: &Shared) {
+    if !probe {
+        shared.status.release(target.slot);
+    }
+}
+
+/// A flow of `key` to `target`, as it would go on record.
+fn flow_to(
+    target: &Target,
+    mode: Mode,
+    service: &Service,
+    key: &FlowKey,
+    local: Endpoint,
+    pool: Option<PoolId>,
+    ctx: &Context,
+) -> NewFlow {
+    NewFlow {
         family: key.family,
         target_family: target.family,
         protocol: key.protocol,
@@ -221,43 +312,27 @@ fn open_to(
         target_slot: target.slot,
         pool,
         worker: ctx.worker,
+        per_packet: service.per_packet && mode != Mode::Remote,
         track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
         state: if key.protocol == TCP { State::SynSent } else { State::Udp },
         hops: [NO_HOP; 2],
         epoch: ctx.fib.epoch(),
-    };
-    // Counted before it is on record, so that whoever ends it never counts below zero. Checks are no connections.
-    let slot = shared.status.slot(target.slot);
-    let counted = u32::from(!probe);
-    slot.active.fetch_add(counted, Relaxed);
-    let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
-    let refusal = match inserted {
-        Ok(flow) => {
-            // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
-            stamp_opened(&flow, ctx);
-            slot.total.fetch_add(counted.into(), Relaxed);
-            let count = match mode {
-                _ if probe => Count::FlowsProbe,
-                Mode::Remote => Count::FlowsRemote,
-                _ => Count::FlowsLocal,
-            };
-            ctx.counters.add(count, 1);
-            return Ok(());
-        }
-        Err(refused) => refused,
-    };
-    slot.active.fetch_sub(counted, Relaxed);
-    if let Some(pool) = pool {
-        shared.ledger.give_back(pool, local.port, ctx.now.tick);
     }
-    match refusal {
-        Refused::Twin => {
-            ctx.counters.add(Count::FlowTwins, 1);
-            Ok(())
-        }
-        Refused::ServerTwin => Err(Refusal::TupleClash),
-        Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
+}
+
+/// Does the flow that stands in the way of `new` (the same client address and port at the same real server, by another VIP) end
+/// for it? If it is over and only waits for stragglers: the real server takes a new SYN then, as if from the same client.
+fn makes_way(new: &NewFlow, ctx: &Context) -> bool {
+    let Some(key) = new.server_key() else { return false };
+    let table = &ctx.shared.table;
+    let Some(other) = table.lookup(&key, table.hash(&key)) else { return true };
+    let over = matches!(other.state, State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted);
+    // What is left of a service that was scheduled per packet before a reload.
+    let left = !new.per_packet && new.protocol == UDP && other.vip == new.vip;
+    if over || left {
+        end(&other, ctx);
     }
+    over || left
 }
 
 /// See [`measure_connect`].
@@ -285,6 +360,9 @@ fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint,
 fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
     if flow.mode.one_sided() {
         return one_sided::carry(frame, packet, flow, ctx);
+    }
+    if probe::is_to_real(&flow, ctx) {
+        return probe::carry(frame, packet, flow, ctx);
     }
     let (src, dst) = match flow.side {
         Side::Client => (flow.local, flow.target),
@@ -328,13 +406,42 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
 /// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.
 fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
-    table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    let reset = matches!(flow.state, State::ResetByClient | State::ResetByServer);
+    // Resets that follow a reset do not keep the record (RFC 7857 7.1).
+    let again = (reset || flow.state == State::Aborted) && packet.tcp_flags & RST != 0;
+    if !again {
+        table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    }
     if packet.protocol != TCP || packet.is_later_fragment() {
         return false;
     }
-    let (before, after) = table.advance(flow, packet.tcp_flags);
-    if (before, after) == (State::SynSent, State::SynReceived) {
-        measure_connect(flow, ctx);
+    // Read first: when the last step is taken the flow may be gone, and whoever took it gives the place back all the same.
+    let ends_at = if packet.tcp_flags & FIN != 0 {
+        let Some(details) = table.details(flow.at) else { return false };
+        Some(details.target_slot)
+    } else {
+        None
+    };
+    let data = if reset && carries_data(bytes, packet) { DATA } else { 0 };
+    let (before, after) = table.advance(flow, packet.tcp_flags & !DATA | data);
+    let one_sided = flow.mode.one_sided();
+    if let Some(slot) = ends_at
+        && is_open(before, one_sided)
+        && !is_open(after, one_sided)
+        && !is_probe(&flow.client.addr, flow.family)
+    {
+        ctx.shared.status.release(slot);
+    }
+    if after == State::SynReceived && before != after {
+        if before == State::SynSent {
+            measure_connect(flow, ctx);
+        }
+        // By it the server's half-open connection can be reset: see `reset::half_open`.
+        let ack = if packet.tcp_flags & ACK != 0 { be32(bytes, usize::from(packet.l4) + 8) } else { 0 };
+        table.note_ack(&Flow { track_acks: true, ..*flow }, ack);
+    }
+    if before == State::SynSent {
+        evidence::of_packet(flow, after, flow.side == Side::Client && opens(packet), ctx.shared);
     }
     if flow.track_acks && packet.tcp_flags & ACK != 0 {
         table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
@@ -342,15 +449,17 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     before == State::Closing && packet.tcp_flags & FIN == 0
 }
 
-/// Takes the SYN to SYN-ACK time into the target's moving average (weight 1/8, as TCP's own; RFC 6298 2.3).
+/// Is there anything behind the TCP header?
+fn carries_data(bytes: &[u8], packet: &Packet) -> bool {
+    let l4 = usize::from(packet.l4);
+    l4 + usize::from(bytes[l4 + 12] >> 4) * 4 < packet.end as usize
+}
+
+/// Takes the SYN to SYN-ACK time into the target's moving average.
 fn measure_connect(flow: &Flow, ctx: &Context) {
     let Some(details) = ctx.shared.table.details(flow.at) else { return };
-    let sample = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]).max(1);
-    let average = &ctx.shared.status.slot(details.target_slot).connect_us;
-    // Two workers at once may lose one sample: no harm to an average.
-    let old = average.load(Relaxed);
-    let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
-    average.store(new.max(1), Relaxed);
+    let micros = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]);
+    ctx.shared.status.slot(details.target_slot).note_connect(micros);
 }
 
 /// The next hop towards the side that the packet does not come from, whose address is `dst`: from the record if the routes are
@@ -422,16 +531,22 @@ pub fn end(flow: &Flow, ctx: &Context) {
     }
 }
 
-/// What follows when a flow has gone off the record: its PIP port goes back, its target has one connection less.
+/// What follows when a flow has gone off the record: its PIP port goes back, its target has one connection less, if that
+/// was not closed before.
 pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, now: Now) {
     if let Some(pool) = gone.pool {
         shared.ledger.give_back(pool, gone.flow.local.port, now.tick);
     }
-    if is_probe(&gone.flow.client.addr, gone.flow.family) {
-        return;
+    let counted = !is_probe(&gone.flow.client.addr, gone.flow.family);
+    if counted && is_open(gone.flow.state, gone.flow.mode.one_sided()) {
+        shared.status.release(gone.target_slot);
     }
-    shared.status.slot(gone.target_slot).active.fetch_sub(1, Relaxed);
-    counters.add(Count::FlowsEnded, 1);
+    if counted {
+        evidence::of_the_end(gone, shared);
+        counters.add(Count::FlowsEnded, 1);
+    }
+    // Last: after it the slot may be another target's.
+    shared.status.slot(gone.target_slot).on_record.fetch_sub(1, SeqCst);
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@
 //! | 5 | [`run`] | wiring: the order of starting, the control thread's loop, reload, the order of stopping |
 //! | 4 | [`admin`] | both ends of the Unix socket of `show`, `reload` and `drain`; the metrics listener |
 //! | 4 | [`announce`] | tells the link's machines where VIPs and PIPs are now |
+//! | 4 | [`decap`] | on a real server: the far end of tunnels, where the kernel has none |
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
+//! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
@@ -46,9 +48,9 @@
 //! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
 //!    ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The rest
 //!    is looked up ([`FlowTable::lookup`]).
-//! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? If
-//!    that is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record or neither does
-//!    ([`FlowTable::insert`]), and from here a miss is a hit.
+//! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? It has a
+//!    place for the connection from here on. If it is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record
+//!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit.
 //! 5. **Hit.** The record says everything. The next hop is on it, or the routes are asked ([`Fib::lookup`],
 //!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
 //!    place ([`forward::rewrite`]), or goes on as it is to a real server that has the VIP itself ([`forward::one_sided`]).
@@ -68,21 +70,25 @@
 //!
 //! | word | meaning |
 //! |---|---|
+//! | backup | a real server that gets connections only while no other of its service takes any |
 //! | batch, burst | the frames taken from one interface in one go; one round over all interfaces and the chores |
 //! | claims | the hashes of real servers' answers that are awaited: by them the kernel programs know farside's packets from those of the host to the same servers ([`flow::claims`]) |
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
 //! | control | the thread that does all but packets |
-//! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
+//! | door | an address on the probe interface that stands for one remote site of one service, or for one real server of direct or tunnel mode: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`], [`service::doors`]) |
 //! | encapsulation | in tunnel mode: the headers put in front of a client's packet, and how the packet travels to a real server by them ([`forward::encap`]) |
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
+//! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
 //! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
+//! | known, remembered | of a client: the real server that it had last is known ([`service::persistence`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
 //! | next hop, hop | the machine on the link that a packet is handed to: its interface, MAC and MTU ([`Hop`]) |
 //! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode; [`forward::one_sided`]) |
 //! | peer | another site's farside, known by its PIPs: what comes from there is never carried on |
+//! | place | of a connection at its target: counted before it is on record, so that limits hold ([`service::status`]) |
 //! | PIP | proxy IP: an address of this site's from which connections to remote sites are made ([`service::Pip`]) |
 //! | port | of TCP or UDP; or the number of an interface, as in `[datapath] interfaces` ([`device`]) |
 //! | real server | a machine of this site that serves |
@@ -135,6 +141,7 @@ pub mod announce;
 pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod decap;
 pub mod device;
 pub mod flow;
 pub mod forward;
@@ -144,6 +151,7 @@ pub mod replay;
 pub mod route;
 pub mod run;
 pub mod service;
+pub mod setup;
 pub mod sys;
 #[cfg(test)]
 mod testing;

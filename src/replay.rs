@@ -18,6 +18,7 @@ use crate::forward::paths::Paths;
 use crate::forward::{Now, Shared};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::build::build;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
@@ -180,6 +181,7 @@ impl Parts {
                 table: FlowTable::new(flows, 1, KEY, Claims::none()),
                 ledger: self.ledger,
                 status: self.status,
+                memory: Memory::new(config.datapath.max_persistent, KEY),
                 hops,
                 resolve: Arc::new(ResolveQueue::new()),
                 paths: Paths::default(),

@@ -3,13 +3,17 @@
 //! reload keeps it.
 
 pub mod build;
+pub mod doors;
+pub mod evidence;
 pub mod leaving;
+mod order;
+pub mod persistence;
 pub mod pick;
 pub mod registry;
 pub mod status;
 
-use crate::config::{OnDown, Scheduler};
-use crate::flow::{Encapsulation, HashKey, Mode, PoolId};
+use crate::config::{OnDown, Overflow, Scheduler};
+use crate::flow::{Encapsulation, HashKey, Mode, PoolId, Tick};
 use crate::wire::ip::{Addr, Endpoint, FlowKey};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
@@ -24,11 +28,19 @@ pub struct ServiceMap {
     vips: HashSet<(Addr, u8)>,
     pips: HashMap<(Addr, u8), Pip>,
     peers: HashSet<(Addr, u8)>,
-    /// Addresses of the probe interface, each standing for one remote site of one service: see [`Service::probe`].
-    probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
+    /// Addresses of the probe interface, each standing for one target of one service: see [`ServiceMap::probe`].
+    probes: HashMap<(Endpoint, u8, u8), Behind>,
     doors: HashSet<(Addr, u8)>,
     leaving: Gone,
     pub tunnels: Tunnels,
+}
+
+/// What is behind a door, by the numbers of the service and of the target there.
+#[derive(Clone)]
+enum Behind {
+    Remote(usize, usize),
+    /// A real server that has the VIP. The target is the same as its checks meet it: at the VIP.
+    Real(usize, usize, Box<Target>),
 }
 
 /// How encapsulated packets leave.
@@ -61,23 +73,53 @@ pub struct Service {
     /// Means something in tunnel mode only.
     pub encapsulation: Encapsulation,
     pub on_down: OnDown,
+    /// Every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub reals: Vec<Target>,
     /// By priority, the lowest number first; equals stand side by side.
     pub remotes: Vec<Target>,
     pub picker: Picker,
+    /// Of the count of its connections, [`status::StatusTable::service_active`].
+    pub slot: u16,
+    pub terms: Terms,
+}
+
+/// On which a service takes connections.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// 0: no limit.
+    pub max_connections: u32,
+    pub overflow: Overflow,
+    /// For how long a client is remembered after its last connection; 0: not at all.
+    pub persistence: Tick,
+    /// How many bits of clients' addresses count.
+    pub prefix: u8,
+}
+
+impl Default for Terms {
+    /// Those of a service that says nothing about it.
+    fn default() -> Terms {
+        Terms { max_connections: 0, overflow: Overflow::Remote, persistence: 0, prefix: 128 }
+    }
 }
 
 /// A real server or a remote site of a service.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// `service/name`.
     pub name: String,
     /// Of its status word and counts, [`status::StatusTable::slot`].
     pub slot: u16,
+    /// Which of the slot's targets it is, [`status::TargetSlot::life`].
+    pub life: u32,
     pub endpoint: Endpoint,
     /// Of `endpoint`: the service's but in tunnel mode.
     pub family: u8,
     pub weight: u32,
+    /// 0: no limit; always so for remote sites.
+    pub max_connections: u32,
+    /// Takes connections only when no other real server does.
+    pub backup: bool,
     /// Remote sites: lowest first. 0 for real servers.
     pub priority: u32,
     /// Remote sites: the PIPs and the pools of ports that each lends towards it. Empty for real servers.
@@ -118,8 +160,20 @@ impl ServiceMap {
     /// way by which its health is checked.
     pub fn add_probe(&mut self, door: Endpoint, service: usize, remote: usize) {
         let Service { protocol, family, .. } = self.services[service];
-        self.probes.insert((door, protocol, family), (service, remote));
+        self.probes.insert((door, protocol, family), Behind::Remote(service, remote));
         self.doors.insert((door.addr, family));
+    }
+
+    /// The same for real server number `real`, which is met `at` the VIP, over `protocol`.
+    pub fn add_real_probe(&mut self, door: Endpoint, protocol: u8, service: usize, real: usize, at: Target) {
+        let family = self.services[service].family;
+        self.probes.insert((door, protocol, family), Behind::Real(service, real, Box::new(at)));
+        self.doors.insert((door.addr, family));
+    }
+
+    /// Lends ports of `pip`, too.
+    pub fn add_pip(&mut self, pip: (Addr, u8), lent: Pip) {
+        self.pips.insert(pip, lent);
     }
 
     /// Is `addr` a door of the probe interface?
@@ -135,11 +189,26 @@ impl ServiceMap {
         self.by_vip.get(&(*vip, protocol, family)).map(|at| &self.services[*at])
     }
 
-    /// The service and the remote site behind a door of the probe interface.
+    /// The service and the target behind a door of the probe interface, as checks meet it.
     pub fn probe(&self, door: &Endpoint, protocol: u8, family: u8) -> Option<(&Service, &Target)> {
-        let (service, remote) = self.probes.get(&(*door, protocol, family))?;
-        let service = &self.services[*service];
-        Some((service, &service.remotes[*remote]))
+        match self.probes.get(&(*door, protocol, family))? {
+            Behind::Remote(service, remote) => {
+                let service = &self.services[*service];
+                Some((service, &service.remotes[*remote]))
+            }
+            Behind::Real(service, _, at) => Some((&self.services[*service], at)),
+        }
+    }
+
+    /// The service and the real server behind a door, where it is by itself; None: there is none, or a remote site.
+    pub fn behind(&self, door: &Endpoint, protocol: u8, family: u8) -> Option<(&Service, &Target)> {
+        match self.probes.get(&(*door, protocol, family))? {
+            Behind::Remote(..) => None,
+            Behind::Real(service, real, _) => {
+                let service = &self.services[*service];
+                Some((service, &service.reals[*real]))
+            }
+        }
     }
 
     /// Of a service that is configured, or of one whose last connections still run.
@@ -182,6 +251,15 @@ impl ServiceMap {
         self.leaving.pips.iter()
     }
 
+    /// For how long clients are remembered, by the slot of the real server that they had.
+    pub fn persistence(&self) -> HashMap<u16, Tick> {
+        let of = |service: &Service| {
+            let timeout = service.terms.persistence;
+            service.reals.iter().map(|real| (real.slot, timeout)).collect::<Vec<_>>()
+        };
+        self.services.iter().filter(|service| service.terms.persistence > 0).flat_map(of).collect()
+    }
+
     /// Is `addr` one that a peer lends? What comes from there is never carried on.
     pub fn is_peer(&self, addr: &Addr, family: u8) -> bool {
         self.peers.contains(&(*addr, family))
@@ -210,7 +288,27 @@ impl Service {
         remotes.sort_by_key(|remote| remote.priority);
         let picker = Picker::new(scheduler, &reals);
         let (mode, encapsulation) = (Mode::Nat, Encapsulation::Ipip);
-        Service { name, vip, family, protocol, mode, encapsulation, on_down, reals, remotes, picker }
+        let (slot, terms, per_packet) = (0, Terms::default(), false);
+        Service {
+            name,
+            vip,
+            family,
+            protocol,
+            mode,
+            encapsulation,
+            on_down,
+            per_packet,
+            reals,
+            remotes,
+            picker,
+            slot,
+            terms,
+        }
+    }
+
+    /// The same on other terms, its connections counted in `slot`.
+    pub fn on(self, slot: u16, terms: Terms) -> Service {
+        Service { slot, terms, ..self }
     }
 
     /// What consistent hashing goes by: the client's address under a key that is the same on all nodes and for ever, unlike the

@@ -374,9 +374,28 @@ impl<D: Device> Worker<D> {
         let slice = self.sweep_due.min(most);
         self.sweep_due -= slice;
         let counters = self.world.counters.worker(worker);
-        let epoch = self.fib.load().epoch();
-        let timeouts = self.timeouts.load();
-        shared.table.sweep(worker, slice, now.tick, epoch, timeouts, |gone| settle(gone, shared, counters, now));
+        let mut ctx = Context {
+            shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters,
+            limits: &mut self.limits,
+            fragments: &mut self.fragments,
+            worker: self.index,
+            now,
+        };
+        let (device, timeouts, mut sent_any) = (&mut self.device, self.timeouts.load(), false);
+        shared.table.sweep(worker, slice, now.tick, ctx.fib.epoch(), timeouts, |gone| {
+            settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| {
+                sent_any = true;
+                let sent = device.send_copy(frame, Offload::default(), usize::from(port));
+                count_sent(counters, sent, frame.len());
+            });
+        });
+        if sent_any {
+            device.flush();
+        }
     }
 }
 

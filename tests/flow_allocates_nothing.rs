@@ -12,6 +12,7 @@ use farside::forward::paths::Paths;
 use farside::forward::{Context, Now, Shared, Verdict, forward};
 use farside::route::{Fib, HopTable, Prefix, ResolveQueue};
 use farside::service::build::build;
+use farside::service::persistence::Memory;
 use farside::service::registry::Registry;
 use farside::service::status::StatusTable;
 use farside::wire;
@@ -95,6 +96,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                     pool: port.map(|_| pool),
                     worker: worker as u8,
                     track_acks: true,
+                    per_packet: false,
                     state: State::SynSent,
                     hops: [0; 2],
                     epoch: 0,
@@ -170,6 +172,7 @@ fn fragments_come_and_go_without_the_allocator() {
         status: Arc::new(StatusTable::new()),
         hops: hops.clone(),
         resolve: Arc::new(ResolveQueue::new()),
+        memory: Memory::new(100, key),
         paths: Paths::default(),
     };
     let (services, _) =

@@ -1,5 +1,6 @@
 //! farside's configuration files, as a test needs them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -38,6 +39,8 @@ pub struct Service {
     pub check: String,
     /// Name, address, port, weight.
     pub reals: Vec<(String, IpAddr, u16, u32)>,
+    /// Lines of `[[service.real]]` besides those above, by its name.
+    pub real_extra: BTreeMap<String, String>,
     pub remotes: Vec<Remote>,
 }
 
@@ -139,6 +142,7 @@ impl Service {
             extra: String::new(),
             check: check.into(),
             reals: Vec::new(),
+            real_extra: BTreeMap::new(),
             remotes: Vec::new(),
         }
     }
@@ -173,7 +177,8 @@ impl Service {
         line(format!("[service.check]\n{}\n", self.check));
         for (name, address, port, weight) in &self.reals {
             line(format!(
-                "[[service.real]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nweight = {weight}\n"
+                "[[service.real]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nweight = {weight}\n{}\n",
+                self.real_extra.get(name).map_or("", String::as_str)
             ));
         }
         for Remote { site, vip, port, priority, weight } in &self.remotes {

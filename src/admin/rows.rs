@@ -64,8 +64,14 @@ pub struct ServiceRow {
     pub protocol: String,
     pub mode: String,
     pub scheduler: String,
-    /// Connections on record now.
+    /// Open connections; those that both sides have closed are on record a while longer and do not count.
     pub active: u64,
+    /// The most at a time, 0: no limit.
+    #[serde(default)]
+    pub max_connections: u32,
+    /// For how many seconds a client's real server is remembered, 0: not at all.
+    #[serde(default)]
+    pub persistence_s: f64,
     /// Connections ever.
     pub total: u64,
     pub targets: Vec<TargetRow>,
@@ -85,6 +91,12 @@ pub struct TargetRow {
     /// None for a real server.
     pub priority: Option<u32>,
     pub active: u64,
+    /// The most at a time, 0: no limit.
+    #[serde(default)]
+    pub max_connections: u32,
+    /// Gets connections only while no other real server takes any.
+    #[serde(default)]
+    pub backup: bool,
     pub total: u64,
 }
 

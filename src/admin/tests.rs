@@ -57,6 +57,8 @@ impl Answers for Oracle {
             weight: 1,
             priority: None,
             active: 1,
+            max_connections: 0,
+            backup: false,
             total: 2,
         };
         vec![ServiceRow {
@@ -67,6 +69,8 @@ impl Answers for Oracle {
             mode: "nat".into(),
             scheduler: "maglev".into(),
             active: 1,
+            max_connections: 0,
+            persistence_s: 0.0,
             total: 2,
             targets: vec![target],
         }]

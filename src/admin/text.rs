@@ -169,7 +169,7 @@ fn service_cells(service: &ServiceRow) -> Vec<Vec<String>> {
         format!("{up} of {} up", service.targets.len()),
         String::new(),
         String::new(),
-        service.active.to_string(),
+        of_most(service.active, service.max_connections),
         service.total.to_string(),
     ];
     let target = |target: &TargetRow| {
@@ -177,15 +177,20 @@ fn service_cells(service: &ServiceRow) -> Vec<Vec<String>> {
         vec![
             format!("  {name}"),
             target.address.clone(),
-            target.kind.clone(),
+            if target.backup { "backup".into() } else { target.kind.clone() },
             target.status.clone(),
             target.priority.map_or(String::new(), |priority| priority.to_string()),
             target.weight.to_string(),
-            target.active.to_string(),
+            of_most(target.active, target.max_connections),
             target.total.to_string(),
         ]
     };
     std::iter::once(head).chain(service.targets.iter().map(target)).collect()
+}
+
+/// Connections, and how many there may be.
+fn of_most(active: u64, most: u32) -> String {
+    if most == 0 { active.to_string() } else { format!("{active} of {most}") }
 }
 
 const FLOW_COLUMNS: &[Column] = &[
@@ -315,16 +320,16 @@ pop3/north  remote  down       5s  said \\u{1b}[2J
     #[test]
     fn services_show_their_targets() {
         let rows = json!([{"service": "pop3", "vip": "2001:db8::10", "port": 110, "protocol": "tcp", "mode": "nat",
-            "scheduler": "maglev", "active": 3, "total": 10, "targets": [
+            "scheduler": "maglev", "active": 3, "max_connections": 50, "total": 10, "targets": [
                 {"target": "pop3/pop-a", "kind": "real", "address": "[fd00::1]:110", "status": "down", "weight": 1,
-                 "priority": null, "active": 0, "total": 7},
+                 "priority": null, "active": 0, "max_connections": 9, "backup": true, "total": 7},
                 {"target": "pop3/north", "kind": "remote", "address": "[2001:db8:2::10]:110", "status": "up",
                  "weight": 1, "priority": 2, "active": 3, "total": 3}]}]);
         let expected = "\
-SERVICE  ADDRESS                 KIND    STATUS     PRIORITY  WEIGHT  ACTIVE  TOTAL
-pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                         3     10
-  pop-a  [fd00::1]:110           real    down                      1       0      7
-  north  [2001:db8:2::10]:110    remote  up                2       1       3      3
+SERVICE  ADDRESS                 KIND    STATUS     PRIORITY  WEIGHT   ACTIVE  TOTAL
+pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50     10
+  pop-a  [fd00::1]:110           backup  down                      1   0 of 9      7
+  north  [2001:db8:2::10]:110    remote  up                2       1        3      3
 ";
         assert_eq!(printed(What::Services, false, &[rows]), expected);
     }

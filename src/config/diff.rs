@@ -50,6 +50,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.backend == is.backend, "[datapath] backend");
     keep(was.workers == is.workers, "[datapath] workers");
     keep(was.max_flows == is.max_flows, "[datapath] max_flows");
+    keep(was.max_persistent == is.max_persistent, "[datapath] max_persistent");
     keep(was.idle == is.idle, "[datapath] idle");
     keep(was.kernel_path == is.kernel_path, "[datapath] kernel_path");
     keep(old.admin.socket == new.admin.socket, "[admin] socket");
@@ -153,6 +154,12 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
         encapsulation,
         scheduler,
         on_down,
+        persistence,
+        persistence_mask_v4,
+        persistence_mask_v6,
+        max_connections,
+        overflow,
+        per_packet,
         check: was,
         reals,
         remotes,
@@ -163,6 +170,12 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
     changes.word::<Encapsulation>(&subject, "encapsulation", *encapsulation, new.encapsulation);
     changes.word(&subject, "scheduler", *scheduler, new.scheduler);
     changes.word(&subject, "on_down", *on_down, new.on_down);
+    changes.duration(&subject, "persistence", *persistence, new.persistence);
+    changes.value(&subject, "persistence_mask_v4", persistence_mask_v4, &new.persistence_mask_v4);
+    changes.value(&subject, "persistence_mask_v6", persistence_mask_v6, &new.persistence_mask_v6);
+    changes.value(&subject, "max_connections", max_connections, &new.max_connections);
+    changes.word(&subject, "overflow", *overflow, new.overflow);
+    changes.value(&subject, "per_packet", per_packet, &new.per_packet);
     check(changes, &subject, was, &new.check);
     let at = |real: &Real| SocketAddr::new(real.address, real.port);
     changes.named(
@@ -176,6 +189,8 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
                 let subject = format!("{subject}: real {}", new.name);
                 changes.value(&subject, "address", &at(old), &at(new));
                 changes.value(&subject, "weight", &old.weight, &new.weight);
+                changes.value(&subject, "max_connections", &old.max_connections, &new.max_connections);
+                changes.value(&subject, "backup", &old.backup, &new.backup);
             }
         },
     );
@@ -198,7 +213,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
 }
 
 fn check(changes: &mut Changes, subject: &str, old: &Check, new: &Check) {
-    let Check { kind, port, interval, timeout, rise, fall } = old;
+    let Check { kind, port, interval, timeout, rise, fall, passive } = old;
     let subject = format!("{subject}: check");
     let (was, is) = (kind_in_words(kind), kind_in_words(&new.kind));
     changes.value(&subject, "kind", &was, &is);
@@ -212,6 +227,7 @@ fn check(changes: &mut Changes, subject: &str, old: &Check, new: &Check) {
     changes.duration(&subject, "timeout", *timeout, new.timeout);
     changes.value(&subject, "rise", rise, &new.rise);
     changes.value(&subject, "fall", fall, &new.fall);
+    changes.value(&subject, "passive", passive, &new.passive);
 }
 
 /// Without the password.
@@ -346,6 +362,24 @@ address = "10.0.0.21"
     }
 
     #[test]
+    fn the_terms_of_a_service_change() {
+        let terms = "port = 80\npersistence = \"30m\"\npersistence_mask_v4 = 24\npersistence_mask_v6 = 64\n\
+            max_connections = 100\noverflow = \"refuse\"";
+        says(
+            &[("port = 80", terms), ("\"10.0.0.12\"", "\"10.0.0.12\"\nmax_connections = 5\nbackup = true")],
+            &[
+                "service pop3: real pop-b: max_connections 0 -> 5",
+                "service pop3: real pop-b: backup false -> true",
+                "service web: persistence 0s -> 30m",
+                "service web: persistence_mask_v4 32 -> 24",
+                "service web: persistence_mask_v6 128 -> 64",
+                "service web: max_connections 0 -> 100",
+                "service web: overflow remote -> refuse",
+            ],
+        );
+    }
+
+    #[test]
     fn checks_change_and_keep_their_secrets() {
         says(&[("\"old\"", "\"new\"")], &["service pop3: check: login changed"]);
         says(&[("\"probe\"", "\"other\"")], &["service pop3: check: kind pop3 as probe -> pop3 as other"]);
@@ -387,7 +421,8 @@ address = "10.0.0.21"
             changed(&[
                 (
                     "\"lan0\"]",
-                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nidle = \"spin\"\nkernel_path = false\nbackend = \"af_packet\"\n\
+                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nmax_persistent = 7\nidle = \"spin\"\nkernel_path = false\n\
+                    backend = \"af_packet\"\n\
                     [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
                 ),
                 ("\"10.0.0.12\"", "\"10.0.0.14\""),
@@ -398,6 +433,7 @@ address = "10.0.0.21"
                 "[datapath] backend",
                 "[datapath] workers",
                 "[datapath] max_flows",
+                "[datapath] max_persistent",
                 "[datapath] idle",
                 "[datapath] kernel_path",
                 "[admin] socket",

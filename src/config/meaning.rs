@@ -287,7 +287,14 @@ pub(super) fn resolve(written: Written) -> Option<Config> {
 
 fn resolve_service(service: Service) -> Option<super::Service> {
     let real = |real: super::written::Real| {
-        Some(Real { name: real.name?.value, address: real.address?.value, port: real.port?, weight: real.weight })
+        Some(Real {
+            name: real.name?.value,
+            address: real.address?.value,
+            port: real.port?,
+            weight: real.weight,
+            max_connections: real.max_connections,
+            backup: real.backup,
+        })
     };
     let remote = |remote: Remote| {
         Some(super::Remote {
@@ -307,6 +314,12 @@ fn resolve_service(service: Service) -> Option<super::Service> {
         encapsulation: service.encapsulation,
         scheduler: service.scheduler,
         on_down: service.on_down,
+        persistence: service.persistence,
+        persistence_mask_v4: service.persistence_mask_v4,
+        persistence_mask_v6: service.persistence_mask_v6,
+        max_connections: service.max_connections,
+        overflow: service.overflow.value,
+        per_packet: service.per_packet,
         check: service.check,
         reals: service.reals.into_iter().map(real).collect::<Option<_>>()?,
         remotes: service.remotes.into_iter().map(remote).collect::<Option<_>>()?,

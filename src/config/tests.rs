@@ -1,11 +1,17 @@
 //! The file's meaning, every message word for word, and hostile text.
 
+#[path = "tests/per_packet.rs"]
+mod per_packet;
+
 use super::*;
 use crate::config::{
     Backend, Check, CheckKind, Encapsulation, Idle, Login, Mode, OnDown, Protocol, Scheduler, Timeouts, Workers, walk,
 };
 use proptest::prelude::*;
 use std::time::Duration;
+
+#[path = "tests/terms.rs"]
+mod terms;
 
 const EXAMPLE: &str = include_str!("../../config.example");
 
@@ -65,6 +71,7 @@ fn a_file_means_what_it_says() {
     assert_eq!(config.datapath.backend, Backend::Auto);
     assert_eq!(config.datapath.workers, Workers::Auto);
     assert_eq!(config.datapath.max_flows, 1_000_000);
+    assert_eq!(config.datapath.max_persistent, 65536);
     assert_eq!(config.datapath.idle, Idle::Adaptive);
     assert_eq!(config.admin.socket.to_str(), Some("/run/farside/farside.sock"));
     assert_eq!(config.admin.metrics, None);
@@ -82,6 +89,7 @@ fn a_file_means_what_it_says() {
         timeout: Duration::from_secs(1),
         rise: 2,
         fall: 4,
+        passive: true,
     };
     assert_eq!(pop3.check, check);
     assert_eq!((pop3.reals[1].name.as_str(), pop3.reals[1].port, pop3.reals[1].weight), ("pop-b", 110, 1));
@@ -342,7 +350,7 @@ fn what_is_not_known() {
         "colour = 1",
         "18:1",
         "unknown key `colour` in [[service]] \"pop3\"",
-        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, check, real, remote",
+        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, persistence, persistence_mask_v4, persistence_mask_v6, max_connections, overflow, per_packet, check, real, remote",
     );
     service("port_rest = \"5s\"", "18:1", "unknown key `port_rest` in [[service]] \"pop3\"", "it is a key of [proxy]");
     one_error(

@@ -81,17 +81,44 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 pub(super) const ROOT: &[&str] = &["site", "datapath", "admin", "proxy", "peer", "service", "timeouts", "line", "dns"];
 pub(super) const SITE: &[&str] = &["name"];
-pub(super) const DATAPATH: &[&str] =
-    &["interfaces", "backend", "workers", "max_flows", "idle", "kernel_path", "tunnel_sources", "gue_port"];
+pub(super) const DATAPATH: &[&str] = &[
+    "interfaces",
+    "backend",
+    "workers",
+    "max_flows",
+    "max_persistent",
+    "idle",
+    "kernel_path",
+    "tunnel_sources",
+    "gue_port",
+];
 pub(super) const ADMIN: &[&str] = &["socket", "metrics"];
 pub(super) const PROXY: &[&str] = &["addresses", "ports", "port_rest"];
 pub(super) const PEER: &[&str] = &["name", "proxy_addresses"];
-pub(super) const SERVICE: &[&str] =
-    &["name", "vip", "port", "protocol", "mode", "encapsulation", "scheduler", "on_down", "check", "real", "remote"];
-pub(super) const CHECK: &[&str] = &[
-    "kind", "interval", "timeout", "rise", "fall", "port", "path", "host", "status", "user", "password", "helo", "name",
+pub(super) const SERVICE: &[&str] = &[
+    "name",
+    "vip",
+    "port",
+    "protocol",
+    "mode",
+    "encapsulation",
+    "scheduler",
+    "on_down",
+    "persistence",
+    "persistence_mask_v4",
+    "persistence_mask_v6",
+    "max_connections",
+    "overflow",
+    "per_packet",
+    "check",
+    "real",
+    "remote",
 ];
-pub(super) const REAL: &[&str] = &["name", "address", "port", "weight"];
+pub(super) const CHECK: &[&str] = &[
+    "kind", "interval", "timeout", "rise", "fall", "passive", "port", "path", "host", "status", "user", "password",
+    "helo", "name",
+];
+pub(super) const REAL: &[&str] = &["name", "address", "port", "weight", "max_connections", "backup"];
 pub(super) const REMOTE: &[&str] = &["site", "vip", "port", "priority", "weight"];
 pub(super) const TIMEOUTS: &[&str] = &["tcp_syn", "tcp_established", "tcp_closing", "tcp_reset", "udp"];
 

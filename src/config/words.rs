@@ -1,6 +1,6 @@
 //! The choices that the file makes by a word.
 
-use super::{Backend, Encapsulation, Idle, Mode, OnDown, Protocol, Scheduler};
+use super::{Backend, Encapsulation, Idle, Mode, OnDown, Overflow, Protocol, Scheduler};
 
 pub trait Word: Copy + PartialEq + Sized + 'static {
     /// Every choice and its word in the file.
@@ -55,6 +55,10 @@ impl Word for OnDown {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", OnDown::Keep), ("reset", OnDown::Reset)];
 }
 
+impl Word for Overflow {
+    const WORDS: &'static [(&'static str, Self)] = &[("remote", Overflow::Remote), ("refuse", Overflow::Refuse)];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +79,6 @@ mod tests {
         every_choice_has_a_word_of_its_own::<Encapsulation>();
         every_choice_has_a_word_of_its_own::<Scheduler>();
         every_choice_has_a_word_of_its_own::<OnDown>();
+        every_choice_has_a_word_of_its_own::<Overflow>();
     }
 }

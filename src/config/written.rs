@@ -4,8 +4,8 @@
 use super::value::{self, Problem};
 use super::walk::{self, At, Place, Section, Walk};
 use super::{
-    Admin, Backend, Check, CheckKind, Datapath, Encapsulation, Idle, Login, Mode, OnDown, Protocol, Scheduler,
-    Timeouts, Word, Workers,
+    Admin, Backend, Check, CheckKind, Datapath, Encapsulation, Idle, Login, Mode, OnDown, Overflow, Protocol,
+    Scheduler, Timeouts, Word, Workers,
 };
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -45,6 +45,12 @@ pub(super) struct Service {
     pub encapsulation: Encapsulation,
     pub scheduler: Scheduler,
     pub on_down: OnDown,
+    pub persistence: Duration,
+    pub persistence_mask_v4: u8,
+    pub persistence_mask_v6: u8,
+    pub max_connections: u32,
+    pub overflow: At<Overflow>,
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -58,6 +64,8 @@ pub(super) struct Real {
     /// Where its port is written; None: it is the service's.
     pub port_place: Option<Place>,
     pub weight: u32,
+    pub max_connections: u32,
+    pub backup: bool,
 }
 
 pub(super) struct Remote {
@@ -153,6 +161,7 @@ fn datapath(walk: &mut Walk, section: &Section, given: bool) -> Datapath {
         backend: backend.value,
         workers: section.or(walk, "workers", workers, Workers::Auto).value,
         max_flows: section.or(walk, "max_flows", value::number("a number", 1..=1 << 26), 1_000_000).value,
+        max_persistent: section.or(walk, "max_persistent", value::number("a number", 1..=1 << 26), 65536).value,
         idle: section.or(walk, "idle", value::word, Idle::Adaptive).value,
         kernel_path: section.or(walk, "kernel_path", value::boolean, true).value,
         tunnel_sources: tunnel_sources(walk, section),
@@ -268,6 +277,12 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         encapsulation: section.or(walk, "encapsulation", value::word, Encapsulation::Ipip).value,
         scheduler: section.or(walk, "scheduler", value::word, Scheduler::WeightedRoundRobin).value,
         on_down: section.or(walk, "on_down", value::word, OnDown::Keep).value,
+        persistence: section.or(walk, "persistence", value::duration(Duration::ZERO..=7 * DAY), Duration::ZERO).value,
+        persistence_mask_v4: prefix(walk, &section, "persistence_mask_v4", 32),
+        persistence_mask_v6: prefix(walk, &section, "persistence_mask_v6", 128),
+        max_connections: max_connections(walk, &section),
+        overflow: section.or(walk, "overflow", value::word, Overflow::Remote),
+        per_packet: per_packet(walk, &section, protocol.value),
         check: check(walk, &section, protocol.value),
         reals: each(walk, "real", "service.real")
             .into_iter()
@@ -284,8 +299,29 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
     }
 }
 
+fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> bool {
+    let per_packet = section.or(walk, "per_packet", value::boolean, false);
+    if per_packet.value && protocol != Protocol::Udp {
+        walk.wrong(
+            &per_packet.place,
+            "per_packet is for UDP: a TCP connection cannot change its server",
+            "leave it out, or write protocol = \"udp\"",
+        );
+    }
+    per_packet.value
+}
+
 fn weight(walk: &mut Walk, section: &Section) -> u32 {
     section.or(walk, "weight", value::number("a weight", 0..=65535), 1).value
+}
+
+/// Of addresses with so many bits, all of which count by default.
+fn prefix(walk: &mut Walk, section: &Section, key: &'static str, bits: u8) -> u8 {
+    section.or(walk, key, value::number("a number of bits", 1..=bits), bits).value
+}
+
+fn max_connections(walk: &mut Walk, section: &Section) -> u32 {
+    section.or(walk, "max_connections", value::number("a number", 0..=1 << 30), 0).value
 }
 
 fn real(walk: &mut Walk, service: &str, service_port: Option<u16>, table: &DeTable, place: Place) -> Real {
@@ -299,7 +335,15 @@ fn real(walk: &mut Walk, service: &str, service_port: Option<u16>, table: &DeTab
         place: address.place.clone(),
     });
     let name = if section.get("name").is_some() { section.read(walk, "name", value::name) } else { own_name };
-    Real { name, address, port, port_place, weight: weight(walk, &section) }
+    Real {
+        name,
+        address,
+        port,
+        port_place,
+        weight: weight(walk, &section),
+        max_connections: max_connections(walk, &section),
+        backup: section.or(walk, "backup", value::boolean, false).value,
+    }
 }
 
 fn remote(walk: &mut Walk, service: &str, service_port: Option<u16>, table: &DeTable, place: Place) -> Remote {
@@ -379,6 +423,7 @@ fn check(walk: &mut Walk, service: &Section, protocol: Protocol) -> Check {
         timeout: section.or(walk, "timeout", value::duration(10 * MILLISECOND..=3600 * SECOND), SECOND).value,
         rise: section.or(walk, "rise", value::number("a count", 1..=1000), 2).value,
         fall: section.or(walk, "fall", value::number("a count", 1..=1000), 4).value,
+        passive: section.or(walk, "passive", value::truth, true).value,
     }
 }
 

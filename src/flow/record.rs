@@ -225,6 +225,14 @@ impl Record {
         Version(self.version.load(Relaxed)).same_life(version)
     }
 
+    /// [`Record::still`], and in the same phase.
+    #[inline]
+    pub fn still_at(&self, version: u32) -> bool {
+        // As in `still`.
+        fence(Acquire);
+        self.version.load(Relaxed) == version
+    }
+
     /// From one phase of a life to another; false if it was not at `from`.
     pub fn step(&self, from: Version, phase: u32) -> bool {
         self.version.compare_exchange(from.0, from.with_phase(phase).0, AcqRel, Acquire).is_ok()
@@ -320,6 +328,19 @@ impl Record {
     #[inline]
     pub fn word(&self) -> Word {
         Word(self.state.load(Relaxed))
+    }
+
+    /// Ends the changes of the state word of one life, by the one who claimed its removal: what it is from now on is the last
+    /// that it was.
+    pub fn seal(&self, version: Version) -> Word {
+        let mut word = self.word();
+        loop {
+            let sealed = Word::new(version.next_life().generation(), word.state(), word.epoch(), word.hops());
+            match self.state.compare_exchange_weak(word.0, sealed.0, Release, Relaxed) {
+                Ok(_) => return word,
+                Err(other) => word = Word(other),
+            }
+        }
     }
 
     /// Changes the state word of one life; `change` may be called again if another worker was faster, and leaves it with

@@ -269,7 +269,8 @@ impl FlowTable {
         record.still(version).then_some(flow)
     }
 
-    /// Inserts both sides, or neither. `client_hash` is [`FlowTable::hash`] of the client's key.
+    /// Inserts both sides (the server's alone with [`NewFlow::per_packet`]), or neither.
+    /// `client_hash` is [`FlowTable::hash`] of the client's key.
     pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
         let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
         let record = self.record(index);
@@ -283,16 +284,24 @@ impl FlowTable {
             Some(key) => Mine { hashes: [client_hash, self.hash(key)], ..mine },
             None => mine,
         };
-        self.offer(&mine, &new.client_key(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
+        let client_key = (!new.per_packet).then(|| new.client_key());
+        self.offer(&mine, client_key.as_ref(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
             self.retire(&mine);
         })?;
         Ok(view(record, index, offered.with_phase(LIVE), Side::Client))
     }
 
     /// Steps 2 to 5 of the insert. After an error, words of it may stand in the index still.
-    fn offer(&self, mine: &Mine, client: &FlowKey, server: Option<&FlowKey>, claim: bool) -> Result<(), Refused> {
+    fn offer(
+        &self,
+        mine: &Mine,
+        client: Option<&FlowKey>,
+        server: Option<&FlowKey>,
+        claim: bool,
+    ) -> Result<(), Refused> {
         let [client_hash, server_hash] = mine.hashes;
-        let placed = self.place(client_hash, Entry::new(client_hash, mine.version, Side::Client, mine.index))
+        let placed = (client.is_none()
+            || self.place(client_hash, Entry::new(client_hash, mine.version, Side::Client, mine.index)))
             && (server.is_none()
                 || self.place(server_hash, Entry::new(server_hash, mine.version, Side::Server, mine.index)));
         if !placed {
@@ -300,7 +309,7 @@ impl FlowTable {
         }
         // Each thread's words are placed before its fence and its scan follows it: of two rivals at least one sees the other.
         fence(SeqCst);
-        if self.loses(mine, client, client_hash) {
+        if client.is_some_and(|key| self.loses(mine, key, client_hash)) {
             return Err(Refused::Twin);
         }
         if server.is_some_and(|key| self.loses(mine, key, server_hash)) {
@@ -375,14 +384,18 @@ impl FlowTable {
     }
 
     /// Removes a flow. Of any number of callers exactly one gets `Some`: it returns the lent port and counts the target's
-    /// connection off.
+    /// connection off, unless it was closed before: the state is the last that the flow was in, and of all steps of
+    /// [`FlowTable::advance`] exactly those have been told to somebody that led to it.
     pub fn remove(&self, at: FlowRef) -> Option<FlowDetails> {
         let record = self.records.get(at.index as usize)?;
         let version = Version(at.version);
         if version.phase() != LIVE || !record.step(version, DYING) {
             return None;
         }
-        let details = details(record, at.index, version);
+        // Whoever moves the state on from here is too late, and whoever did so before is heard.
+        let last = record.seal(version).state();
+        let mut details = details(record, at.index, version);
+        details.flow.state = last;
         let flow = &details.flow;
         let mut hashes = [self.hash(&flow.key(Side::Client)), 0];
         if !flow.mode.one_sided() {
@@ -454,7 +467,8 @@ impl FlowTable {
     /// Remembers the next hop of packets `toward` a side, looked up in route epoch `epoch`. If the other hop is of
     /// another epoch it is forgotten. False: the flow is gone.
     pub fn set_hop(&self, flow: &mut Flow, toward: Side, hop: u16, epoch: u8) -> bool {
-        let word = self.record(flow.at.index).change(Version(flow.at.version).generation(), |word| {
+        let Some(record) = self.records.get(flow.at.index as usize) else { return false };
+        let word = record.change(Version(flow.at.version).generation(), |word| {
             let mut hops = if word.epoch() == epoch { word.hops() } else { [0; 2] };
             hops[toward as usize] = hop;
             let new = Word::new(word.generation(), word.state(), epoch, hops);

@@ -1,6 +1,7 @@
 //! What the flow room promises.
 
 mod claims;
+mod closing;
 mod key;
 mod model;
 mod ports;
@@ -40,6 +41,7 @@ pub fn remote(client: Endpoint, local: Endpoint) -> NewFlow {
         pool: Some(PoolId(3)),
         worker: 0,
         track_acks: false,
+        per_packet: false,
         state: State::SynSent,
         hops: [0, 0],
         epoch: 1,

@@ -33,6 +33,8 @@ pub struct NewFlow {
     pub worker: u8,
     /// [`note_ack`](super::FlowTable::note_ack) is to be remembered.
     pub track_acks: bool,
+    /// Found by the target's packets alone: see "One packet, one choice" in [`super`].
+    pub per_packet: bool,
     pub state: State,
     /// Next hop towards the client, the server; 0: none yet.
     pub hops: [u16; 2],
@@ -44,6 +46,27 @@ impl NewFlow {
     /// The key of the client's packets.
     pub fn client_key(&self) -> FlowKey {
         FlowKey { src: self.client, dst: self.vip, protocol: self.protocol, family: self.family }
+    }
+
+    /// The flow as its first packet sees it, without a record: what is done to it on record is done to nothing.
+    pub fn unrecorded(&self) -> Flow {
+        Flow {
+            at: FlowRef { index: u32::MAX, version: 0 },
+            side: Side::Client,
+            family: self.family,
+            target_family: self.target_family,
+            protocol: self.protocol,
+            mode: self.mode,
+            encapsulation: self.encapsulation,
+            track_acks: self.track_acks,
+            state: self.state,
+            epoch: self.epoch,
+            hops: self.hops,
+            client: self.client,
+            vip: self.vip,
+            local: self.local,
+            target: self.target,
+        }
     }
 
     /// The key of the target's packets; `None` if they don't pass through here.
@@ -120,7 +143,7 @@ pub struct FlowDetails {
     /// From the client, from the server ([`Side`] as index). They wrap.
     pub packets: [u32; 2],
     pub bytes: [u64; 2],
-    /// Last acknowledgement numbers, if they are tracked.
+    /// Last acknowledgement numbers, if they are tracked. In [`State::SynReceived`] the server's is always there.
     pub acks: [u32; 2],
     pub last_seen: Tick,
     born_s: u32,
@@ -153,7 +176,8 @@ pub enum Refused {
     /// The client's key is on record: another worker was faster. Look it up again; should it be gone by then, drop the
     /// packet.
     Twin,
-    /// The server's key is on record, for another client or VIP: another local port or target is needed.
+    /// The server's key is on record, for another client or VIP: another local port or target is needed. With
+    /// [`NewFlow::per_packet`] it may be the same VIP, and another worker was faster.
     ServerTwin,
 }
 

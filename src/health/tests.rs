@@ -18,7 +18,7 @@ fn target(name: &str, slot: u16, kind: CheckKind, address: SocketAddr) -> Target
         name: name.to_string(),
         kind: TargetKind::Real,
         slot,
-        check: Check { kind, port: None, interval: 2 * second, timeout: second, rise: 2, fall: 2 },
+        check: Check { kind, port: None, interval: 2 * second, timeout: second, rise: 2, fall: 2, passive: false },
         address,
         protocol: Protocol::Tcp,
         source: None,
@@ -443,4 +443,18 @@ fn tokens_of_others_are_not_taken() {
     assert!(!world.health.ready(BASE + TOKENS, world.now));
     assert!(world.health.ready(BASE + 17, world.now), "a late event of a link that is gone");
     assert_eq!(world.health.next_deadline(), None);
+}
+
+#[test]
+fn a_checks_connection_measures_a_server_that_answers_clients_by_itself() {
+    let (address, _) = serve(lines(&["+OK\r\n", "+OK\r\n"]));
+    for one_sided in [false, true] {
+        let mut world = World::new(Vec::new());
+        world.status.slot(5).set_one_sided(one_sided);
+        world.health.set_targets(vec![target("pop3/a", 5, pop3(), address)], world.now);
+        world.health.tick(world.now);
+        world.settle();
+        let measured = world.status.slot(5).connect_us.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(measured > 0, one_sided, "clients' own connections tell better where they can be seen");
+    }
 }

@@ -1,5 +1,6 @@
 //! What the control thread holds and does: it owns everything that workers only read.
 
+use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
 use super::{preflight, probe, worker_cpus};
 use crate::announce::Announcer;
@@ -13,11 +14,13 @@ use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
 use crate::service::build::{Probe, build, probe_address};
+use crate::service::doors::has_doors;
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
-use crate::sys::bpf::{self, Ingress, Memory, Programs, Sizes};
+use crate::sys::bpf::{self, Ingress, Programs, SharedMaps, Sizes};
 use crate::sys::pin;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::wake::Waker;
@@ -38,6 +41,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Records searched at each look for connections of what a reload has removed: some milliseconds' worth.
 const LEAVING_LOOK: u32 = 1 << 18;
 
+/// Buckets of remembered clients searched at each look for what has expired.
+const MEMORY_LOOK: usize = 1 << 15;
+
 pub struct Control {
     path: PathBuf,
     pub config: Config,
@@ -55,9 +61,13 @@ pub struct Control {
     announcer: Announcer,
     workers: Vec<(JoinHandle<()>, Waker)>,
     probe_device: Option<String>,
+    reserve: Reserve,
+    closing: Closing,
     /// The first round of checks is over and the VIPs are taken.
     serving: bool,
     looked: Instant,
+    /// Where the next look at remembered clients begins.
+    remembered: usize,
     /// Pools that were warned about: nearly all lent.
     low: Vec<PoolId>,
 }
@@ -80,22 +90,19 @@ impl Control {
         let mut programs = Programs::load((key.k0, key.k1), &sizes, start_ns, TICK_MS * 1_000_000)
             .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
         let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
-        let Memory { flows, records, hops, carried } = programs.memory().ok_or("the maps are taken")?;
+        let SharedMaps { flows, records, hops, carried } = programs.memory().ok_or("the maps are taken")?;
         let status = Arc::new(StatusTable::new());
         let hops = Arc::new(HopTable::in_memory(hops).ok_or("the map of next hops has a wrong size")?);
         let shared = Arc::new(Shared {
             table: FlowTable::in_memory(records, flows, cpus.len(), key, claims),
             ledger: Ledger::new(cpus.len()),
             status: status.clone(),
+            memory: Memory::new(config.datapath.max_persistent, key),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
             paths: Paths::default(),
         });
-        let tap = if config.services.iter().any(|service| !service.remotes.is_empty()) || config.proxy.is_some() {
-            Some(probe::open()?)
-        } else {
-            None
-        };
+        let tap = if needs_doors(&config) || config.proxy.is_some() { Some(probe::open()?) } else { None };
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
         let fib = Arc::new(ArcSwap::from_pointee(Fib::empty(hops.clone())));
         let names = &config.datapath.interfaces;
@@ -103,8 +110,9 @@ impl Control {
             Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
                 .map_err(|why| why.to_string())?;
         let mut registry = Registry::default();
-        let owns = |ip: IpAddr| fib.load().host_owns(&ip.into(), family_of(ip));
-        let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, owns)?;
+        let mut reserve = Reserve::default();
+        let host = OwnHost { fib: fib.load_full(), reserve: &mut reserve };
+        let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, host)?;
         let world = Arc::new(World {
             shared,
             services: Arc::new(ArcSwap::from_pointee(services)),
@@ -138,8 +146,11 @@ impl Control {
             announcer: Announcer::new().map_err(|why| format!("a socket for announcements cannot be opened: {why}"))?,
             workers: Vec::new(),
             probe_device,
+            reserve,
+            closing: Closing::default(),
             serving: false,
             looked: Instant::now(),
+            remembered: 0,
             low: Vec::new(),
             config,
         };
@@ -189,7 +200,8 @@ impl Control {
         let mut targets = Vec::new();
         for (service, config) in services.services().iter().zip(&self.config.services) {
             for real in &service.reals {
-                targets.push(real_check(real, real.family, config));
+                let probe = probes.iter().find(|probe| probe.slot == real.slot);
+                targets.push(real_check(real, real.family, config, probe, self.probe_device.as_deref()));
             }
             for remote in &service.remotes {
                 let probe = probes.iter().find(|probe| probe.slot == remote.slot);
@@ -202,7 +214,12 @@ impl Control {
 
     /// When [`Control::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Instant {
-        let others = [self.health.next_deadline(), self.announcer.next_deadline(), Some(self.looked + LOOK)];
+        let others = [
+            self.health.next_deadline(),
+            self.announcer.next_deadline(),
+            self.closing.next_deadline(),
+            Some(self.looked + LOOK),
+        ];
         others.into_iter().flatten().fold(self.netlink.next_deadline(), Instant::min)
     }
 
@@ -213,6 +230,8 @@ impl Control {
         }
         self.kernel.follow(&mut self.programs, &self.world.fib.load(), self.config.datapath.interfaces.len());
         self.health.tick(now);
+        self.closing.add(self.health.closed(), now);
+        self.closing.tick(&self.world, now);
         for change in self.health.transitions() {
             self.tell(&change);
         }
@@ -224,7 +243,16 @@ impl Control {
             self.looked = now;
             self.watch_ports();
             self.let_go();
+            self.forget_clients();
         }
+    }
+
+    /// Forgets clients whose time is over.
+    fn forget_clients(&mut self) {
+        let timeouts = self.world.services.load().persistence();
+        let timeout = |slot| timeouts.get(&slot).copied().unwrap_or(0);
+        let now = self.world.now().tick;
+        self.remembered = self.world.shared.memory.sweep(self.remembered, MEMORY_LOOK, now, timeout);
     }
 
     /// Takes what a reload has removed off the kernel's hands once its last connection has ended.
@@ -372,10 +400,10 @@ impl Control {
         let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
         preflight::host(&config)?;
         let changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
-        if self.probe_device.is_none() && config.services.iter().any(|service| !service.remotes.is_empty()) {
+        if self.probe_device.is_none() && needs_doors(&config) {
             return Err(
-                "the first remote site cannot come while farside runs, since the interface by which remote sites are \
-                        checked is made at the start: restart it"
+                "the first remote site, or the first service in direct or tunnel mode, cannot come while farside \
+                        runs, since the interface by which they are checked is made at the start: restart it"
                     .into(),
             );
         }
@@ -388,9 +416,8 @@ impl Control {
 
     fn adopt(&mut self, config: Config) -> Result<(), String> {
         let shared = self.world.shared.clone();
-        let fib = self.world.fib.load_full();
-        let owns = |ip: IpAddr| fib.host_owns(&ip.into(), family_of(ip));
-        let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, owns)?;
+        let host = OwnHost { fib: self.world.fib.load_full(), reserve: &mut self.reserve };
+        let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, host)?;
         self.leaving.follow(&self.world.services.load(), &mut services);
         self.world.services.store(Arc::new(services));
         let captured = self.capture();
@@ -448,7 +475,44 @@ fn pips(services: &ServiceMap, leaving: &Leaving) -> Vec<(IpAddr, std::ops::Rang
     all.map(|((addr, family), ports, pip)| (addr.to_ip(*family), ports, pip.host_owned)).collect()
 }
 
-fn real_check(real: &Target, family: u8, service: &config::Service) -> health::Target {
+/// By a door, what is asked for by name is still what clients ask for.
+fn named(mut check: config::Check, vip: IpAddr, port: u16) -> config::Check {
+    if let CheckKind::Http { tls, host: host @ None, .. } = &mut check.kind {
+        let usual = port == if *tls { 443 } else { 80 };
+        *host = Some(match vip {
+            vip if !usual => SocketAddr::new(vip, port).to_string(),
+            IpAddr::V6(vip) => format!("[{vip}]"),
+            IpAddr::V4(vip) => vip.to_string(),
+        });
+    }
+    check
+}
+
+/// Is anything checked through the data path?
+fn needs_doors(config: &Config) -> bool {
+    config.services.iter().any(|service| !service.remotes.is_empty() || has_doors(service))
+}
+
+/// A real server is asked by itself in NAT mode; where it has the VIP, by its door.
+fn real_check(
+    real: &Target,
+    family: u8,
+    service: &config::Service,
+    probe: Option<&Probe>,
+    device: Option<&str>,
+) -> health::Target {
+    if let (Some(probe), Some(device)) = (probe, device) {
+        return health::Target {
+            name: real.name.clone(),
+            kind: TargetKind::Real,
+            slot: real.slot,
+            check: config::Check { port: None, ..named(service.check.clone(), service.vip, probe.port) },
+            address: SocketAddr::new(probe.door, probe.port),
+            protocol: service.protocol,
+            source: Some(SocketAddr::new(probe_address(family_of(probe.door)), 0)),
+            device: Some(device.to_string()),
+        };
+    }
     health::Target {
         name: real.name.clone(),
         kind: TargetKind::Real,
@@ -485,6 +549,7 @@ fn remote_check(
         (true, Some(probe), Some(device)) => {
             let source = probe_address(family_of(probe.door));
             let address = SocketAddr::new(probe.door, probe.port);
+            check = named(check, remote.endpoint.addr.to_ip(family), remote.endpoint.port);
             (address, Some(SocketAddr::new(source, 0)), Some(device.to_string()))
         }
         _ => (SocketAddr::new(remote.endpoint.addr.to_ip(family), remote.endpoint.port), None, None),

@@ -95,33 +95,24 @@ fn free_range(ephemeral: &RangeInclusive<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{OnDown, Scheduler};
-    use crate::service::{Service, Target};
-    use crate::wire::ip::{Endpoint, TCP, V4};
+    use crate::flow::Ledger;
+    use crate::service::build::build;
+    use crate::service::registry::Registry;
+    use crate::service::status::StatusTable;
 
     #[test]
     fn direct_mode_is_for_servers_on_a_link() {
-        let real = |name: &str, address: [u8; 4]| Target {
-            name: name.into(),
-            slot: 0,
-            endpoint: Endpoint::new(address.into(), 80),
-            family: V4,
-            weight: 1,
-            priority: 0,
-            pools: Vec::new(),
-            probe_pools: Vec::new(),
-        };
-        let reals = vec![real("web/near", [10, 0, 0, 2]), real("web/far", [10, 9, 0, 2])];
-        let vip = Endpoint::new([203, 0, 113, 10].into(), 80);
-        let mut service =
-            Service::new("web".into(), vip, (V4, TCP), Scheduler::RoundRobin, OnDown::Keep, reals, Vec::new());
+        let text = "[datapath]\ninterfaces = [\"lan0\"]\n[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n\
+                    mode = \"direct\"\n[[service.real]]\nname = \"near\"\naddress = \"10.0.0.2\"\n\
+                    [[service.real]]\nname = \"far\"\naddress = \"10.9.0.2\"\n";
+        let config = crate::config::file::parse(text, "f").unwrap();
+        let (status, ledger) = (StatusTable::new(), Ledger::new(1));
+        let (services, _) = build(&config, &mut Registry::default(), &status, &ledger, |_| false).unwrap();
         let fib = Fib::builder()
             .port("lan0", [2; 6], 1500, &["10.0.0.1/24".parse().unwrap()])
             .route("0.0.0.0/0".parse().unwrap(), 0, Some([10, 0, 0, 254].into()))
             .build();
-        let told = |service: Service| off_link(&ServiceMap::new(vec![service], [], []), &fib);
-        service.mode = Mode::Direct;
-        let said = told(service);
+        let said = off_link(&services, &fib);
         assert_eq!(said.len(), 1);
         assert!(said[0].starts_with("web/far: direct mode reaches servers on a link of this host only, and 10.9.0.2"));
     }

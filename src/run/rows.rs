@@ -32,6 +32,8 @@ impl Answers for Control {
                 weight: target.weight,
                 priority: (kind == "remote").then_some(target.priority),
                 active: slot.active.load(Relaxed).into(),
+                max_connections: target.max_connections,
+                backup: target.backup,
                 total: slot.total.load(Relaxed),
             }
         };
@@ -47,6 +49,8 @@ impl Answers for Control {
                 mode: config.mode.word().into(),
                 scheduler: config.scheduler.word().into(),
                 active: targets.iter().map(|target| target.active).sum(),
+                max_connections: config.max_connections,
+                persistence_s: config.persistence.as_secs_f64(),
                 total: targets.iter().map(|target| target.total).sum(),
                 targets,
             }
@@ -149,7 +153,10 @@ impl Control {
         gauge("farside_target_draining", "gauge", "1: takes no new connections.", |row| {
             u64::from(row.status == "draining")
         });
-        gauge("farside_target_connections", "gauge", "Connections on record.", |row| row.active);
+        gauge("farside_target_connections", "gauge", "Open connections.", |row| row.active);
+        gauge("farside_target_connections_max", "gauge", "The most connections at a time, 0: no limit.", |row| {
+            row.max_connections.into()
+        });
         gauge("farside_target_connections_total", "counter", "Connections ever.", |row| row.total);
     }
 

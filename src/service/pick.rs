@@ -1,131 +1,298 @@
-//! Schedulers: which real server or remote site takes a new connection. Nothing here is asked about a connection that
-//! is on record already.
+//! The choice of a target for a new connection. Nothing here is asked about a connection that is on record already.
+//!
+//! Who is asked, in this order: the real server that the client had last, if the service remembers
+//! ([`super::persistence`]); the scheduler, over the real servers that are no backups; the scheduler over the backups; the remote
+//! sites. Each answer that can be followed has a place for the connection already: see [`super::status`]. So limits are
+//! exact whatever the number of workers, and so is "least connections": it takes the place where it found the least
+//! only if the count there is still the one that it compared, and else compares again. Counts elsewhere may fall
+//! meanwhile, but while connections only come, no server ever has two more than another of the same weight.
 
-use super::status::StatusTable;
+use super::order::{maglev, rotation};
+use super::persistence::{Client, Kept, Known, Memory};
+use super::status::{StatusTable, TargetSlot};
 use super::{Service, Target};
-use crate::config::Scheduler;
+use crate::config::{Overflow, Scheduler};
+use crate::counters::{Count, Refusal, WorkerCounters};
+use crate::flow::Tick;
+use crate::wire::ip::Addr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Slots of a Maglev table: a prime, well over 100 times any sensible number of servers (Maglev, NSDI 2016, 5.3).
-pub const MAGLEV_SLOTS: usize = 65537;
+/// How often "least" compares again after losing a place to another worker; each time another connection was made.
+const COMPARISONS: usize = 4096;
 
-/// The longest sequence of a weighted rotation; weights that would need more are scaled down.
-const LONGEST_ROTATION: u32 = 4096;
-
-/// A service's scheduler with what it computed from the list of real servers, and where its rotation stands.
+/// A service's scheduler with what it computed from the lists of real servers, and where its rotation stands.
 pub struct Picker {
     scheduler: Scheduler,
-    /// Real servers by number. Rotation: in smooth order, each as often as its weight says. Maglev: the lookup table.
+    primaries: Tier,
+    backups: Tier,
+    /// As [`Tier::cursor`], for remote sites.
+    remote_cursor: AtomicU32,
+    /// Real servers by slot: (slot, number).
+    by_slot: Box<[(u16, u16)]>,
+}
+
+/// Real servers of which the next tier is asked only if none takes the connection.
+struct Tier {
+    /// Real servers by number, without those of weight 0.
+    members: Box<[u16]>,
+    /// The same. Rotation: in smooth order, each as often as its weight says. Maglev: the lookup table.
     order: Box<[u16]>,
     /// The next place in `order`; shared by all workers so that the rotation is exact.
     cursor: AtomicU32,
-    /// The same for remote sites.
-    remote_cursor: AtomicU32,
 }
 
 /// Where a new connection goes.
+#[derive(Debug)]
 pub enum Choice<'a> {
+    /// It has a place there and at the service, and whoever does not put it on record gives both back
+    /// ([`StatusTable::release`]).
     Real(&'a Target),
+    /// Likewise.
     Remote(&'a Target),
-    Nobody,
+    Nobody(Refusal),
 }
 
-impl Picker {
-    pub fn new(scheduler: Scheduler, reals: &[Target]) -> Picker {
+/// What is known besides the service itself when a target is chosen.
+#[derive(Clone, Copy)]
+pub struct Books<'a> {
+    pub status: &'a StatusTable,
+    pub memory: &'a Memory,
+    pub counters: &'a WorkerCounters,
+    pub now: Tick,
+}
+
+/// Who wants a connection.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// The client's address.
+    pub addr: &'a Addr,
+    /// It is a peer's proxy address: its connections are not carried on.
+    pub peer: bool,
+    /// How many real servers could not be used for it after all, since they have a connection from the same address and port
+    /// already: then the client's own is no answer, and hashing goes on to the next.
+    pub clashes: u32,
+}
+
+impl Tier {
+    fn new(scheduler: Scheduler, reals: &[Target], backup: bool) -> Tier {
+        let is_in = |real: &Target| real.backup == backup && real.weight > 0;
+        let weight = |real: &Target| if is_in(real) { real.weight } else { 0 };
         let order = match scheduler {
-            Scheduler::RoundRobin => rotation(reals.iter().map(|real| real.weight.min(1))),
-            Scheduler::Maglev => maglev(reals),
-            _ => rotation(reals.iter().map(|real| real.weight)),
+            Scheduler::RoundRobin => rotation(reals.iter().map(|real| weight(real).min(1))),
+            Scheduler::Maglev => maglev(reals, is_in),
+            _ => rotation(reals.iter().map(weight)),
         };
-        Picker { scheduler, order, cursor: AtomicU32::new(0), remote_cursor: AtomicU32::new(0) }
+        let members = (0..).zip(reals).filter(|(_, real)| is_in(real)).map(|(number, _)| number).collect();
+        Tier { members, order, cursor: AtomicU32::new(0) }
     }
 
-    /// The next of the rotation that may take a connection. The cursor moves on over those that may not, too: then the
+    fn members<'a>(&self, reals: &'a [Target]) -> impl Iterator<Item = &'a Target> {
+        self.members.iter().map(|number| &reals[usize::from(*number)])
+    }
+
+    /// The next of the rotation that takes the connection. The cursor moves on over those that do not, too: then the
     /// others keep their proportions instead of the next in line inheriting all.
     fn rotate<'a>(&self, reals: &'a [Target], status: &StatusTable) -> Option<&'a Target> {
         for _ in 0..self.order.len() {
             let at = self.cursor.fetch_add(1, Relaxed) as usize % self.order.len();
             let real = &reals[usize::from(self.order[at])];
-            if takes_new(real, status) {
+            if take(real, status) {
                 return Some(real);
             }
         }
-        // None is up; or other workers turned the cursor at the same time, and each turn of ours met one that is not.
-        self.order.iter().map(|number| &reals[usize::from(*number)]).find(|real| takes_new(real, status))
+        // None takes it; or other workers turned the cursor at the same time, and each turn of ours met one that does not.
+        self.members(reals).find(|real| take(real, status))
     }
 
-    /// The one that `hash` falls on; as long as that one may take nothing, the hash is stirred, so that its clients
-    /// spread over all the others while everybody else's choice stays.
-    fn by_hash<'a>(&self, reals: &'a [Target], status: &StatusTable, hash: u64) -> Option<&'a Target> {
+    /// The one that `hash` falls on; as long as that one takes nothing, the hash is stirred, so that its clients
+    /// spread over all the others while everybody else's choice stays, and they are back as soon as it takes them again.
+    fn by_hash<'a>(&self, reals: &'a [Target], status: &StatusTable, hash: u64, clashes: u32) -> Option<&'a Target> {
         if self.order.is_empty() {
             return None;
         }
-        let mut stirred = hash;
-        for _ in 0..4 * reals.len() {
+        let stir = |hash: u64| (hash ^ (hash >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        let mut stirred = (0..clashes).fold(hash, |hash, _| stir(hash));
+        for _ in 0..4 * self.members.len() {
             let real = &reals[usize::from(self.order[(stirred % self.order.len() as u64) as usize])];
-            if takes_new(real, status) {
+            if take(real, status) {
                 return Some(real);
             }
-            stirred = (stirred ^ (stirred >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+            stirred = stir(stirred);
         }
-        reals.iter().find(|real| takes_new(real, status))
+        self.members(reals).find(|real| take(real, status))
     }
 
-    /// The one with the least `cost` per weight; among equals the next in turn.
+    /// The one with the least `cost(slot, its connections with this one)` per `weight`; among equals the next in turn.
     fn least<'a>(
         &self,
         reals: &'a [Target],
         status: &StatusTable,
-        cost: impl Fn(&Target) -> u64,
+        cost: impl Fn(&TargetSlot, u32) -> u64,
+        weight: impl Fn(&Target) -> u32,
     ) -> Option<&'a Target> {
-        let first = self.cursor.fetch_add(1, Relaxed) as usize;
-        let mut best: Option<(&Target, u64)> = None;
-        for turn in 0..reals.len() {
-            let real = &reals[(first + turn) % reals.len()];
-            if !takes_new(real, status) {
-                continue;
+        let first = self.cursor.fetch_add(1, Relaxed) as usize % self.members.len().max(1);
+        let (after, before) = self.members.split_at(first.min(self.members.len()));
+        for _ in 0..COMPARISONS {
+            let mut best: Option<(&Target, u32, u64)> = None;
+            for number in before.iter().chain(after) {
+                let real = &reals[usize::from(*number)];
+                let slot = status.slot(real.slot);
+                let active = slot.active.load(Relaxed);
+                if !takes_new(real, status) || is_full(real, active) {
+                    continue;
+                }
+                let cost = cost(slot, active + 1);
+                // a / wa < b / wb, without division.
+                let better = best.is_none_or(|(other, _, least)| {
+                    u128::from(cost) * u128::from(weight(other)) < u128::from(least) * u128::from(weight(real))
+                });
+                if better {
+                    best = Some((real, active, cost));
+                }
             }
-            let cost = cost(real);
-            // a / wa < b / wb, without division.
-            let better = best.is_none_or(|(other, least)| {
-                u128::from(cost) * u128::from(other.weight) < u128::from(least) * u128::from(real.weight)
-            });
-            if better {
-                best = Some((real, cost));
+            let (real, active, _) = best?;
+            if status.slot(real.slot).take_at(active, real.life) {
+                return Some(real);
             }
         }
-        best.map(|(real, _)| real)
+        self.members(reals).find(|real| take(real, status))
+    }
+}
+
+impl Picker {
+    pub fn new(scheduler: Scheduler, reals: &[Target]) -> Picker {
+        let mut by_slot: Box<[_]> = (0..).zip(reals).map(|(number, real)| (real.slot, number)).collect();
+        by_slot.sort_unstable();
+        Picker {
+            scheduler,
+            primaries: Tier::new(scheduler, reals, false),
+            backups: Tier::new(scheduler, reals, true),
+            remote_cursor: AtomicU32::new(0),
+            by_slot,
+        }
     }
 }
 
 impl Service {
-    /// Chooses for a new connection: a local real server if any may take it, else the best remote site, unless `local_only`
-    /// (the connection comes from a peer). `client_hash` is of the client's address under the key that all nodes share.
-    pub fn pick(&self, status: &StatusTable, client_hash: u64, local_only: bool) -> Choice<'_> {
-        let picker = &self.picker;
-        let active = |real: &Target| u64::from(status.slot(real.slot).active.load(Relaxed)) + 1;
-        let real = match picker.scheduler {
-            Scheduler::RoundRobin | Scheduler::WeightedRoundRobin => picker.rotate(&self.reals, status),
-            Scheduler::SourceHash | Scheduler::Maglev => picker.by_hash(&self.reals, status, client_hash),
-            Scheduler::WeightedLeastConnections => picker.least(&self.reals, status, active),
-            // Weights count only as zero or not: cost times weight takes the division by it out again.
-            Scheduler::LeastConnections => {
-                picker.least(&self.reals, status, |real| active(real) * u64::from(real.weight))
+    /// Chooses for a new connection: a local real server if any takes it, else the best remote site, unless the
+    /// connection is a peer's.
+    pub fn pick(&self, books: &Books, asker: &Asker) -> Choice<'_> {
+        let status = books.status;
+        if !status.enter(self.slot, self.terms.max_connections) {
+            return Choice::Nobody(Refusal::ServiceFull);
+        }
+        if let Some(real) = self.local(books, asker) {
+            return Choice::Real(real);
+        }
+        // Who takes new connections and took none is at its limit.
+        let full = self.reals.iter().any(|real| takes_new(real, status));
+        let stays = asker.peer || full && self.terms.overflow == Overflow::Refuse;
+        if !stays && let Some(remote) = self.best_remote(status) {
+            if full {
+                books.counters.add(Count::ChosenOverflow, 1);
             }
-            Scheduler::Fastest => picker.least(&self.reals, status, |real| {
+            return Choice::Remote(remote);
+        }
+        status.leave(self.slot);
+        Choice::Nobody(match (full, asker.peer) {
+            (true, _) => Refusal::ServersFull,
+            (false, true) => Refusal::NoServerForPeer,
+            (false, false) => Refusal::NoServer,
+        })
+    }
+
+    /// A real server: the client's own if it has one that takes the connection, else as the scheduler says.
+    fn local(&self, books: &Books, asker: &Asker) -> Option<&Target> {
+        let Books { status, memory, counters, now } = *books;
+        let timeout = self.terms.persistence;
+        if timeout == 0 || asker.clashes > 0 {
+            return self.schedule(books, asker);
+        }
+        let client = memory.client(self.slot, asker.addr, self.family, self.terms.prefix);
+        let known = memory.find(client, now, timeout);
+        if let Some(known) = known {
+            if let Some(real) = self.return_to(known, status) {
+                memory.refresh(client, known, now);
+                counters.add(Count::PersistenceHits, 1);
+                return Some(real);
+            }
+            counters.add(Count::PersistenceMoved, 1);
+        }
+        let real = self.schedule(books, asker)?;
+        Some(self.remember(books, client, known, real))
+    }
+
+    /// Remembers `real`, which has been chosen; or, if another worker has remembered the client meanwhile, goes there too.
+    fn remember<'a>(&'a self, books: &Books, client: Client, known: Option<Known>, real: &'a Target) -> &'a Target {
+        let Books { status, memory, counters, now } = *books;
+        match memory.remember(client, known, (real.slot, real.life), now, self.terms.persistence) {
+            Kept::Mine { evicted: true } => counters.add(Count::PersistenceEvicted, 1),
+            Kept::Mine { evicted: false } | Kept::Nothing => {}
+            Kept::Others(other) => {
+                if let Some(others) = self.return_to(other, status) {
+                    status.slot(real.slot).put_back();
+                    return others;
+                }
+            }
+        }
+        real
+    }
+
+    /// The real server that a client had, with a place for one more connection. A backup is left as soon as another takes any:
+    /// it stands in, and clients that come often would stay with it for ever.
+    fn return_to(&self, known: Known, status: &StatusTable) -> Option<&Target> {
+        let by_slot = &self.picker.by_slot;
+        let at = by_slot.binary_search_by_key(&known.slot(), |(slot, _)| *slot).ok()?;
+        let real = &self.reals[usize::from(by_slot[at].1)];
+        let has_room =
+            |real: &Target| takes_new(real, status) && !is_full(real, status.slot(real.slot).active.load(Relaxed));
+        let stays =
+            known.is_of(real.life) && !(real.backup && self.picker.primaries.members(&self.reals).any(has_room));
+        (stays && take(real, status)).then_some(real)
+    }
+
+    fn schedule(&self, books: &Books, asker: &Asker) -> Option<&Target> {
+        self.by_scheduler(&self.picker.primaries, books.status, asker).or_else(|| {
+            let backup = self.by_scheduler(&self.picker.backups, books.status, asker)?;
+            books.counters.add(Count::ChosenBackup, 1);
+            Some(backup)
+        })
+    }
+
+    fn by_scheduler(&self, tier: &Tier, status: &StatusTable, asker: &Asker) -> Option<&Target> {
+        let reals = &self.reals;
+        match self.picker.scheduler {
+            Scheduler::RoundRobin | Scheduler::WeightedRoundRobin => tier.rotate(reals, status),
+            Scheduler::SourceHash | Scheduler::Maglev => {
+                tier.by_hash(reals, status, self.client_hash(asker.addr), asker.clashes)
+            }
+            Scheduler::LeastConnections => tier.least(reals, status, |_, active| active.into(), |_| 1),
+            Scheduler::WeightedLeastConnections => {
+                tier.least(reals, status, |_, active| active.into(), |real| real.weight)
+            }
+            Scheduler::Fastest => {
                 // Not measured yet counts as very fast, not as free: one that never answers is never measured.
-                active(real) * u64::from(status.slot(real.slot).connect_us.load(Relaxed).max(1))
-            }),
-        };
-        match real {
-            Some(real) => Choice::Real(real),
-            None if local_only => Choice::Nobody,
-            None => self.best_remote(status).map_or(Choice::Nobody, Choice::Remote),
+                let cost = |slot: &TargetSlot, active: u32| {
+                    u64::from(active) * u64::from(slot.connect_us.load(Relaxed).max(1))
+                };
+                tier.least(reals, status, cost, |real| real.weight)
+            }
         }
     }
 
     /// Among the remote sites that are up, those of the lowest priority number; among these by weight.
     fn best_remote(&self, status: &StatusTable) -> Option<&Target> {
+        // Another look only if the best one goes down at this moment.
+        for _ in 0..=self.remotes.len() {
+            let remote = self.look_for_remote(status)?;
+            if take(remote, status) {
+                return Some(remote);
+            }
+        }
+        None
+    }
+
+    fn look_for_remote(&self, status: &StatusTable) -> Option<&Target> {
         let best = self.remotes.iter().find(|remote| takes_new(remote, status))?.priority;
         let equals = || self.remotes.iter().filter(|r| r.priority == best && takes_new(r, status));
         let weights: u64 = equals().map(|remote| u64::from(remote.weight)).sum();
@@ -143,89 +310,22 @@ impl Service {
     }
 }
 
+/// Its limit apart.
 fn takes_new(target: &Target, status: &StatusTable) -> bool {
     target.weight > 0 && status.slot(target.slot).takes_new()
 }
 
-/// Smooth weighted rotation: at each step everybody gains its weight, the richest is next and pays the sum of all. Spreads
-/// each server's turns evenly (the scheme that nginx made common).
-fn rotation(weights: impl Iterator<Item = u32>) -> Box<[u16]> {
-    let mut weights: Vec<u32> = weights.collect();
-    let divisor = weights.iter().fold(0, |a, b| gcd(a, *b)).max(1);
-    weights.iter_mut().for_each(|weight| *weight /= divisor);
-    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    if sum > u64::from(LONGEST_ROTATION) {
-        for weight in weights.iter_mut().filter(|weight| **weight > 0) {
-            *weight = (u64::from(*weight) * u64::from(LONGEST_ROTATION) / sum).max(1) as u32;
-        }
-    }
-    let sum: i64 = weights.iter().map(|weight| i64::from(*weight)).sum();
-    let mut wealth = vec![0_i64; weights.len()];
-    let next = |_| {
-        for (wealth, weight) in wealth.iter_mut().zip(&weights) {
-            *wealth += i64::from(*weight);
-        }
-        // The first of the richest, so that equal servers take turns in the order of the file.
-        let richest = (0..wealth.len()).rev().max_by_key(|at| wealth[*at]).unwrap_or(0);
-        wealth[richest] -= sum;
-        richest as u16
-    };
-    (0..sum).map(next).collect()
+fn is_full(target: &Target, active: u32) -> bool {
+    target.max_connections > 0 && active >= target.max_connections
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// The Maglev lookup table (NSDI 2016, 3.4): each server has its own permutation of the slots and they take turns at
-/// claiming the next free one, a server of twice the weight twice as often. Built over all servers, up or not, from
-/// their names and addresses alone, so that every node of the site builds the same one.
-fn maglev(reals: &[Target]) -> Box<[u16]> {
-    let heaviest = reals.iter().map(|real| real.weight).max().unwrap_or(0);
-    if heaviest == 0 {
-        return Box::default();
-    }
-    const FREE: u16 = u16::MAX;
-    let mut table = vec![FREE; MAGLEV_SLOTS].into_boxed_slice();
-    let mut walks: Vec<(u64, u64, u64)> = reals.iter().map(permutation).collect();
-    let mut filled = 0;
-    loop {
-        for (number, walk) in walks.iter_mut().enumerate() {
-            // Credit grows by the weight each round; a turn costs the heaviest weight.
-            walk.2 += u64::from(reals[number].weight);
-            if walk.2 < u64::from(heaviest) {
-                continue;
-            }
-            walk.2 -= u64::from(heaviest);
-            while table[walk.0 as usize] != FREE {
-                walk.0 = (walk.0 + walk.1) % MAGLEV_SLOTS as u64;
-            }
-            table[walk.0 as usize] = number as u16;
-            filled += 1;
-            if filled == MAGLEV_SLOTS {
-                return table;
-            }
-        }
-    }
-}
-
-/// Offset and skip of a server's permutation, and its credit of turns.
-fn permutation(real: &Target) -> (u64, u64, u64) {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let address = real.endpoint.addr.octets();
-    let port = real.endpoint.port.to_be_bytes();
-    for byte in address.iter().chain(&port).chain(real.name.as_bytes()) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    let mix = |salt: u64| {
-        let mut x = hash ^ salt;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    };
-    let slots = MAGLEV_SLOTS as u64;
-    (mix(1) % slots, mix(2) % (slots - 1) + 1, 0)
+/// Takes a place for a connection, if there is one.
+fn take(target: &Target, status: &StatusTable) -> bool {
+    // A look first: it costs nothing, and a count that is not touched stays in all workers' caches.
+    takes_new(target, status) && status.slot(target.slot).take(target.max_connections, target.life)
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod threads;

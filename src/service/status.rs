@@ -1,11 +1,34 @@
 //! One slot per target (real server or remote site of a service): its status word and its live counts. Slots live
 //! outside the snapshot, so that a reload keeps them; control writes the word, workers read it.
+//!
+//! # Theory of operation: a connection is counted before it is made
+//!
+//! A limit is kept by all workers together, without a lock: who wants to give a target a connection first *takes* a place,
+//! which is one CAS of `active` from n to n + 1, n below the limit. So `active` is never above the limit, and never below the
+//! open connections; between the two are those that are being put on record at this moment. A place is given back
+//! ([`StatusTable::release`]) by exactly one: by the one who had it and put nothing on record, or whose packet was the one that
+//! closed the connection ([`crate::flow::is_open`]), or who takes it off the record while it is open.
+//!
+//! Nothing stands between the look at the status word and the taking but a few instructions, and still control may mark the
+//! target down in them, find that it has no connection, and give its slot to another target ([`super::registry`]). Therefore
+//! the word is looked at *after* the taking, and the place given back if the answer is no. Both sides use SeqCst: control writes
+//! the word and then reads the count, a worker writes the count and then reads the word, and of two such pairs at least one
+//! sees the other's write. So a slot that was found empty after its target was marked down stays empty, and `life`, which tells
+//! one target of a slot from the next, stays as it is as long as anybody has a place.
+//!
+//! A service has a count of its own, of all its targets' connections. A place is taken there first and given back last, so it
+//! is never below its targets' sum.
 
+use super::evidence::Evidence;
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
 /// The most targets of one process, old ones whose connections still run included.
 pub const MAX_TARGETS: usize = 16384;
+
+/// The most services of one process, likewise. Each has a target.
+pub const MAX_SERVICES: usize = MAX_TARGETS;
 
 /// Passes its checks.
 pub const UP: u32 = 1;
@@ -14,20 +37,31 @@ pub const DRAINED: u32 = 2;
 
 #[derive(Default)]
 pub struct TargetSlot {
-    /// [`UP`] and [`DRAINED`]. Relaxed: a status stands for itself, nothing is published through it.
+    /// [`UP`] and [`DRAINED`].
     word: AtomicU32,
-    /// Connections on record now.
+    /// Open connections, and those that are being made.
     pub active: AtomicU32,
+    /// Flows on record, the closed ones and checks included: as long as there are any, the slot is not another's.
+    pub on_record: AtomicU32,
     /// Connections ever.
     pub total: AtomicU64,
-    /// Smoothed SYN to SYN-ACK time in microseconds, 0 until one was measured.
+    /// Smoothed time from SYN to SYN-ACK in microseconds, 0 until one was measured. See
+    /// [`TargetSlot::note_connect`].
     pub connect_us: AtomicU32,
+    /// What clients' connections met with lately.
+    pub evidence: Evidence,
+    /// How many targets have had the slot.
+    life: AtomicU32,
+    /// Its service's slot.
+    service: AtomicU16,
+    /// Its answers to clients do not pass by: [`TargetSlot::note_check`] counts.
+    one_sided: AtomicBool,
 }
 
 impl TargetSlot {
-    /// May it be given a new connection?
+    /// May it be given a new connection, its limit apart?
     pub fn takes_new(&self) -> bool {
-        self.word.load(Relaxed) & (UP | DRAINED) == UP
+        self.word.load(SeqCst) & (UP | DRAINED) == UP
     }
 
     pub fn is_up(&self) -> bool {
@@ -38,48 +72,173 @@ impl TargetSlot {
         self.word.load(Relaxed) & DRAINED != 0
     }
 
-    /// As new, for another target. Live connections stay counted: each one on record takes exactly one off when it ends.
+    /// Of the target that has the slot now. It changes only while there is no connection.
+    pub fn life(&self) -> u32 {
+        self.life.load(Relaxed)
+    }
+
+    /// Counts one more connection to the target that has the slot in `life`, if that takes new ones and has fewer than
+    /// `limit` (0: no limit). True: it is counted.
+    pub fn take(&self, limit: u32, life: u32) -> bool {
+        let counted = match limit {
+            0 => {
+                self.active.fetch_add(1, SeqCst);
+                true
+            }
+            _ => self.active.fetch_update(SeqCst, Relaxed, |active| (active < limit).then(|| active + 1)).is_ok(),
+        };
+        counted && self.confirm(life)
+    }
+
+    /// As [`TargetSlot::take`], if exactly `seen` are counted still: then the comparison that chose it by this number holds.
+    pub fn take_at(&self, seen: u32, life: u32) -> bool {
+        self.active.compare_exchange(seen, seen + 1, SeqCst, Relaxed).is_ok() && self.confirm(life)
+    }
+
+    /// Gives a place back while the service's is kept: for another of its targets.
+    pub fn put_back(&self) {
+        self.active.fetch_sub(1, SeqCst);
+    }
+
+    /// The second look; see the head of this file.
+    fn confirm(&self, life: u32) -> bool {
+        let stays = self.takes_new() && self.life.load(SeqCst) == life;
+        if !stays {
+            self.put_back();
+        }
+        stays
+    }
+
+    /// Nothing on record, and nothing about to be; if the target is marked down it stays so.
+    pub fn is_idle(&self) -> bool {
+        // In this order: what has a place is on record before it gives that back.
+        self.active.load(SeqCst) == 0 && self.on_record.load(SeqCst) == 0
+    }
+
+    /// As new, for another target of the service in slot `service`. It must be idle, and down.
     pub fn reset(&self) {
-        self.word.store(0, Relaxed);
+        self.word.store(0, SeqCst);
+        self.life.store(self.life().wrapping_add(1), SeqCst);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);
+        self.evidence.clear();
     }
 
     pub fn set_up(&self, up: bool) {
         if up {
-            self.word.fetch_or(UP, Relaxed)
+            self.word.fetch_or(UP, SeqCst)
         } else {
-            self.word.fetch_and(!UP, Relaxed)
+            self.word.fetch_and(!UP, SeqCst)
         };
     }
 
     pub fn set_drained(&self, drained: bool) {
         if drained {
-            self.word.fetch_or(DRAINED, Relaxed)
+            self.word.fetch_or(DRAINED, SeqCst)
         } else {
-            self.word.fetch_and(!DRAINED, Relaxed)
+            self.word.fetch_and(!DRAINED, SeqCst)
         };
+    }
+
+    /// Does the target answer clients past farside (direct and tunnel mode)? Then no SYN-ACK is seen that could be timed.
+    pub fn set_one_sided(&self, one_sided: bool) {
+        self.one_sided.store(one_sided, Relaxed);
+    }
+
+    /// A check's connection stood `micros` after it was begun. It is the measure of a one-sided target, and not looked at
+    /// for others, which are measured by their clients' connections.
+    pub fn note_check(&self, micros: u32) {
+        if self.one_sided.load(Relaxed) {
+            self.note_connect(micros);
+        }
+    }
+
+    /// Takes the time from a SYN to its SYN-ACK into the moving average (weight 1/8, as TCP's own; RFC 6298 2.3).
+    pub fn note_connect(&self, micros: u32) {
+        let sample = micros.max(1);
+        // Two at once may lose one sample: no harm to an average.
+        let old = self.connect_us.load(Relaxed);
+        let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
+        self.connect_us.store(new.max(1), Relaxed);
     }
 }
 
 /// All slots, taken at start.
 pub struct StatusTable {
     slots: Box<[CachePadded<TargetSlot>]>,
+    /// Connections of services.
+    services: Box<[CachePadded<AtomicU32>]>,
 }
 
 impl StatusTable {
     pub fn new() -> StatusTable {
-        StatusTable { slots: (0..MAX_TARGETS).map(|_| CachePadded::default()).collect() }
+        StatusTable {
+            slots: (0..MAX_TARGETS).map(|_| CachePadded::default()).collect(),
+            services: (0..MAX_SERVICES).map(|_| CachePadded::default()).collect(),
+        }
     }
 
     /// `slot` < [`MAX_TARGETS`].
     pub fn slot(&self, slot: u16) -> &TargetSlot {
         &self.slots[slot as usize]
     }
+
+    /// From now on the target in `slot` is the service's in `service`. Not while the slot has connections of another's.
+    pub fn set_service(&self, slot: u16, service: u16) {
+        self.slot(slot).service.store(service, SeqCst);
+    }
+
+    /// Connections of a service that are open, or about to be. `service` < [`MAX_SERVICES`].
+    pub fn service_active(&self, service: u16) -> u32 {
+        self.services[usize::from(service)].load(SeqCst)
+    }
+
+    /// Counts one more connection of a service, if it has fewer than `limit` (0: no limit). True: it is counted, and a place at
+    /// one of its targets may be taken, with which it is given back.
+    pub fn enter(&self, service: u16, limit: u32) -> bool {
+        let active = &self.services[usize::from(service)];
+        if limit == 0 {
+            active.fetch_add(1, SeqCst);
+            return true;
+        }
+        active.fetch_update(SeqCst, Relaxed, |active| (active < limit).then(|| active + 1)).is_ok()
+    }
+
+    /// Gives back what [`StatusTable::enter`] counted, when no target was found.
+    pub fn leave(&self, service: u16) {
+        self.services[usize::from(service)].fetch_sub(1, SeqCst);
+    }
+
+    /// Gives a place at the target in `slot` back, and its service's.
+    pub fn release(&self, slot: u16) {
+        let target = self.slot(slot);
+        // Read first: with the last connection gone the slot may become another's.
+        let service = target.service.load(Relaxed);
+        target.put_back();
+        self.leave(service);
+    }
 }
 
 impl Default for StatusTable {
     fn default() -> Self {
         StatusTable::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_measure_those_whose_answers_do_not_pass_by_and_nobody_else() {
+        let slot = TargetSlot::default();
+        slot.note_check(500);
+        assert_eq!(slot.connect_us.load(Relaxed), 0);
+        slot.note_connect(400);
+        slot.set_one_sided(true);
+        slot.note_check(1200);
+        assert_eq!(slot.connect_us.load(Relaxed), 500, "an eighth of the difference");
+        (0..100).for_each(|_| slot.note_check(0));
+        assert!((1..8).contains(&slot.connect_us.load(Relaxed)), "measured, however fast");
     }
 }

@@ -46,7 +46,7 @@ pub struct Programs {
     told_pips: Vec<(IpAddr, RangeInclusive<u16>, bool)>,
     owned: Vec<IpAddr>,
     clsact_only: bool,
-    memory: Option<Memory>,
+    memory: Option<SharedMaps>,
     ports: Array<MapData, Port>,
     routes: Array<MapData, Routes>,
 }
@@ -62,8 +62,8 @@ pub struct Sizes {
     pub workers: u32,
 }
 
-/// Memory that workers and kernel programs share, all zero at first.
-pub struct Memory {
+/// SharedMaps that workers and kernel programs share, all zero at first.
+pub struct SharedMaps {
     pub flows: Rows<FlowBucket>,
     pub records: Rows<FlowCell>,
     pub hops: Rows<HopCell>,
@@ -202,7 +202,7 @@ impl Programs {
         let filters = fill(&mut ebpf, "FILTERS", "farside_filter")?;
         let fanout = load_filter(&mut ebpf, "farside_fanout")?;
         ingress(&mut ebpf)?.load().map_err(|error| sentence("the kernel does not take the ingress program", &error))?;
-        let memory = Memory {
+        let memory = SharedMaps {
             flows: rows(&ebpf, "FLOWS", flow_buckets as usize)?,
             records: rows(&ebpf, "RECORDS", max_flows as usize)?,
             hops: rows(&ebpf, "HOPS", HOPS)?,
@@ -283,7 +283,7 @@ impl Programs {
     }
 
     /// The memory that the programs share with the workers; once.
-    pub fn memory(&mut self) -> Option<Memory> {
+    pub fn memory(&mut self) -> Option<SharedMaps> {
         self.memory.take()
     }
 

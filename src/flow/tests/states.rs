@@ -55,12 +55,32 @@ fn the_server_may_close_first_and_the_client_go_on() {
 }
 
 #[test]
-fn a_reset_is_taken_back_only_by_the_side_that_sent_it() {
-    journey(Established, false, &[(C, RST, ResetByClient), (S, ACK, ResetByClient), (C, ACK, Established)]);
-    journey(Established, false, &[(S, RST | ACK, ResetByServer), (C, ACK, ResetByServer), (S, ACK, Established)]);
+fn a_reset_is_taken_back_by_the_side_that_sent_it() {
+    journey(Established, false, &[(C, RST, ResetByClient), (S, ACK | DATA, ResetByClient), (C, ACK, Established)]);
+    journey(
+        Established,
+        false,
+        &[(S, RST, ResetByServer), (C, ACK | DATA, ResetByServer), (S, ACK | DATA, Established)],
+    );
     journey(ClientFin, false, &[(S, RST, ResetByServer), (S, ACK | FIN, ServerFin)]);
     // What a client sends that has forgotten the connection is a new SYN, and no sign that the reset was forged.
     journey(Established, false, &[(C, RST, ResetByClient), (C, SYN, ResetByClient)]);
+}
+
+#[test]
+fn a_reset_is_taken_back_by_the_other_sides_challenge_alone() {
+    journey(Established, false, &[(C, RST, ResetByClient), (S, ACK, Established)]);
+    journey(Established, false, &[(S, RST | ACK, ResetByServer), (C, ACK, Established)]);
+    for flags in [ACK | DATA, ACK | FIN, SYN | ACK, ACK | FIN | DATA] {
+        journey(Established, false, &[(C, RST, ResetByClient), (S, flags, ResetByClient)]);
+        journey(Established, false, &[(S, RST, ResetByServer), (C, flags | DATA, ResetByServer)]);
+    }
+}
+
+#[test]
+fn simultaneous_open() {
+    journey(SynSent, false, &[(S, SYN, SynReceived), (C, SYN | ACK, Established), (S, SYN | ACK, Established)]);
+    journey(SynSent, false, &[(S, SYN, SynReceived), (S, SYN | ACK, SynReceived), (C, ACK, Established)]);
 }
 
 #[test]
@@ -88,7 +108,7 @@ fn a_reset_never_prolongs_and_always_shows() {
     every(|state, side, flags, one_sided| {
         if flags & RST != 0 && state != Udp {
             let after = next(state, side, flags, one_sided);
-            assert!(matches!(after, ResetByClient | ResetByServer | Aborted));
+            assert!(matches!(after, ResetByClient | ResetByServer | Aborted | Over));
             assert!(after != ResetByClient || side == C);
             assert!(after != ResetByServer || side == S);
         }
@@ -98,7 +118,7 @@ fn a_reset_never_prolongs_and_always_shows() {
 #[test]
 fn other_flags_say_nothing() {
     every(|state, side, flags, one_sided| {
-        let known = flags & (FIN | SYN | RST | ACK);
+        let known = flags & (FIN | SYN | RST | ACK | DATA);
         assert_eq!(next(state, side, flags, one_sided), next(state, side, known, one_sided));
     });
 }
@@ -125,17 +145,31 @@ fn reach(start: State, sides: &[Side], one_sided: bool) -> Vec<State> {
 #[test]
 fn a_client_alone_never_looks_established() {
     assert_eq!(reach(SynSent, &[C], false), [SynSent, Aborted]);
-    assert_eq!(reach(SynSent, &SIDES, false).len(), State::ALL.len() - 1);
+    assert_eq!(reach(SynSent, &SIDES, false).len(), State::ALL.len() - 1, "all but that of UDP");
     assert!(!reach(SynSent, &[C], true).contains(&SynReceived));
 }
 
 #[test]
 fn a_bare_syn_starts_afresh_only_where_the_old_is_over() {
     every(|state, _, flags, one_sided| {
-        let over =
-            matches!(state, Closing | ResetByClient | ResetByServer | Aborted) || state == ClientFin && one_sided;
+        let over = matches!(state, Closing | ResetByClient | ResetByServer | Aborted | Over)
+            || state == ClientFin && one_sided;
         assert_eq!(is_fresh_start(state, flags, one_sided), over && flags & (FIN | SYN | RST | ACK) == SYN);
     });
+}
+
+/// A place at the target is given back at the one step from open to closed.
+#[test]
+fn what_is_closed_stays_closed_and_an_open_connection_is_closed_by_a_fin_alone() {
+    every(|state, side, flags, one_sided| {
+        let after = next(state, side, flags, one_sided);
+        assert!(is_open(state, one_sided) || !is_open(after, one_sided), "{state:?} -> {after:?}");
+        if is_open(state, one_sided) && !is_open(after, one_sided) {
+            assert!(flags & FIN != 0 && flags & RST == 0, "{state:?} -> {after:?}");
+        }
+    });
+    journey(Closing, false, &[(C, RST, Over), (S, SYN | ACK, Over), (C, ACK, Over)]);
+    journey(ClientFin, true, &[(C, RST, Over), (C, ACK, Over)]);
 }
 
 #[test]

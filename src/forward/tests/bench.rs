@@ -13,6 +13,7 @@ use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
 use crate::service::leaving::Leaving;
+use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::testing::{Build, Seen};
@@ -59,6 +60,8 @@ pub struct Bench {
     pub fragments: Fragments,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// What left by itself while time passed, and by which port.
+    pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
@@ -70,6 +73,8 @@ pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote
         address: endpoint(text).ip(),
         port: endpoint(text).port(),
         weight: 1,
+        max_connections: 0,
+        backup: false,
     };
     config::Service {
         name: name.into(),
@@ -80,6 +85,12 @@ pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote
         encapsulation: config::Encapsulation::Ipip,
         scheduler: Scheduler::RoundRobin,
         on_down: OnDown::Keep,
+        persistence: Duration::ZERO,
+        persistence_mask_v4: 32,
+        persistence_mask_v6: 128,
+        max_connections: 0,
+        overflow: config::Overflow::Remote,
+        per_packet: false,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -87,6 +98,7 @@ pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 4,
+            passive: true,
         },
         reals: reals.iter().map(real).collect(),
         remotes: vec![config::Remote {
@@ -116,6 +128,7 @@ pub fn config() -> Config {
             backend: config::Backend::Auto,
             workers: config::Workers::Count(1),
             max_flows: 1000,
+            max_persistent: 64,
             idle: config::Idle::Adaptive,
             tunnel_sources: Vec::new(),
             gue_port: 6080,
@@ -187,6 +200,7 @@ impl Bench {
             table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
+            memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
             paths: Paths::default(),
@@ -210,6 +224,7 @@ impl Bench {
             limits: Limits::default(),
             fragments: Fragments::new(0, 1, KEY),
             now: Now { tick: 1000, micros: 0 },
+            sent: Vec::new(),
             seen: Vec::new(),
         };
         bench.moved();
@@ -394,9 +409,13 @@ impl Bench {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
         self.fragments.expire(now, counters);
-        let range = shared.table.sweep_range(0);
-        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+        let (fib, services, fragments) = (&self.fib, &self.services, &mut self.fragments);
+        let limits = &mut self.limits;
+        let mut ctx = Context { shared, services, fib, counters, limits, fragments, worker: 0, now };
+        let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
+        shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| sent.push((port, Seen::of(frame))));
         });
     }
 

@@ -6,7 +6,7 @@ use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
 use crate::device::Offload;
 use crate::flow::{Claims, FlowTable, TICK_MS};
 use crate::route::{Hop, HopTable};
-use crate::sys::bpf::{Memory, Programs, Sizes, monotonic_ns};
+use crate::sys::bpf::{Programs, SharedMaps, Sizes, monotonic_ns};
 use crate::sys::pin::{allowed_cpus, pin_to};
 use crate::sys::rows::{CarriedCell, Rows};
 use crate::testing::{Build, Seen};
@@ -38,7 +38,7 @@ impl Lab {
         let sizes = Sizes { claims_buckets: 64, flow_buckets, max_flows, workers: 1 };
         let start = monotonic_ns() - 1000 * TICK_MS * 1_000_000;
         let mut programs = Programs::load((KEY.k0, KEY.k1), &sizes, start, TICK_MS * 1_000_000).unwrap();
-        let Memory { flows, records, hops, carried } = programs.memory().unwrap();
+        let SharedMaps { flows, records, hops, carried } = programs.memory().unwrap();
         let table = FlowTable::in_memory(records, flows, 1, KEY, Claims::own(max_flows));
         let bench = Bench::in_memory(config, table, HopTable::in_memory(hops).unwrap());
         let services = [VIP, VIP6].map(|vip| {
