@@ -118,6 +118,8 @@ fn datagrams_are_answered_past_farside() {
         let first = client.ask("hello").expect("an answer");
         assert!(first.starts_with("r1") && first.ends_with(": hello"), "{first}");
         assert_eq!(client.ask("again").expect("an answer"), format!("{}: again", &first[..3]));
+        let pieces = "x".repeat(5000);
+        assert_eq!(client.ask(&pieces).expect("an answer"), format!("{}: {pieces}", &first[..3]));
     }
 }
 

@@ -15,10 +15,11 @@
 //! identification: there the packets get one of farside's own, those among them that a router may still cut (DF not set; RFC
 //! 6864 5.3). It is the client's elsewhere, and the server's in answers: a server counts for each client by itself.
 //!
-//! *Answers out of order.* A later fragment that comes from a real server before the first is not known to the kernel program as
-//! farside's and is left to the host: neither its addresses nor its identification tell it from what the host routes for that server,
-//! and to take it would mean to swallow the host's, to put it back impossible. The rest of that packet is then incomplete at the
-//! client's, as if the network had lost a piece.
+//! *What the kernel program does not know.* A later fragment that comes before the first one, and is not addressed to what is
+//! farside's alone, is left to the host: an answer of a real server in NAT mode, or a client's piece to a VIP that the host has
+//! itself. Neither addresses nor identification tell it from what the host routes for that server or serves there, to take it
+//! would mean to swallow the host's, and to give it back later is impossible. That packet then stays incomplete, as if
+//! the network had lost a piece.
 
 mod copies;
 mod datagrams;

@@ -1,10 +1,10 @@
-//! The worker and its device, with services in tunnel mode: what leaves in pieces.
+//! The worker and its device, with services in direct and tunnel mode: what leaves in pieces, and what comes so.
 
 use super::*;
 use crate::config::{Encapsulation, Mode};
 use crate::device::memory::Memory;
 use crate::forward::tests::{Bench, CLIENT, LAN, VIP, WAN, one_sided};
-use crate::testing::Build;
+use crate::testing::{Build, Seen, cut, join};
 use crate::wire::l4::{ACK, SYN};
 
 /// A device that has room for so many copies at a time.
@@ -54,7 +54,11 @@ impl Device for Tight {
 }
 
 fn worker(most: usize) -> Worker<Tight> {
-    let bench = Bench::with(one_sided(Mode::Tunnel, Encapsulation::Gue));
+    worker_of(Mode::Tunnel, most)
+}
+
+fn worker_of(mode: Mode, most: usize) -> Worker<Tight> {
+    let bench = Bench::with(one_sided(mode, Encapsulation::Gue));
     let world = World {
         shared: Arc::new(bench.shared),
         services: Arc::new(ArcSwap::from_pointee(bench.services)),
@@ -118,4 +122,31 @@ fn what_finds_no_room_at_all_is_counted() {
     let mut none = worker(0);
     assert_eq!(play(&mut none).len(), 2, "the two that left whole, from their own slots");
     assert_eq!(none.world.counters.worker(0).refused(Refusal::TxFull), 12);
+}
+
+/// Those that follow wait for the first one, and that for its next hop.
+#[test]
+fn a_datagram_in_pieces_waits_for_a_silent_neighbor_as_a_whole() {
+    let mut worker = worker_of(Mode::Direct, 1000);
+    let datagram = |length| Build::udp("198.18.0.7:5000", "203.0.113.10:514", &vec![7; length]).frame();
+    worker.device_mut().memory.inject(WAN.into(), &datagram(1), Offload::default());
+    worker.burst(Now { tick: 1, micros: 1 });
+    let mut hop = None;
+    worker.world.shared.table.for_each(|on| hop = Some(on.flow.hops[1]));
+    let hops = worker.world.shared.hops.clone();
+    let (id, neighbor) = (hop.unwrap(), hops.get(hop.unwrap()).unwrap());
+    hops.clear(id);
+    for piece in cut(&datagram(4000), 7, &[1440, 2880]).iter().rev() {
+        worker.device_mut().memory.inject(WAN.into(), piece, Offload::default());
+    }
+    worker.burst(Now { tick: 2, micros: 2 });
+    worker.burst(Now { tick: 5, micros: 3 });
+    assert_eq!(worker.device_mut().memory.sent().len(), 1, "the first datagram only");
+    hops.set(id, neighbor);
+    worker.burst(Now { tick: 6, micros: 4 });
+    let sent: Vec<_> = worker.device_mut().memory.sent().into_iter().map(|(_, frame, _)| frame).collect();
+    assert_eq!(Seen::of(&join(&sent)).payload, [7; 4000]);
+    let counters = worker.world.counters.worker(0);
+    assert_eq!((counters.get(Count::Held), counters.get(Count::FragmentsHeld)), (1, 2));
+    assert!(Refusal::ALL.iter().all(|refusal| counters.refused(*refusal) == 0));
 }
