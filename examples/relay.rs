@@ -6,7 +6,7 @@
 
 use farside::device::af_packet::{AfPacket, DEFAULT_SLOTS, Settings, open};
 use farside::device::{BATCH, Device, Span};
-use farside::sys::bpf::Programs;
+use farside::sys::bpf::{Programs, Sizes};
 use farside::sys::pin::{allowed_cpus, pin_to};
 use std::io::Read;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ fn main() -> std::io::Result<()> {
     };
     let workers: usize = workers.parse().expect("a number of workers");
     let slots = std::env::var("SLOTS").map_or(DEFAULT_SLOTS, |slots| slots.parse().expect("a number of slots"));
-    let mut programs = Programs::load((1, 2), 1 << 16, workers as u32)?;
+    let sizes = Sizes { claims_buckets: 1, flow_buckets: 1, max_flows: 1, workers: workers as u32 };
+    let mut programs = Programs::load((1, 2), &sizes, 0, 1)?;
     let pips: Vec<_> = addresses.iter().map(|a| (a.parse().expect("an address"), 0..=65535, false)).collect();
     programs.set_pips(&pips)?;
     let settings = Settings { interfaces: vec![if0.clone(), if1.clone()], workers, slots };

@@ -6,20 +6,31 @@
 //! generous limit ([`support::wait::PATIENCE`]) turns waiting into failure.
 
 mod support;
+#[path = "../src/testing.rs"]
+#[allow(dead_code)]
+mod testing;
+
+use farside::wire;
 
 mod choice;
 mod crash;
+mod direct;
+mod dns;
 mod download;
+mod fragments;
 mod host;
 mod icmp;
 mod links;
 mod lives;
+mod mtu;
+mod odd_tcp;
 mod outage;
 mod pop3;
 mod ports;
 mod reload;
 mod sessions;
 mod sites;
+mod syslog;
 mod topology;
 mod udp;
 mod wrong;

@@ -5,7 +5,7 @@
 //! their buckets, then their records, then looks them up; the maps offer no such thing. Every figure includes making the
 //! key from a number and, but for "key", the hash.
 
-use farside::flow::{Claims, Flow, FlowTable, HashKey, Mode, NewFlow, State};
+use farside::flow::{Claims, Encapsulation, Flow, FlowTable, HashKey, Mode, NewFlow, State};
 use farside::wire::ip::{Addr, Endpoint, FlowKey, TCP, V4};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::hint::black_box;
@@ -62,8 +62,10 @@ fn end(net: u32, number: u64) -> Endpoint {
 fn flow(number: u64) -> NewFlow {
     NewFlow {
         family: V4,
+        target_family: V4,
         protocol: TCP,
         mode: Mode::Remote,
+        encapsulation: Encapsulation::Ipip,
         client: end(10, number),
         vip: Endpoint { addr: Addr::v4([192, 0, 2, 1]), port: 110 },
         local: end(11, number),
@@ -72,6 +74,7 @@ fn flow(number: u64) -> NewFlow {
         pool: None,
         worker: 0,
         track_acks: false,
+        per_packet: false,
         state: State::Established,
         hops: [1, 1],
         epoch: 0,

@@ -43,6 +43,12 @@ pub struct Datapath {
     /// Clients remembered at the same time, of all services.
     pub max_persistent: u32,
     pub idle: Idle,
+    /// Packets of flows that stand are carried in the kernel.
+    pub kernel_path: bool,
+    /// Sources of encapsulated packets. For a family that has none here: the address of the interface that they leave by.
+    pub tunnel_sources: Vec<IpAddr>,
+    /// Destination port of encapsulations over UDP.
+    pub gue_port: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +113,8 @@ pub struct Service {
     /// At all its targets together; 0: no limit.
     pub max_connections: u32,
     pub overflow: Overflow,
+    /// UDP only: every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -127,9 +135,14 @@ pub enum Mode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encapsulation {
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213).
     Ipip,
+    /// RFC 2784, without checksum or key.
     Gre,
+    /// Generic UDP Encapsulation, variant 0: UDP, four bytes, IP (draft-ietf-intarea-gue-09 3).
     Gue,
+    /// Variant 1: UDP, IP (draft-ietf-intarea-gue-09 4).
+    Gue1,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,6 +35,8 @@ names! {
         /// Checks of remote sites; they count nowhere else.
         FlowsProbe = "flows_probe",
         FlowsEnded = "flows_ended",
+        /// UDP flows whose target was down and that another one took over.
+        UdpFlowsMoved = "udp_flows_moved",
         /// RSTs of farside's own.
         ResetsSent = "resets_sent",
         /// RSTs and ICMP errors that the rate limit kept back.
@@ -45,8 +47,18 @@ names! {
         ArpReplies = "arp_replies",
         NeighborAdvertisements = "neighbor_advertisements",
         MssClamped = "mss_clamped",
+        /// Packets that left in an encapsulation.
+        Encapsulated = "encapsulated",
+        /// Times a router said that what is sent into a tunnel is too large for its next link.
+        TunnelMtuLearned = "tunnel_mtu_learned",
+        /// Packets that left in pieces: joined segments that had to be parted, or too large ones that may be fragmented.
+        Cut = "cut",
         /// Packets that waited for a neighbor's MAC.
         Held = "held",
+        /// Fragments that came before the first one of their packet and waited for it.
+        FragmentsHeld = "fragments_held",
+        /// Packets of which fragments may still be under way, forgotten for want of room.
+        FragmentsForgotten = "fragments_forgotten",
         /// A second worker was inserting the same flow at the same time; its packet went by the first one's record.
         FlowTwins = "flow_twins",
         /// Connections given to a backup, since no other real server took them.
@@ -83,8 +95,22 @@ names! {
         IpOptions = "ip_options",
         /// IPv6 extension headers cut off, or too many.
         IpExtension = "ip_extension",
-        /// A piece of a packet: without ports nobody knows whose it is.
+        /// A later fragment of a packet whose first one was refused, or whose flow is over.
         Fragment = "fragment",
+        /// A first fragment without a whole TCP, UDP or ICMP header, or another one that reaches into it.
+        FragmentTiny = "fragment_tiny",
+        /// A fragment of no length, of one that is no multiple of 8 though others follow, or that ends behind byte 65535.
+        FragmentLength = "fragment_length",
+        /// The same piece of a packet once more.
+        FragmentDuplicate = "fragment_duplicate",
+        /// Another piece of what has passed in part already, or behind the packet's end, and all that follows of that packet.
+        FragmentOverlap = "fragment_overlap",
+        /// It waited for its packet's first fragment, and that did not come.
+        FragmentTimeout = "fragment_timeout",
+        /// No room to keep another fragment until its packet's first one comes.
+        FragmentHoldFull = "fragment_hold_full",
+        /// An ICMP message in pieces that is no echo request.
+        FragmentIcmp = "fragment_icmp",
         /// A source that cannot be: loopback, multicast, broadcast, its own destination.
         Martian = "martian",
         /// A source that is a VIP or PIP of this site: a packet of our own has come back, or somebody plays us.
@@ -103,6 +129,8 @@ names! {
         IcmpQuote = "icmp_quote",
         /// An ICMP error about no flow on record.
         IcmpUnsolicited = "icmp_unsolicited",
+        /// Source quench: it tells senders to slow down, which anybody could, and is to be ignored (RFC 6633).
+        SourceQuench = "source_quench",
         /// An ICMP type that a VIP does not answer.
         IcmpType = "icmp_type",
         /// The ICMP checksum is wrong.
@@ -132,6 +160,10 @@ names! {
         LostRace = "lost_race",
         /// The host has no route to where it should go.
         NoRoute = "no_route",
+        /// Direct mode: the way to the real server leads by a gateway, which would not know what to do with the packet.
+        NotOnLink = "not_on_link",
+        /// Tunnel mode: no address to send the encapsulated packet from (`[datapath] tunnel_sources`).
+        NoTunnelSource = "no_tunnel_source",
         /// The next hop did not answer ARP or neighbor solicitation in time.
         NeighborUnresolved = "neighbor_unresolved",
         /// Too many packets wait for neighbors.

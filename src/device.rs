@@ -79,6 +79,9 @@ pub trait Device {
     /// Queues a copy of `frame` (one of farside's own, or one that was held) to leave by `port`. False: no room.
     fn send_copy(&mut self, frame: &[u8], offload: Offload, port: usize) -> bool;
 
+    /// Sends all that is queued, in order, so that there is room for more; the batch's frames stay.
+    fn make_room(&mut self);
+
     /// Sends all that is queued, in order, and gives the batch's frames back.
     fn flush(&mut self);
 

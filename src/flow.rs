@@ -11,10 +11,19 @@
 //! direct and tunnel mode the target answers the client past farside: such a flow is *one-sided*, it has no server key and
 //! only the client's half is ever seen.
 //!
+//! # One packet, one choice
+//!
+//! Where a service is scheduled per packet (DNS: a question, an answer), a client's datagrams go to one target now and
+//! another then, and there is no one flow to be found by the client's key. But in NAT mode the answer of each target must
+//! find the client's VIP. So there is a record per client endpoint, VIP and target ([`NewFlow::per_packet`]), of which only the
+//! server's key stands in the index: the answer's. The client's datagram chooses its target first and then looks for the
+//! record by the key that the answer would have. A remote site is given an ordinary flow, for its port is lent; in
+//! one-sided modes there is nothing to remember. (What a client's ICMP error is about, VIP -> client, may have come from any
+//! of the targets: nobody can say, and the error goes nowhere.)
+//!
 //! Everything in this room is shared by all workers behind `&self`, takes its memory at start, and neither locks nor
 //! allocates per packet. The clock comes in as an argument, in ticks.
 
-mod atomic;
 pub mod claims;
 mod expiry;
 mod free;
@@ -32,6 +41,8 @@ pub use table::FlowTable;
 pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
 
 use crate::config;
+pub use crate::config::Encapsulation;
+use crate::sys::atomic;
 use crate::wire::l4 as tcp;
 use std::time::Duration;
 
@@ -107,6 +118,7 @@ impl Mode {
 ///   SynSent, SynReceived -- RST --> Aborted
 ///   Closing, and ClientFin of a one-sided flow -- RST --> Over
 /// ```
+/// With simultaneous open (RFC 9293 3.5) the server's SYN has no ACK, and what acknowledges it is the client's SYN-ACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
@@ -116,16 +128,18 @@ pub enum State {
     SynReceived = 1,
     /// The client has acknowledged. Kept for `tcp_established`.
     Established = 2,
-    /// The client is done sending; the target may send for as long as it likes, so `tcp_established` - but
-    /// `tcp_closing` in a one-sided flow, whose other FIN nobody will see.
+    /// The client is done sending; the target may send for as long as it likes, and be silent in between, so
+    /// `tcp_established` (as in RFC 7857 2, figure 1) - but `tcp_closing` in a one-sided flow, whose other FIN nobody will see.
     ClientFin = 3,
     /// The target is done sending, the client may go on. Kept for `tcp_established`.
     ServerFin = 4,
     /// Both are done; last acknowledgements and retransmissions still pass. Kept for `tcp_closing`.
     Closing = 5,
-    /// The client sent an RST. Kept for `tcp_reset`. It may have been forged or out of window, which only the ends can tell: if
-    /// the client goes on as if nothing had been, the flow is what it was before (RFC 7857, 2.1). Packets of the server
-    /// prove nothing, they may have been under way.
+    /// The client sent an RST. Kept for `tcp_reset`. It may have been forged or out of window, which only the ends can tell; if
+    /// they go on as if nothing had been, the flow is what it was before (RFC 7857 2, figure 1; 2.2). The client does so with any
+    /// packet, the server with an acknowledgement that carries nothing: that is how it challenges an RST (RFC 5961 3.2),
+    /// and were it not heard, one forged RST would end every idle connection. Data of the server's prove nothing, they
+    /// may have been under way: a download that was broken off shall not have its record, and a lent port, for hours.
     ResetByClient = 6,
     /// As [`State::ResetByClient`], the other way round.
     ResetByServer = 7,
@@ -176,7 +190,10 @@ impl State {
     }
 }
 
-/// The state after a packet with `flags` (see [`tcp`]) from `side`. Sequence numbers are not looked at: what a
+/// Stands among the flags of a packet for: it carries data. The place is PSH's, which says nothing that a state depends on.
+pub const DATA: u8 = 0x08;
+
+/// The state after a packet with `flags` (see [`tcp`], and [`DATA`]) from `side`. Sequence numbers are not looked at: what a
 /// stranger can forge with it is bounded by the states' own words.
 pub fn next(state: State, side: Side, flags: u8, one_sided: bool) -> State {
     let has = |flag| flags & flag != 0;
@@ -193,12 +210,17 @@ pub fn next(state: State, side: Side, flags: u8, one_sided: bool) -> State {
     match (state, side) {
         (State::SynSent | State::Aborted, Side::Server) if has(tcp::SYN) => State::SynReceived,
         (State::SynSent, Side::Client) if one_sided && !has(tcp::SYN) => opened(side, flags),
-        (State::SynReceived, Side::Client) if !has(tcp::SYN) => opened(side, flags),
+        (State::SynReceived, Side::Client) if !has(tcp::SYN) || has(tcp::ACK) => opened(side, flags),
         (State::SynReceived, Side::Server) if has(tcp::FIN) => State::ServerFin,
         (State::Established, _) => opened(side, flags),
         (State::ClientFin, Side::Server) | (State::ServerFin, Side::Client) if has(tcp::FIN) => State::Closing,
         (State::ResetByClient, Side::Client) | (State::ResetByServer, Side::Server) if !has(tcp::SYN) => {
             opened(side, flags)
+        }
+        (State::ResetByClient, Side::Server) | (State::ResetByServer, Side::Client)
+            if flags & (tcp::ACK | tcp::SYN | tcp::FIN | DATA) == tcp::ACK =>
+        {
+            State::Established
         }
         _ => state,
     }

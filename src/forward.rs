@@ -1,24 +1,30 @@
 //! THE JOURNEY of one packet: (frame, state, now) -> [`Verdict`]. No device, clock or file is known here, so that the
 //! worker, `replay`, the tests and the benches run one and the same function.
 //!
-//! 1. What is it? ARP, neighbor solicitation and ICMP have rooms of their own.
+//! 1. What is it? ARP, neighbor solicitation, ICMP and fragments have rooms of their own.
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
 //!    remote site, put both sides on record or neither: `open`. Then carry it.
-//! 4. Carry: next hop, TTL, size, TCP state, then the rewrite.
+//! 4. Carry: next hop, TTL, size, TCP state, then the rewrite; in direct and tunnel mode `one_sided::carry`.
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
 
+pub mod cut;
+pub mod encap;
+pub mod fragment;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
+pub mod one_sided;
+pub mod paths;
+pub mod per_packet;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::{Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open};
+use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
@@ -28,7 +34,10 @@ use crate::service::{Service, ServiceMap, Target};
 use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
+use cut::Cut;
+use fragment::Fragments;
 use limit::Limits;
+use paths::Paths;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -41,6 +50,7 @@ pub struct Shared {
     pub memory: Memory,
     pub hops: Arc<HopTable>,
     pub resolve: Arc<ResolveQueue>,
+    pub paths: Paths,
 }
 
 /// The time, read once per burst.
@@ -59,6 +69,7 @@ pub struct Context<'a> {
     pub fib: &'a Fib,
     pub counters: &'a WorkerCounters,
     pub limits: &'a mut Limits,
+    pub fragments: &'a mut Fragments,
     pub worker: u8,
     pub now: Now,
 }
@@ -68,8 +79,12 @@ pub struct Context<'a> {
 pub enum Verdict {
     /// Send this part of it by this port.
     Transmit { span: Span, port: u8 },
+    /// Cut it and send the pieces by this port.
+    Cut { cut: Cut, port: u8 },
     /// The next hop's MAC is being asked for: keep a copy, untouched, and run it again soon.
     Hold,
+    /// A fragment ahead of the first one of its packet: a copy is kept ([`Fragments::take_ready`]).
+    Kept,
     /// It ends here.
     Refuse(Refusal),
     /// The host's.
@@ -84,20 +99,36 @@ pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ct
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(refusal),
     };
+    match &packet.fragment {
+        Some(fragment) => fragment::handle(frame, &packet, fragment, hash, ctx),
+        None => whole(frame, &packet, hash, ctx),
+    }
+}
+
+/// A packet with an L4 header: whole, or the first fragment of one.
+fn whole(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
     match (packet.protocol, packet.family) {
         (TCP | UDP, _) => {}
-        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, &packet, ctx),
-        _ => return stray(frame, &packet, ctx),
+        (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, packet, ctx),
+        _ => return stray(frame, packet, ctx),
     }
     match ctx.shared.table.lookup(&packet.key(), hash) {
         Some(flow)
-            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, &packet, ctx)) =>
+            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, packet, ctx)) =>
         {
             end(&flow, ctx);
-            open(frame, &packet, hash, ctx)
+            open(frame, packet, hash, ctx)
         }
-        Some(flow) => carry(frame, &packet, flow, ctx),
-        None => open(frame, &packet, hash, ctx),
+        Some(flow) if packet.protocol == UDP && is_lost(&flow, ctx) => {
+            end(&flow, ctx);
+            let verdict = open(frame, packet, hash, ctx);
+            if ctx.shared.table.lookup(&packet.key(), hash).is_some() {
+                ctx.counters.add(Count::UdpFlowsMoved, 1);
+            }
+            verdict
+        }
+        Some(flow) => carry(frame, packet, flow, ctx),
+        None => open(frame, packet, hash, ctx),
     }
 }
 
@@ -110,6 +141,16 @@ fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
         && opens(packet)
         && !ctx.services.is_door(&flow.vip.addr, flow.family)
         && ctx.shared.table.details(flow.at).is_some_and(|on| !ctx.shared.status.slot(on.target_slot).is_up())
+}
+
+/// A client's datagram whose target is down. There is no connection that could break, only a sender that goes on sending,
+/// perhaps for ever (syslog): a live target takes over. A drained one keeps what it has; one that a reload has removed is
+/// asked by nobody any more whether it lives, and counts as down; the flows of a removed service stay where they are.
+#[inline]
+fn is_lost(flow: &Flow, ctx: &Context) -> bool {
+    flow.side == Side::Client
+        && ctx.shared.table.target_slot(flow.at).is_some_and(|slot| !ctx.shared.status.slot(slot).is_up())
+        && ctx.services.find(&flow.vip, flow.protocol, flow.family).is_some()
 }
 
 /// A packet without a flow: opens one if it may.
@@ -147,7 +188,11 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
             None => service.pick(&books(ctx), &Asker { addr: &key.src.addr, peer, clashes }),
         };
         let opened = match choice {
-            Choice::Real(target) => open_to(target, Mode::Nat, service, &key, hash, ctx),
+            Choice::Real(target) if service.per_packet => match per_packet::flow(target, service, &key, hash, ctx) {
+                Ok(flow) => return carry(frame, packet, flow, ctx),
+                Err(refusal) => Err(refusal),
+            },
+            Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
             Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
             Choice::Nobody(refusal) => Err(refusal),
         };
@@ -199,25 +244,13 @@ fn open_to(
         }
         _ => (key.src, None),
     };
-    let flow = NewFlow {
-        family: key.family,
-        protocol: key.protocol,
-        mode,
-        client: key.src,
-        vip: key.dst,
-        local,
-        target: target.endpoint,
-        target_slot: target.slot,
-        pool,
-        worker: ctx.worker,
-        track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
-        state: if key.protocol == TCP { State::SynSent } else { State::Udp },
-        hops: [NO_HOP; 2],
-        epoch: ctx.fib.epoch(),
-    };
+    let flow = flow_to(target, mode, service, key, local, pool, ctx);
     let on_record = &shared.status.slot(target.slot).on_record;
     on_record.fetch_add(1, SeqCst);
-    let inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    let mut inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    if inserted == Err(Refused::ServerTwin) && makes_way(&flow, ctx) {
+        inserted = shared.table.insert(&flow, hash, ctx.now.tick);
+    }
     let refusal = match inserted {
         Ok(flow) => {
             // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
@@ -254,6 +287,52 @@ fn give_up(target: &Target, probe: bool, shared: &Shared) {
     }
 }
 
+/// A flow of `key` to `target`, as it would go on record.
+fn flow_to(
+    target: &Target,
+    mode: Mode,
+    service: &Service,
+    key: &FlowKey,
+    local: Endpoint,
+    pool: Option<PoolId>,
+    ctx: &Context,
+) -> NewFlow {
+    NewFlow {
+        family: key.family,
+        target_family: target.family,
+        protocol: key.protocol,
+        mode,
+        encapsulation: service.encapsulation,
+        client: key.src,
+        vip: key.dst,
+        local,
+        target: target.endpoint,
+        target_slot: target.slot,
+        pool,
+        worker: ctx.worker,
+        per_packet: service.per_packet && mode != Mode::Remote,
+        track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
+        state: if key.protocol == TCP { State::SynSent } else { State::Udp },
+        hops: [NO_HOP; 2],
+        epoch: ctx.fib.epoch(),
+    }
+}
+
+/// Does the flow that stands in the way of `new` (the same client address and port at the same real server, by another VIP) end
+/// for it? If it is over and only waits for stragglers: the real server takes a new SYN then, as if from the same client.
+fn makes_way(new: &NewFlow, ctx: &Context) -> bool {
+    let Some(key) = new.server_key() else { return false };
+    let table = &ctx.shared.table;
+    let Some(other) = table.lookup(&key, table.hash(&key)) else { return true };
+    let over = matches!(other.state, State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted);
+    // What is left of a service that was scheduled per packet before a reload.
+    let left = !new.per_packet && new.protocol == UDP && other.vip == new.vip;
+    if over || left {
+        end(&other, ctx);
+    }
+    over || left
+}
+
 /// See [`measure_connect`].
 fn stamp_opened(flow: &Flow, ctx: &Context) {
     if flow.protocol == TCP {
@@ -277,6 +356,9 @@ fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint,
 
 /// A packet whose flow is on record goes on its way, either way.
 fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
+    if flow.mode.one_sided() {
+        return one_sided::carry(frame, packet, flow, ctx);
+    }
     let (src, dst) = match flow.side {
         Side::Client => (flow.local, flow.target),
         Side::Server => (flow.vip, flow.client),
@@ -288,7 +370,8 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
     if packet.ttl <= 1 {
         return icmp::time_exceeded(frame, packet, &flow, ctx);
     }
-    if rewrite::largest_packet(frame, packet) > hop.mtu {
+    let too_large = rewrite::largest_packet(frame, packet) > hop.mtu;
+    if too_large && !cut::may_fragment(frame, packet) {
         return icmp::too_big(frame, packet, hop.mtu, &flow, ctx);
     }
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
@@ -303,8 +386,14 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
         // Nobody else uses a check's 4-tuple: its port shall not wait for stragglers for minutes.
         end(&flow, ctx);
     }
+    fragment::passes(bytes, packet, &flow, ctx);
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
+    if too_large {
+        cut::prepare(frame, packet);
+        ctx.counters.add(Count::Cut, 1);
+        return Verdict::Cut { cut: Cut::new(frame, packet, 0, hop.mtu), port: hop.port };
+    }
     let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
     Verdict::Transmit { span, port: hop.port }
 }
@@ -312,8 +401,13 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
 /// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.
 fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
-    table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
-    if packet.protocol != TCP {
+    let reset = matches!(flow.state, State::ResetByClient | State::ResetByServer);
+    // Resets that follow a reset do not keep the record (RFC 7857 7.1).
+    let again = (reset || flow.state == State::Aborted) && packet.tcp_flags & RST != 0;
+    if !again {
+        table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    }
+    if packet.protocol != TCP || packet.is_later_fragment() {
         return false;
     }
     // Read first: when the last step is taken the flow may be gone, and whoever took it gives the place back all the same.
@@ -323,7 +417,8 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     } else {
         None
     };
-    let (before, after) = table.advance(flow, packet.tcp_flags);
+    let data = if reset && carries_data(bytes, packet) { DATA } else { 0 };
+    let (before, after) = table.advance(flow, packet.tcp_flags & !DATA | data);
     let one_sided = flow.mode.one_sided();
     if let Some(slot) = ends_at
         && is_open(before, one_sided)
@@ -332,13 +427,24 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     {
         ctx.shared.status.release(slot);
     }
-    if (before, after) == (State::SynSent, State::SynReceived) {
-        measure_connect(flow, ctx);
+    if after == State::SynReceived && before != after {
+        if before == State::SynSent {
+            measure_connect(flow, ctx);
+        }
+        // By it the server's half-open connection can be reset: see `reset::half_open`.
+        let ack = if packet.tcp_flags & ACK != 0 { be32(bytes, usize::from(packet.l4) + 8) } else { 0 };
+        table.note_ack(&Flow { track_acks: true, ..*flow }, ack);
     }
     if flow.track_acks && packet.tcp_flags & ACK != 0 {
         table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
     }
     before == State::Closing && packet.tcp_flags & FIN == 0
+}
+
+/// Is there anything behind the TCP header?
+fn carries_data(bytes: &[u8], packet: &Packet) -> bool {
+    let l4 = usize::from(packet.l4);
+    l4 + usize::from(bytes[l4 + 12] >> 4) * 4 < packet.end as usize
 }
 
 /// Takes the SYN to SYN-ACK time into the target's moving average.
@@ -356,7 +462,7 @@ fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> 
     let id = if known != NO_HOP {
         known
     } else {
-        let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+        let id = look_up(flow, side, dst, ctx)?;
         ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
         id
     };
@@ -364,15 +470,28 @@ fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> 
         return Ok(hop);
     }
     // The neighbor was known and has gone silent: look again, perhaps there is another way.
-    let id = route_to(dst, flow.family, multipath_hash(flow), ctx)?;
+    let id = look_up(flow, side, dst, ctx)?;
     ctx.shared.hops.get(id).ok_or(Verdict::Hold)
 }
 
-/// The same for all packets of a flow: it stays on one way of a multipath route.
+/// The same for all packets of a flow, so that it stays on one way of a multipath route, and uniform over flows.
 fn multipath_hash(flow: &Flow) -> u64 {
     let words = flow.client.addr.0;
     let ends = words[0] ^ words[1] ^ words[2] ^ words[3] ^ u32::from(flow.client.port) << 16;
-    u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+    let mut hash = u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+fn look_up(flow: &Flow, side: Side, dst: &Addr, ctx: &Context) -> Result<HopId, Verdict> {
+    let family = if side == Side::Server { flow.target_family } else { flow.family };
+    let hash = multipath_hash(flow);
+    let id = route_to(dst, family, hash, ctx)?;
+    // A gateway would send a packet for the VIP back here.
+    let direct = flow.mode == Mode::Direct && side == Side::Server;
+    if direct && !ctx.fib.is_on_link(dst, family, hash) { Err(Verdict::Refuse(Refusal::NotOnLink)) } else { Ok(id) }
 }
 
 fn route_to(dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {

@@ -44,17 +44,19 @@
 //!    all ([`wire::parse`]), hashes all ([`FlowTable::hash`]), asks for the memory ([`FlowTable::prefetch`],
 //!    [`FlowTable::prefetch_record`]): the cache misses of a batch overlap.
 //! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
-//!    ([`forward::neighbor`], [`forward::icmp`]). The rest is looked up ([`FlowTable::lookup`]).
+//!    ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The rest
+//!    is looked up ([`FlowTable::lookup`]).
 //! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? It has a
 //!    place for the connection from here on. If it is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record
 //!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit.
 //! 5. **Hit.** The record says everything. The next hop is on it, or the routes are asked ([`Fib::lookup`],
 //!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
-//!    place ([`forward::rewrite`]).
-//! 6. **Out.** The [`Verdict`] says what becomes of it: transmit ([`Device::send`], [`Device::flush`]), hold until the next
-//!    hop's MAC is known ([`Held::keep`]), refuse under a [`Refusal`] that is counted, or the host's.
+//!    place ([`forward::rewrite`]), or goes on as it is to a real server that has the VIP itself ([`forward::one_sided`]).
+//! 6. **Out.** The [`Verdict`] says what becomes of it: transmit ([`Device::send`], [`Device::flush`]), cut and
+//!    transmit the pieces ([`Cutter::piece`]), hold until the next hop's MAC is known ([`Held::keep`]), keep a fragment until
+//!    its first one has passed ([`Fragments`]), refuse under a [`Refusal`] that is counted, or the host's.
 //! 7. **Back.** The answer comes in at the same doors and finds the same record from its other [`Side`].
-//! 8. **After.** Between bursts the worker runs held packets again, resets what control wants reset
+//! 8. **After.** Between bursts the worker runs held packets and kept fragments again, resets what control wants reset
 //!    ([`forward::reset::both_ends`]) and sweeps a slice of the table ([`FlowTable::sweep`]); what a flow held goes back
 //!    ([`forward::settle`]).
 //!
@@ -72,19 +74,22 @@
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
 //! | control | the thread that does all but packets |
 //! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
+//! | encapsulation | in tunnel mode: the headers put in front of a client's packet, and how the packet travels to a real server by them ([`forward::encap`]) |
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
+//! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
 //! | known, remembered | of a client: the real server that it had last is known ([`service::persistence`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
 //! | next hop, hop | the machine on the link that a packet is handed to: its interface, MAC and MTU ([`Hop`]) |
-//! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode) |
+//! | one-sided | of a flow: the answers pass by farside (direct and tunnel mode; [`forward::one_sided`]) |
 //! | peer | another site's farside, known by its PIPs: what comes from there is never carried on |
 //! | place | of a connection at its target: counted before it is on record, so that limits hold ([`service::status`]) |
 //! | PIP | proxy IP: an address of this site's from which connections to remote sites are made ([`service::Pip`]) |
 //! | port | of TCP or UDP; or the number of an interface, as in `[datapath] interfaces` ([`device`]) |
 //! | real server | a machine of this site that serves |
+//! | piece | what leaves of a packet that is cut: one of its joined segments, or a fragment ([`forward::cut`]) |
 //! | refusal | why a packet goes no further: each has a name and a counter ([`Refusal`]) |
 //! | remote site | another site's VIP for the same service |
 //! | service | a VIP, port and protocol, and the targets behind it ([`Service`]) |
@@ -96,6 +101,7 @@
 //! | VIP | virtual IP: the address that clients connect to |
 //! | worker | a thread with a CPU, a receive queue per interface and counters of its own ([`worker`]) |
 //!
+//! [`Cutter::piece`]: forward::cut::Cutter::piece
 //! [`Device::flush`]: device::Device::flush
 //! [`Device::receive`]: device::Device::receive
 //! [`Device::send`]: device::Device::send
@@ -108,6 +114,7 @@
 //! [`FlowTable::prefetch`]: flow::FlowTable::prefetch
 //! [`FlowTable::prefetch_record`]: flow::FlowTable::prefetch_record
 //! [`FlowTable::sweep`]: flow::FlowTable::sweep
+//! [`Fragments`]: forward::fragment::Fragments
 //! [`Held::keep`]: worker::held::Held::keep
 //! [`Hop`]: route::Hop
 //! [`HopTable`]: route::HopTable

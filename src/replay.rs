@@ -10,10 +10,11 @@
 
 mod survey;
 
-use crate::config::{Config, file};
+use crate::config::{Config, Mode, file};
 use crate::counters::{Count, Counters, Refusal};
 use crate::device::pcap::{MTU, Pcap};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, TICK_MS, Timeouts, ticks};
+use crate::forward::paths::Paths;
 use crate::forward::{Now, Shared};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::build::build;
@@ -23,6 +24,8 @@ use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
 use crate::worker::{SWEEP_TICKS, Worker, World, now_after};
 use arc_swap::ArcSwap;
+use hashbrown::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,6 +49,10 @@ const LONGEST_JUMP: u64 = 1 << 30;
 /// Where everything is that the capture does not place: behind a router at port 0.
 const GATEWAY: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xfe));
 const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+
+/// Where encapsulated packets come from unless the configuration says: there is no interface whose address to take.
+const TUNNEL_SOURCES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// Runs the frames of `input` through the data path into `output`. `counters`: where to write the counts as JSON; `down`: targets
 /// (`service/name`) that are down from the start, all others are up. Gives a line on what became of the frames; the error is a
@@ -145,7 +152,12 @@ impl Parts {
         let status = Arc::new(StatusTable::new());
         let ledger = Ledger::predictable(1, PORT_ORDER);
         ledger.set_rest(config.proxy.as_ref().map_or(0, |proxy| ticks(proxy.port_rest)));
-        let (services, _) = build(config, &mut Registry::default(), &status, &ledger, |_| false)?;
+        let (mut services, _) = build(config, &mut Registry::default(), &status, &ledger, |_| false)?;
+        for (sources, own) in services.tunnels.sources.iter_mut().zip(TUNNEL_SOURCES) {
+            if sources.is_empty() {
+                sources.push(own.into());
+            }
+        }
         let targets = services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
         let targets: Vec<&Target> = targets.collect();
         if let Some(name) = down.iter().find(|name| targets.iter().all(|target| target.name != **name)) {
@@ -172,11 +184,13 @@ impl Parts {
                 memory: Memory::new(config.datapath.max_persistent, KEY),
                 hops,
                 resolve: Arc::new(ResolveQueue::new()),
+                paths: Paths::default(),
             }),
             services: Arc::new(ArcSwap::from_pointee(self.services)),
             fib: Arc::new(ArcSwap::from_pointee(fib)),
             timeouts: Arc::new(ArcSwap::from_pointee(Timeouts::from(&config.timeouts))),
             counters: Arc::new(Counters::new(1)),
+            carried: None,
             commands: World::commands(1),
             start: Instant::now(),
             stop: Arc::new(AtomicBool::new(false)),
@@ -184,7 +198,8 @@ impl Parts {
     }
 }
 
-/// Every address that the capture places is on the link there; all others are behind the gateway.
+/// Every address that the capture places is on the link there, and so is a real server in direct mode, whose answers do not name
+/// it: at the last port, by a MAC of [`made_up_mac`]. All others are behind the gateway.
 fn fib(config: &Config, survey: &Survey, hops: Arc<HopTable>) -> Fib {
     let mut fib = Fib::builder().hops(hops);
     for name in &config.datapath.interfaces {
@@ -198,7 +213,24 @@ fn fib(config: &Config, survey: &Survey, hops: Arc<HopTable>) -> Fib {
         let len = if ip.is_ipv4() { 32 } else { 128 };
         fib = fib.route(Prefix { addr: *ip, len }, *port, None).neighbor(*port, *ip, *mac);
     }
+    let placed: HashSet<IpAddr> = survey.neighbors.iter().map(|(ip, ..)| *ip).collect();
+    let direct = config.services.iter().filter(|service| service.mode == Mode::Direct);
+    let reals: BTreeSet<IpAddr> = direct.flat_map(|service| &service.reals).map(|real| real.address).collect();
+    let last = config.datapath.interfaces.len().saturating_sub(1) as u8;
+    for ip in reals.into_iter().filter(|ip| !placed.contains(ip)) {
+        let len = if ip.is_ipv4() { 32 } else { 128 };
+        fib = fib.route(Prefix { addr: ip, len }, last, None).neighbor(last, ip, made_up_mac(ip));
+    }
     fib.build()
+}
+
+/// Locally administered, and of the address's last four bytes: 02:01:0a:00:00:0b for 10.0.0.11.
+fn made_up_mac(ip: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match ip {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(ip) => (u128::from(ip) as u32).to_be_bytes(),
+    };
+    [2, 1, a, b, c, d]
 }
 
 /// Runs the whole capture. `rest`: ticks that a returned PIP port rests.

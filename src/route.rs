@@ -20,7 +20,7 @@ pub use build::{Builder, Prefix};
 pub use hops::{Hop, HopId, HopTable, MAX_HOPS, NO_HOP, ResolveQueue, TAP_HOP};
 pub use lpm::{MAX_WAYS, Route, Routes, Table, Target, Way};
 
-use crate::wire::ip::{Addr, V6};
+use crate::wire::ip::{Addr, V4, V6};
 use hashbrown::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub struct Fib {
     neighbors: HashMap<Neighbor, HopId>,
     host: Arc<HashSet<IpAddr>>,
     hops: Arc<HopTable>,
+    /// Of each port: see [`Fib::source`], IPv4 first.
+    sources: Arc<[[Option<Addr>; 2]]>,
 }
 
 impl Fib {
@@ -102,6 +104,7 @@ impl Fib {
             neighbors: HashMap::new(),
             host: Arc::default(),
             hops,
+            sources: Arc::new([]),
         }
     }
 
@@ -118,7 +121,8 @@ impl Fib {
         host: Arc<HashSet<IpAddr>>,
         hops: Arc<HopTable>,
     ) -> Fib {
-        Fib { epoch, ports, routes, neighbors, host, hops }
+        let sources = (0..ports.len()).map(|port| [V4, V6].map(|family| source(&ports, port, family))).collect();
+        Fib { epoch, ports, routes, neighbors, host, hops, sources }
     }
 
     pub fn epoch(&self) -> u8 {
@@ -167,6 +171,18 @@ impl Fib {
         }
     }
 
+    /// Is the next hop toward `dst` the machine that has `dst`, with no gateway between?
+    pub fn is_on_link(&self, dst: &Addr, family: u8, flow_hash: u64) -> bool {
+        let Some(Target::Ways(ways)) = self.routes.find(dst, family) else { return false };
+        lpm::choose(ways, flow_hash).is_some_and(|way| way.gateway.is_none_or(|gateway| gateway == (family, *dst)))
+    }
+
+    /// The source of packets that the host itself encapsulates and sends by `port`: the port's own address, or where it has none
+    /// that is good beyond its link, another port's. None: no port has one.
+    pub fn source(&self, port: u8, family: u8) -> Option<Addr> {
+        self.sources.get(usize::from(port))?[usize::from(family == V6)]
+    }
+
     /// The port by which the host reaches `ip`, or has it: of the connected network it lies in, else of the route toward it.
     pub fn port_toward(&self, ip: IpAddr) -> Option<u8> {
         if let Some(port) = self.ports.iter().position(|p| p.addresses.contains(&ip)) {
@@ -189,6 +205,14 @@ impl Fib {
         let addresses = &self.ports.get(port as usize)?.addresses;
         addresses.iter().find(|ip| ip.is_ipv6() == (family == V6)).map(|ip| (*ip).into())
     }
+}
+
+fn source(ports: &[PortInfo], port: usize, family: u8) -> Option<Addr> {
+    let own = ports[port].addresses.iter();
+    let good = |ip: &&IpAddr| {
+        crate::wire::ip::family_of(**ip) == family && !ip.is_loopback() && !Addr::from(**ip).is_link_local(family)
+    };
+    own.chain(ports.iter().flat_map(|port| &port.addresses)).find(good).map(|ip| Addr::from(*ip))
 }
 
 impl std::fmt::Debug for Fib {

@@ -6,6 +6,7 @@
 //! the kernel takes it away however the process ends.
 
 mod control;
+mod kernel;
 mod metrics;
 mod preflight;
 mod probe;

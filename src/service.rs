@@ -11,7 +11,7 @@ pub mod registry;
 pub mod status;
 
 use crate::config::{OnDown, Overflow, Scheduler};
-use crate::flow::{HashKey, PoolId, Tick};
+use crate::flow::{Encapsulation, HashKey, Mode, PoolId, Tick};
 use crate::wire::ip::{Addr, Endpoint, FlowKey};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
@@ -30,6 +30,18 @@ pub struct ServiceMap {
     probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
     doors: HashSet<(Addr, u8)>,
     leaving: Gone,
+    pub tunnels: Tunnels,
+}
+
+/// How encapsulated packets leave.
+#[derive(Clone, Debug, Default)]
+pub struct Tunnels {
+    /// Their sources by family, IPv4 first; none: the address of the interface that they leave by.
+    pub sources: [Vec<Addr>; 2],
+    /// Destination port of encapsulations over UDP.
+    pub gue_port: u16,
+    /// Where tunnels lead: real servers in tunnel mode.
+    pub ends: HashSet<(Addr, u8)>,
 }
 
 /// Configured no more, but connections on record still use it: see [`leaving`].
@@ -46,7 +58,13 @@ pub struct Service {
     pub vip: Endpoint,
     pub family: u8,
     pub protocol: u8,
+    /// How its real servers are reached.
+    pub mode: Mode,
+    /// Means something in tunnel mode only.
+    pub encapsulation: Encapsulation,
     pub on_down: OnDown,
+    /// Every datagram is scheduled afresh.
+    pub per_packet: bool,
     pub reals: Vec<Target>,
     /// By priority, the lowest number first; equals stand side by side.
     pub remotes: Vec<Target>,
@@ -85,6 +103,8 @@ pub struct Target {
     /// Which of the slot's targets it is, [`status::TargetSlot::life`].
     pub life: u32,
     pub endpoint: Endpoint,
+    /// Of `endpoint`: the service's but in tunnel mode.
+    pub family: u8,
     pub weight: u32,
     /// 0: no limit; always so for remote sites.
     pub max_connections: u32,
@@ -218,6 +238,7 @@ impl ServiceMap {
 }
 
 impl Service {
+    /// In NAT mode.
     pub fn new(
         name: String,
         vip: Endpoint,
@@ -229,8 +250,23 @@ impl Service {
     ) -> Service {
         remotes.sort_by_key(|remote| remote.priority);
         let picker = Picker::new(scheduler, &reals);
-        let (slot, terms) = (0, Terms::default());
-        Service { name, vip, family, protocol, on_down, reals, remotes, picker, slot, terms }
+        let (mode, encapsulation) = (Mode::Nat, Encapsulation::Ipip);
+        let (slot, terms, per_packet) = (0, Terms::default(), false);
+        Service {
+            name,
+            vip,
+            family,
+            protocol,
+            mode,
+            encapsulation,
+            on_down,
+            per_packet,
+            reals,
+            remotes,
+            picker,
+            slot,
+            terms,
+        }
     }
 
     /// The same on other terms, its connections counted in `slot`.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod abi;
+pub mod atomic;
 pub mod bpf;
 mod clsact;
 pub mod huge;
@@ -11,6 +12,7 @@ pub mod pin;
 pub mod poll;
 pub mod prefetch;
 pub mod ring;
+pub mod rows;
 pub mod socket;
 pub mod tap;
 #[cfg(test)]

@@ -269,3 +269,82 @@ impl Seen {
         seen
     }
 }
+
+/// Cuts a frame of [`Build`] behind these bytes of its IP payload (multiples of 8, rising).
+pub fn cut(frame: &[u8], id: u32, cuts: &[usize]) -> Vec<Vec<u8>> {
+    let header = if frame[12..14] == [8, 0] { 34 } else { 54 };
+    let ends = cuts.iter().copied().chain([frame.len() - header]);
+    let starts = [0].into_iter().chain(cuts.iter().copied());
+    starts.zip(ends).map(|(from, to)| piece(frame, id, from, &frame[header + from..header + to])).collect()
+}
+
+/// The fragment of `frame` that has `payload` at `from`; others follow unless it reaches to the end.
+pub fn piece(frame: &[u8], id: u32, from: usize, payload: &[u8]) -> Vec<u8> {
+    let v4 = frame[12..14] == [8, 0];
+    let more = from + payload.len() < frame.len() - if v4 { 34 } else { 54 };
+    let mut out = frame[..if v4 { 34 } else { 54 }].to_vec();
+    if v4 {
+        out[16..18].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+        out[18..20].copy_from_slice(&(id as u16).to_be_bytes());
+        out[20..22].copy_from_slice(&((from / 8) as u16 | u16::from(more) << 13).to_be_bytes());
+        let check = ipv4::checksum(&ipv4::Ipv4Packet::new(&out[14..]).unwrap());
+        out[24..26].copy_from_slice(&check.to_be_bytes());
+    } else {
+        out[18..20].copy_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+        out.extend([out[20], 0]);
+        out.extend((from as u16 | u16::from(more)).to_be_bytes());
+        out.extend(id.to_be_bytes());
+        out[20] = 44;
+    }
+    out.extend(payload);
+    out
+}
+
+/// What a fragment says of itself: identification, offset, whether others follow, where its payload starts.
+pub fn read_piece(frame: &[u8]) -> (u32, usize, bool, usize) {
+    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    if frame[12..14] == [8, 0] {
+        (u32::from(word(18)), usize::from(word(20) & 0x1fff) * 8, word(20) & 0x2000 != 0, 34)
+    } else {
+        assert_eq!(frame[20], 44, "a fragment header");
+        (u32::from(word(58)) << 16 | u32::from(word(60)), usize::from(word(56) & 0xfff8), word(56) & 1 != 0, 62)
+    }
+}
+
+/// Puts fragments together, in whatever order: all of one packet, nothing twice, nothing missing. Gives the whole frame; the
+/// MAC addresses and the IP header are the first fragment's.
+pub fn join(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut pieces: Vec<_> = frames.iter().map(|frame| (read_piece(frame), frame)).collect();
+    pieces.sort_by_key(|((_, offset, ..), _)| *offset);
+    let first = pieces[0].1;
+    let v4 = first[12..14] == [8, 0];
+    let mut whole = first[..if v4 { 34 } else { 54 }].to_vec();
+    let header = whole.len();
+    for (at, ((id, offset, more, start), frame)) in pieces.iter().enumerate() {
+        assert_eq!(*id, pieces[0].0.0, "one identification");
+        assert_eq!(*offset, whole.len() - header, "neither a gap nor an overlap");
+        assert_eq!(*more, at + 1 < pieces.len());
+        let ends = if v4 { (26, 34) } else { (22, 54) };
+        assert_eq!(frame[ends.0..ends.1], first[ends.0..ends.1], "one source and destination");
+        assert_eq!((&frame[..14], frame[15]), (&first[..14], first[15]), "one way");
+        if v4 {
+            let ip = ipv4::Ipv4Packet::new(&frame[14..]).unwrap();
+            assert_eq!(ip.get_checksum(), ipv4::checksum(&ip), "IPv4 header checksum");
+            assert_eq!(usize::from(ip.get_total_length()), frame.len() - 14);
+        } else {
+            assert_eq!(usize::from(u16::from_be_bytes([frame[18], frame[19]])), frame.len() - 54);
+        }
+        whole.extend(&frame[*start..]);
+    }
+    let length = (whole.len() - if v4 { 14 } else { 54 }) as u16;
+    if v4 {
+        whole[16..18].copy_from_slice(&length.to_be_bytes());
+        whole[20..22].fill(0);
+        let check = ipv4::checksum(&ipv4::Ipv4Packet::new(&whole[14..]).unwrap());
+        whole[24..26].copy_from_slice(&check.to_be_bytes());
+    } else {
+        whole[18..20].copy_from_slice(&length.to_be_bytes());
+        whole[20] = first[54];
+    }
+    whole
+}

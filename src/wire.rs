@@ -26,17 +26,25 @@ pub struct Packet {
     pub ttl: u8,
     /// TCP flags, 0 for all else.
     pub tcp_flags: u8,
-    /// Where the L4 header starts; the IP header is at [`ETHERNET`].
+    /// Where the L4 header starts, or what a later fragment has of the payload; the IP header is at [`ETHERNET`].
     pub l4: u16,
     /// Where the IP packet ends: Ethernet may have padded behind it.
     pub end: u32,
     pub src: Addr,
     pub dst: Addr,
+    /// 0 where the protocol has none, and in all fragments but the first.
     pub src_port: u16,
     pub dst_port: u16,
+    /// None: a whole packet.
+    pub fragment: Option<ip::Fragment>,
 }
 
 impl Packet {
+    /// A fragment without the L4 header: nothing of that may be read.
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment.is_some_and(|fragment| fragment.offset > 0)
+    }
+
     /// The 5-tuple; ports are 0 where the protocol has none.
     pub fn key(&self) -> FlowKey {
         FlowKey {

@@ -5,20 +5,23 @@ pub mod held;
 
 use crate::config::Idle;
 use crate::counters::{Count, Counters, Refusal, WorkerCounters};
-use crate::device::{BATCH, Device, Offload};
+use crate::device::{BATCH, Device, Frame, Offload};
 use crate::flow::{TICK_MS, Timeouts};
+use crate::forward::cut::Cutter;
+use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
 use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::Fib;
 use crate::service::ServiceMap;
 use crate::service::status::MAX_TARGETS;
+use crate::sys::rows::{CarriedCell, Rows};
 use crate::wire::{Parsed, parse};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
 use held::Held;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long an adaptive worker keeps polling after its last frame before it sleeps: a look or two more, for the rest of a
@@ -51,6 +54,8 @@ pub struct World {
     pub fib: Arc<ArcSwap<Fib>>,
     pub timeouts: Arc<ArcSwap<Timeouts>>,
     pub counters: Arc<Counters>,
+    /// What the kernel programs have carried, by CPU; None where there are no such programs.
+    pub carried: Option<Rows<CarriedCell>>,
     /// When `Now` began.
     pub start: Instant,
     pub stop: Arc<AtomicBool>,
@@ -84,10 +89,24 @@ impl World {
         now_after(self.start.elapsed())
     }
 
-    /// Every count by name, as `show counters` prints them: all workers' together, and the flows on record.
+    /// Every count by name, as `show counters` prints them: all workers' and the kernel programs' together, and the flows on
+    /// record.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         let totals = self.counters.totals().map(|(name, count)| (name.to_string(), count));
-        totals.chain([("flows_active".to_string(), self.shared.table.len().into())]).collect()
+        let mut counts: BTreeMap<String, u64> = totals.collect();
+        let carried = |of: fn(&CarriedCell) -> &AtomicU64| -> u64 {
+            self.carried.iter().flat_map(|cells| cells.iter()).map(|cell| of(cell).load(Relaxed)).sum()
+        };
+        let (packets, bytes) = (carried(|cell| &cell.packets), carried(|cell| &cell.bytes));
+        let both = [Count::RxPackets, Count::TxPackets].map(|count| (count, packets));
+        for (count, more) in both.into_iter().chain([Count::RxBytes, Count::TxBytes].map(|count| (count, bytes))) {
+            *counts.entry(count.name().to_string()).or_default() += more;
+        }
+        counts.insert("kernel_packets".into(), packets);
+        counts.insert("kernel_bytes".into(), bytes);
+        counts.insert("drop_kernel_missed".into(), carried(|cell| &cell.missed));
+        counts.insert("flows_active".into(), self.shared.table.len().into());
+        counts
     }
 }
 
@@ -105,6 +124,10 @@ pub struct Worker<D: Device> {
     timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
     limits: Limits,
     held: Held,
+    cutter: Cutter,
+    fragments: Fragments,
+    /// Where a fragment that waited is run again.
+    scratch: Box<[u8]>,
     parsed: [Result<Parsed, Refusal>; BATCH],
     hashes: [u64; BATCH],
     /// Records that the sweep owes, by the clock.
@@ -124,6 +147,9 @@ impl<D: Device> Worker<D> {
             timeouts: Cache::new(world.timeouts.clone()),
             limits: Limits::default(),
             held: Held::new(),
+            cutter: Cutter::new(),
+            fragments: Fragments::new(usize::from(index), world.counters.workers(), world.shared.table.hash_key()),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
             parsed: [Err(Refusal::ShortFrame); BATCH],
             hashes: [0; BATCH],
             swept_at: 0,
@@ -175,6 +201,7 @@ impl<D: Device> Worker<D> {
         if !self.held.is_empty() {
             self.run_held(now);
         }
+        self.run_fragments(now);
         self.obey(now);
         self.sweep(now, if frames > 0 { SWEEP_SLICE } else { IDLE_SLICE });
         frames
@@ -212,6 +239,7 @@ impl<D: Device> Worker<D> {
             fib: self.fib.load(),
             counters,
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: self.index,
             now,
         };
@@ -222,10 +250,17 @@ impl<D: Device> Worker<D> {
                     let sent = self.device.send(i, span, usize::from(port));
                     count_sent(counters, sent, span.len);
                 }
+                Verdict::Cut { cut, port } => {
+                    self.cutter.begin();
+                    while let Some(piece) = self.cutter.piece(&cut, self.device.frame(i).buf) {
+                        send_copy(&mut self.device, counters, piece, Offload::default(), port);
+                    }
+                }
                 Verdict::Hold => match self.held.keep(&frame, now) {
                     Ok(()) => counters.add(Count::Held, 1),
                     Err(refusal) => counters.refuse(refusal),
                 },
+                Verdict::Kept => {}
                 Verdict::Refuse(refusal) => counters.refuse(refusal),
                 Verdict::NotOurs => counters.add(Count::NotOurs, 1),
             }
@@ -241,38 +276,43 @@ impl<D: Device> Worker<D> {
             fib: self.fib.load(),
             counters,
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: self.index,
             now,
         };
-        let device = &mut self.device;
-        self.held.retry(|frame| {
-            let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
-            let hash = match &parsed {
-                Ok(Parsed::Ip(packet)) => ctx.shared.table.hash(&packet.key()),
-                _ => 0,
-            };
-            match forward(frame, parsed, hash, &mut ctx) {
-                Verdict::Transmit { span, port } => {
-                    let bytes = &frame.buf[span.start..span.start + span.len];
-                    let mut sent = device.send_copy(bytes, span.offload, usize::from(port));
-                    if !sent {
-                        // All that waited for one neighbor may leave at once, and the device has room for part of it.
-                        device.flush();
-                        sent = device.send_copy(bytes, span.offload, usize::from(port));
-                    }
-                    count_sent(counters, sent, span.len);
-                    true
-                }
-                Verdict::Hold => false,
-                Verdict::Refuse(refusal) => {
-                    counters.refuse(refusal);
-                    true
-                }
-                Verdict::NotOurs => true,
-            }
-        });
+        let (device, cutter) = (&mut self.device, &mut self.cutter);
+        self.held.retry(|frame| run_copy(frame, device, cutter, &mut ctx));
         counters.refuse_many(Refusal::NeighborUnresolved, self.held.expire(now) as u64);
         self.device.flush();
+    }
+
+    /// Runs the fragments whose first one has come by now.
+    fn run_fragments(&mut self, now: Now) {
+        let Worker { device, cutter, fragments, scratch, held, .. } = self;
+        let mut any = false;
+        while let Some(mut frame) = fragments.take_ready(scratch) {
+            let counters = self.world.counters.worker(usize::from(self.index));
+            let mut ctx = Context {
+                shared: &self.world.shared,
+                services: self.services.load(),
+                fib: self.fib.load(),
+                counters,
+                limits: &mut self.limits,
+                fragments,
+                worker: self.index,
+                now,
+            };
+            any = true;
+            if !run_copy(&mut frame, device, cutter, &mut ctx) {
+                match held.keep(&frame, now) {
+                    Ok(()) => counters.add(Count::Held, 1),
+                    Err(refusal) => counters.refuse(refusal),
+                }
+            }
+        }
+        if any {
+            device.flush();
+        }
     }
 
     fn count_losses(&mut self) {
@@ -296,6 +336,7 @@ impl<D: Device> Worker<D> {
             fib: self.fib.load(),
             counters: self.world.counters.worker(worker),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: self.index,
             now,
         };
@@ -321,6 +362,7 @@ impl<D: Device> Worker<D> {
         let shared = &*self.world.shared;
         let worker = usize::from(self.index);
         if ticks > 0 {
+            self.fragments.expire(now, self.world.counters.worker(worker));
             self.swept_at = now.tick;
             let range = shared.table.sweep_range(worker);
             let due = (range / SWEEP_TICKS + 1).saturating_mul(ticks);
@@ -332,10 +374,65 @@ impl<D: Device> Worker<D> {
         let slice = self.sweep_due.min(most);
         self.sweep_due -= slice;
         let counters = self.world.counters.worker(worker);
-        let epoch = self.fib.load().epoch();
-        let timeouts = self.timeouts.load();
-        shared.table.sweep(worker, slice, now.tick, epoch, timeouts, |gone| settle(gone, shared, counters, now));
+        let mut ctx = Context {
+            shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters,
+            limits: &mut self.limits,
+            fragments: &mut self.fragments,
+            worker: self.index,
+            now,
+        };
+        let (device, timeouts, mut sent_any) = (&mut self.device, self.timeouts.load(), false);
+        shared.table.sweep(worker, slice, now.tick, ctx.fib.epoch(), timeouts, |gone| {
+            settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| {
+                sent_any = true;
+                let sent = device.send_copy(frame, Offload::default(), usize::from(port));
+                count_sent(counters, sent, frame.len());
+            });
+        });
+        if sent_any {
+            device.flush();
+        }
     }
+}
+
+/// Runs a frame that was kept. False: it must wait for its next hop's MAC.
+fn run_copy<D: Device>(frame: &mut Frame, device: &mut D, cutter: &mut Cutter, ctx: &mut Context) -> bool {
+    let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
+    let hash = match &parsed {
+        Ok(Parsed::Ip(packet)) => ctx.shared.table.hash(&packet.key()),
+        _ => 0,
+    };
+    match forward(frame, parsed, hash, ctx) {
+        Verdict::Transmit { span, port } => {
+            let bytes = &frame.buf[span.start..span.start + span.len];
+            send_copy(device, ctx.counters, bytes, span.offload, port);
+        }
+        Verdict::Cut { cut, port } => {
+            cutter.begin();
+            while let Some(piece) = cutter.piece(&cut, frame.buf) {
+                send_copy(device, ctx.counters, piece, Offload::default(), port);
+            }
+        }
+        Verdict::Hold => return false,
+        Verdict::Refuse(refusal) => ctx.counters.refuse(refusal),
+        Verdict::Kept | Verdict::NotOurs => {}
+    }
+    true
+}
+
+/// All that waited for one neighbor may leave at once, or all pieces of large packets, and the device has room for part of it.
+fn send_copy(device: &mut impl Device, counters: &WorkerCounters, frame: &[u8], offload: Offload, port: u8) {
+    let port = usize::from(port);
+    let mut sent = device.send_copy(frame, offload, port);
+    if !sent {
+        device.make_room();
+        sent = device.send_copy(frame, offload, port);
+    }
+    count_sent(counters, sent, frame.len());
 }
 
 fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {

@@ -1,9 +1,30 @@
-//! The flow room takes its memory at start and never again: counted at the allocator.
+//! Flows and fragments take their memory at start and never again: counted at the allocator.
 
-use farside::flow::{Claims, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts};
+use farside::config::file;
+use farside::counters::Counters;
+use farside::device::{Frame, HEADROOM, Offload};
+use farside::flow::{
+    Claims, Encapsulation, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
+};
+use farside::forward::fragment::{Fragments, SCRATCH};
+use farside::forward::limit::Limits;
+use farside::forward::paths::Paths;
+use farside::forward::{Context, Now, Shared, Verdict, forward};
+use farside::route::{Fib, HopTable, Prefix, ResolveQueue};
+use farside::service::build::build;
+use farside::service::persistence::Memory;
+use farside::service::registry::Registry;
+use farside::service::status::StatusTable;
+use farside::wire;
 use farside::wire::ip::{Endpoint, TCP, V4};
+use farside::wire::{Parsed, parse};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
+
+#[path = "../src/testing.rs"]
+#[allow(dead_code)]
+mod testing;
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
@@ -63,8 +84,10 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                 let port = if i % 4 < 2 { None } else { ledger.lend(pool, worker, now) };
                 let flow = NewFlow {
                     family: V4,
+                    target_family: V4,
                     protocol: TCP,
                     mode: if port.is_none() { Mode::Nat } else { Mode::Remote },
+                    encapsulation: Encapsulation::Ipip,
                     client,
                     vip: v4(100, 110),
                     local: port.map_or(client, |port| v4(250, port)),
@@ -73,6 +96,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                     pool: port.map(|_| pool),
                     worker: worker as u8,
                     track_acks: true,
+                    per_packet: false,
                     state: State::SynSent,
                     hops: [0; 2],
                     epoch: 0,
@@ -110,4 +134,102 @@ fn a_flow_comes_and_goes_without_the_allocator() {
     assert_eq!(calls, 0);
     assert!(full && removed >= 3 * FLOWS && table.is_empty());
     assert_eq!(ledger.headroom(pool).free, ledger.headroom(pool).total);
+}
+
+const CONFIG: &str = r#"
+[datapath]
+interfaces = ["wan0"]
+[proxy]
+addresses = ["203.0.113.250"]
+ports = "1024-1123"
+[[peer]]
+name = "north"
+proxy_addresses = ["198.51.100.250"]
+[[service]]
+name = "syslog"
+vip = "203.0.113.10"
+port = 514
+protocol = "udp"
+[service.check]
+kind = "none"
+[[service.remote]]
+site = "north"
+vip = "198.51.100.10"
+"#;
+
+/// Datagrams in pieces, in order and not, more of them than there is room for, and time that passes.
+#[test]
+fn fragments_come_and_go_without_the_allocator() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let path = directory.path().join("config");
+    std::fs::write(&path, CONFIG).expect("a configuration");
+    let config = file::load(&path).expect("a good configuration");
+    let key = HashKey::random().expect("random numbers");
+    let hops = Arc::new(HopTable::new());
+    let shared = Shared {
+        table: FlowTable::new(100, 1, key, Claims::own(100)),
+        ledger: Ledger::new(1),
+        status: Arc::new(StatusTable::new()),
+        hops: hops.clone(),
+        resolve: Arc::new(ResolveQueue::new()),
+        memory: Memory::new(100, key),
+        paths: Paths::default(),
+    };
+    let (services, _) =
+        build(&config, &mut Registry::default(), &shared.status, &shared.ledger, |_| false).expect("services");
+    for remote in &services.services()[0].remotes {
+        shared.status.slot(remote.slot).set_up(true);
+    }
+    let gateway = [203, 0, 113, 254].into();
+    let any = Prefix { addr: [0, 0, 0, 0].into(), len: 0 };
+    let fib = Fib::builder().hops(hops).port("wan0", [2, 0, 0, 0, 0, 1], 1500, &[]);
+    let fib = fib.route(any, 0, Some(gateway)).neighbor(0, gateway, [2, 0, 0, 0, 0, 9]).build();
+    let counters = Counters::new(1);
+    let (mut limits, mut fragments) = (Limits::default(), Fragments::new(0, 1, key));
+
+    let datagram = testing::Build::udp("198.18.0.7:5000", "203.0.113.10:514", &[7; 4000]).frame();
+    let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 2]];
+    let frames: Vec<Vec<u8>> = (0..3000)
+        .flat_map(|id: u32| {
+            let pieces = testing::cut(&datagram, id, &[1440, 2880]);
+            orders[id as usize % 3].map(|at| pieces[at].clone())
+        })
+        .collect();
+    let (mut buffer, mut scratch) = (vec![0; SCRATCH], vec![0; SCRATCH]);
+    let (mut passed, mut kept) = (0, 0);
+    let calls = counted(|| {
+        for (n, bytes) in frames.iter().enumerate() {
+            let mut ctx = Context {
+                shared: &shared,
+                services: &services,
+                fib: &fib,
+                counters: counters.worker(0),
+                limits: &mut limits,
+                fragments: &mut fragments,
+                worker: 0,
+                now: Now { tick: n as u32 / 1000, micros: 0 },
+            };
+            let mut run = |frame: &mut Frame, ctx: &mut Context| {
+                let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
+                let hash = match &parsed {
+                    Ok(Parsed::Ip(packet)) => shared.table.hash(&packet.key()),
+                    _ => 0,
+                };
+                match forward(frame, parsed, hash, ctx) {
+                    Verdict::Transmit { .. } => passed += 1,
+                    Verdict::Kept => kept += 1,
+                    _ => {}
+                }
+            };
+            buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+            let len = bytes.len();
+            let offload = Offload::default();
+            run(&mut Frame { buf: &mut buffer, start: HEADROOM, len, offload, port: 0, wire_len: len }, &mut ctx);
+            while let Some(mut frame) = ctx.fragments.take_ready(&mut scratch) {
+                run(&mut frame, &mut ctx);
+            }
+        }
+    });
+    assert_eq!(calls, 0);
+    assert_eq!((passed, kept), (6000, 4000));
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::TempDir;
-use testing::{Build, OUR_MAC, Seen, THEIR_MAC};
+use testing::{Build, OUR_MAC, Seen, THEIR_MAC, cut, join};
 use wire::l4::{ACK, FIN, RST, SYN};
 
 const CONFIG: &str = r#"
@@ -244,6 +244,44 @@ fn ipv6_goes_the_same_ways() {
     assert_eq!((remote.seen(0).src.ip().to_string(), remote.seen(0).dst_mac), ("2001:db8:1::250".into(), GATEWAY_MAC));
 }
 
+/// The configuration with POP3 in another mode, on real servers at the service's port.
+fn in_mode(mode: &str) -> String {
+    CONFIG.replacen("port = 110\n", &format!("port = 110\n{mode}\n"), 1).replacen("port = 1100\n", "", 1)
+}
+
+#[test]
+fn in_direct_mode_packets_leave_as_they_came_but_for_the_mac_addresses() {
+    let frames = [at(0.0, tcp(CLIENT, VIP, SYN, 1000, 0).frame()), at(0.1, tcp(CLIENT, VIP, ACK, 1001, 5001).frame())];
+    let replayed = Bench::with(&in_mode("mode = \"direct\"")).replay_of(&frames, &[]);
+    assert_eq!((replayed.drops(), replayed.frames.len()), (vec![], 2));
+    for ((_, out), (_, frame)) in replayed.frames.iter().zip(&frames) {
+        assert_eq!(out[..12], [[2, 1, 10, 0, 0, 11], OUR_MAC].concat(), "the capture does not place the server");
+        assert_eq!(out[12..], frame[12..]);
+    }
+}
+
+#[test]
+fn in_tunnel_mode_packets_leave_in_another_one() {
+    let mut syn = tcp(CLIENT, VIP, SYN, 1000, 0);
+    syn.tos = 0x28;
+    let frames = [at(0.0, syn.frame())];
+    let replayed = Bench::with(&in_mode("mode = \"tunnel\"")).replay_of(&frames, &[]);
+    let out = &replayed.frames[0].1;
+    assert_eq!((replayed.drops(), replayed.count("encapsulated"), &out[..6]), (vec![], 1, &GATEWAY_MAC[..]));
+    assert_eq!((out[15], out[23], &out[26..34]), (0x28, 4, &[192, 0, 2, 1, 10, 0, 0, 11][..]));
+    let inner = [&out[..14], &out[34..]].concat();
+    let seen = Seen::of(&inner);
+    assert_eq!((seen.src.to_string().as_str(), seen.dst.to_string().as_str(), seen.ttl), (CLIENT, VIP, 63));
+
+    let config = in_mode("mode = \"tunnel\"\nencapsulation = \"gue\"");
+    let config = config.replacen("max_flows", "tunnel_sources = [\"10.0.0.1\"]\nmax_flows", 1);
+    let out = &Bench::with(&config).replay_of(&frames, &[]).frames[0].1;
+    assert_eq!(
+        (out[23], &out[26..30], &out[36..38], &out[42..46]),
+        (17, &[10, 0, 0, 1][..], &[0x17, 0xc0][..], &[0, 4, 0, 0][..])
+    );
+}
+
 #[test]
 fn with_nobody_up_clients_are_told() {
     let down = [&ALL_POP3_DOWN[..], &["--down", "pop3/north"]].concat();
@@ -363,6 +401,27 @@ fn a_joined_segment_passes_and_other_long_packets_do_not() {
     let bench = Bench::with(&format!("{CONFIG}{syslog}"));
     let long = Build::udp("198.18.0.7:40000", "203.0.113.10:514", &[7; 2000]);
     assert_eq!(bench.replay_of(&[at(0.0, long.frame())], &[]).drops(), [("drop_too_big", 1)]);
+}
+
+/// In a capture, too, pieces wait for their first one, and not for ever.
+#[test]
+fn fragments_follow_their_first_one() {
+    let syslog = "[[service]]\nname = \"syslog\"\nvip = \"203.0.113.10\"\nport = 514\nprotocol = \"udp\"\n\
+                  [service.check]\nkind = \"none\"\n[[service.remote]]\nsite = \"north\"\nvip = \"198.51.100.10\"\n";
+    let bench = Bench::with(&format!("{CONFIG}{syslog}"));
+    let datagram = Build::udp("198.18.0.7:40000", "203.0.113.10:514", &[7; 4000]);
+    let pieces = cut(&datagram.frame(), 7, &[1440, 2880]);
+    let lost = cut(&datagram.frame(), 8, &[1440, 2880]);
+    let frames: Vec<_> = [(0.0, &pieces[2]), (0.1, &pieces[0]), (0.2, &lost[1]), (0.3, &pieces[1]), (60.0, &lost[2])]
+        .map(|(time, frame)| at(time, frame.clone()))
+        .into();
+    let replayed = bench.replay_of(&frames, &[]);
+    let seen = Seen::of(&join(&replayed.frames.iter().map(|(_, frame)| frame.clone()).collect::<Vec<_>>()));
+    assert_eq!((seen.dst.to_string(), seen.payload), ("198.51.100.10:514".into(), vec![7; 4000]));
+    assert_eq!((replayed.drops(), replayed.count("fragments_held")), (vec![("drop_fragment_timeout", 1)], 3));
+    let elsewhere = cut(&Build::udp("198.18.0.7:40000", "203.0.113.77:514", &[7; 4000]).frame(), 7, &[1440, 2880]);
+    let elsewhere: Vec<_> = elsewhere.into_iter().map(|frame| at(0.0, frame)).collect();
+    assert_eq!(bench.replay_of(&elsewhere, &[]).summary, "3 frames in, 0 out, 0 dropped, 3 not farside's\n");
 }
 
 #[test]

@@ -16,8 +16,17 @@
 //   e  ARP requests and neighbour solicitations for a VIP or PIP
 //   f  fragments of all these; later ones follow the first, those of an unknown one follow their address
 //
+// Farside's and the host's:
+//
+//   g  ICMP to the host that says that a packet which may be one of farside's tunnels' is too large
+//
 // An address that the host has itself (OWNED) stays the host's in d, e and f as far as no service or lent port is meant.
 // VLAN-tagged packets and packets to other machines' hardware addresses are never farside's.
+//
+// The kernel path: packets of flows that stand and that need nothing but a rewrite are carried from here, by the same
+// records that the workers read (FLOWS, RECORDS; the theory is in flow/table.rs and flow/record.rs). The filter decides and
+// leaves the packet out of the ring, the ingress program, which the kernel runs next for the same packet on the same CPU,
+// finds the decision and carries it out. Whatever is in the least out of the ordinary is the workers'.
 //
 // Built by scripts/build-bpf; the object beside this file is what is shipped. Oldest kernel: 6.1.
 
@@ -38,10 +47,20 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 s64;
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static long (*tail_call)(void *skb, void *map, u32 index) = (void *)BPF_FUNC_tail_call;
+static long (*store_bytes)(void *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
+static long (*l3_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
+static long (*l4_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
+static s64 (*csum_diff)(const u32 *from, u32 from_size, const u32 *to, u32 to_size, u32 seed) =
+	(void *)BPF_FUNC_csum_diff;
+static long (*redirect)(u32 ifindex, u64 flags) = (void *)BPF_FUNC_redirect;
+static u64 (*clock_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static u32 (*this_cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 static long (*load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)BPF_FUNC_skb_load_bytes;
 
 // Filled in when the programs are loaded.
@@ -50,6 +69,11 @@ const volatile u64 KEY1;
 // Buckets of the claims set, less one.
 const volatile u64 BUCKET_MASK;
 const volatile u32 WORKERS = 1;
+// Buckets of the flow table's index, less one.
+const volatile u64 FLOW_MASK;
+// CLOCK_MONOTONIC when the workers' ticks began, and the length of a tick.
+const volatile u64 START_NS;
+const volatile u64 TICK_NS = 250000000;
 
 // The host has this address itself.
 #define OWNED 1
@@ -75,6 +99,70 @@ struct pip {
 
 struct bucket {
 	u64 words[8];
+};
+
+// Mirrors sys/rows.rs; what the fields mean is said in flow/record.rs.
+struct record {
+	u32 version;
+	u32 last_seen;
+	u64 state;
+	u64 addrs[2];
+	u64 ports;
+	u32 packets[2];
+	u64 bytes[2];
+	u64 more[2][3];
+	u32 acks[2];
+	u32 birth;
+	u32 owner;
+};
+
+// Mirrors route/hops.rs: mac 48 | port 8 | flags 8, bit 0 valid.
+struct hop {
+	u64 word;
+	u32 mtu;
+	u32 zero;
+};
+
+#define HOP_VALID (1ULL << 56)
+#define HOP_USED (1U << 31)
+
+// An interface by its number in hops; ifindex 0: nothing is carried that way.
+struct port {
+	u32 ifindex;
+	u8 mac[6];
+	u16 zero;
+};
+
+struct routes {
+	u32 epoch;
+	// The kernel path is open.
+	u32 open;
+};
+
+// What this CPU has carried; one line each.
+struct carried {
+	u64 packets;
+	u64 bytes;
+	// Decided for the kernel path, and then the flow had changed.
+	u64 missed;
+	u64 zero[5];
+};
+
+// How far the worker is with a flow's packets; one for each record, the kernel programs' own. `handed`: packets of each side
+// that were handed to the worker or carried here, as far as the record's counts have got when the worker is done with all.
+// `since`: when that was last so.
+struct step {
+	u16 generation;
+	u16 handed[2];
+	u16 since;
+};
+
+// The filter's word to the ingress program. open: there is one.
+struct decision {
+	u32 open;
+	u32 index;
+	u32 version;
+	u32 side;
 };
 
 struct datagram {
@@ -118,6 +206,69 @@ struct {
 	__type(key, u32);
 	__type(value, struct bucket);
 } CLAIMS SEC(".maps");
+
+// max_entries of these three are set when the programs are loaded.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct bucket);
+} FLOWS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct record);
+} RECORDS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct step);
+} STEPS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct hop);
+} HOPS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 256);
+	__type(key, u32);
+	__type(value, struct port);
+} PORTS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct routes);
+} ROUTES SEC(".maps");
+
+#define CPUS 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CPUS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct carried);
+} CARRIED SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct decision);
+} DECISION SEC(".maps");
 
 // Datagrams whose first fragment was farside's.
 struct {
@@ -313,6 +464,15 @@ INLINE int quoted(const struct tuple *t, const u32 *dst)
 	return claimed(t->dst, t->src, t->dport, t->sport, t->protocol, t->family);
 }
 
+// What classify() says of g.
+#define BOTH 2
+
+// A packet of protocol `protocol` may be what farside has put a client's packet in.
+INLINE int may_be_tunnel(u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
+}
+
 INLINE int load_ports(struct __sk_buff *skb, u32 offset, struct tuple *t)
 {
 	u16 ports[2];
@@ -333,14 +493,18 @@ INLINE int is_host(struct __sk_buff *skb)
 	return skb->pkt_type == PACKET_HOST;
 }
 
-// f. `first`: this is the first fragment and it was farside's.
-INLINE int fragment(struct datagram *d, int first, u32 *steer)
+// f. `ours`: whether the first fragment is farside's, if this is it.
+INLINE int fragment(struct datagram *d, int first, int ours, u32 *steer)
 {
 	u32 one = 1;
 	*steer = spread_datagram(d);
 	if (first) {
-		map_update(&DATAGRAMS, d, &one, BPF_ANY);
-		return 1;
+		// Identifications come again: what follows the host's first fragment is the host's, whatever was called so before.
+		if (ours)
+			map_update(&DATAGRAMS, d, &one, BPF_ANY);
+		else
+			map_delete(&DATAGRAMS, d);
+		return ours;
 	}
 	return map_lookup(&DATAGRAMS, d) || farsides_alone(d->dst, d->family);
 }
@@ -365,22 +529,28 @@ INLINE int icmp4(struct __sk_buff *skb, u32 offset, const u32 *dst)
 {
 	struct tuple t = { .family = 4 };
 	struct ipv4 ip;
-	u8 type;
+	u8 head[2];
 
 	if (farsides_alone(dst, 4))
 		return 1;
-	if (load_bytes(skb, offset, &type, 1) || (type != 3 && type != 4 && type != 11 && type != 12))
+	if (load_bytes(skb, offset, head, 2))
+		return 0;
+	u8 type = head[0];
+	if (type != 3 && type != 4 && type != 11 && type != 12)
 		return 0;
 	if (load_bytes(skb, offset + 8, &ip, sizeof(ip)) || ip.version_ihl >> 4 != 4)
 		return 0;
-	if (!is_transport(ip.protocol) || be16(ip.frag) & IPV4_OFFSET)
+	if (be16(ip.frag) & IPV4_OFFSET)
 		return 0;
+	int tunnel = type == 3 && head[1] == 4 && ip.src == dst[0] && may_be_tunnel(ip.protocol) ? BOTH : 0;
+	if (!is_transport(ip.protocol))
+		return tunnel;
 	t.src[0] = ip.src;
 	t.dst[0] = ip.dst;
 	t.protocol = ip.protocol;
 	if (!load_ports(skb, offset + 8 + (ip.version_ihl & 15) * 4, &t))
 		return 0;
-	return quoted(&t, dst);
+	return quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -393,21 +563,24 @@ INLINE int ipv4(struct __sk_buff *skb, u32 base, u32 *steer)
 		return 0;
 	u32 offset = base + (ip.version_ihl & 15) * 4;
 	u16 frag = be16(ip.frag) & (IPV4_OFFSET | IPV4_MF);
+	int first = !(frag & IPV4_OFFSET);
 	t.src[0] = ip.src;
 	t.dst[0] = ip.dst;
 	t.protocol = ip.protocol;
-	if (!(frag & IPV4_OFFSET)) {
+	if (first) {
 		if (is_transport(ip.protocol))
 			ours = load_ports(skb, offset, &t) && transport(&t, steer);
 		else if (ip.protocol == IPPROTO_ICMP)
 			ours = icmp4(skb, offset, t.dst);
-		if (!frag || !ours)
+		if (!frag)
 			return ours;
+		if (ours == BOTH)
+			return 0;
 	}
 	struct datagram d = { .id = ip.id, .protocol = ip.protocol, .family = 4 };
 	d.src[0] = ip.src;
 	d.dst[0] = ip.dst;
-	return fragment(&d, ours, steer);
+	return fragment(&d, first, ours, steer);
 }
 
 struct ipv6 {
@@ -420,6 +593,7 @@ struct ipv6 {
 };
 
 #define ICMPV6_ERROR_LAST 127
+#define ICMPV6_TOO_BIG 2
 #define ICMPV6_NS 135
 
 INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
@@ -438,12 +612,23 @@ INLINE int icmp6(struct __sk_buff *skb, u32 offset, const u32 *dst)
 		return 0;
 	if (farsides_alone(dst, 6))
 		return 1;
-	if (type > ICMPV6_ERROR_LAST || load_bytes(skb, offset + 8, &ip, sizeof(ip)) || !is_transport(ip.next))
+	if (type > ICMPV6_ERROR_LAST || load_bytes(skb, offset + 8, &ip, sizeof(ip)))
 		return 0;
+	u32 ports = offset + 8 + sizeof(ip);
+	if (ip.next == IPPROTO_FRAGMENT) {
+		u8 header[8];
+		if (load_bytes(skb, ports, header, sizeof(header)) || header[2] || header[3] & 0xf8)
+			return 0;
+		ip.next = header[0];
+		ports += sizeof(header);
+	}
+	int tunnel = type == ICMPV6_TOO_BIG && same(ip.src, dst) && may_be_tunnel(ip.next) ? BOTH : 0;
+	if (!is_transport(ip.next))
+		return tunnel;
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = ip.next;
-	return load_ports(skb, offset + 8 + sizeof(ip), &t) && quoted(&t, dst);
+	return load_ports(skb, ports, &t) && quoted(&t, dst) ? 1 : tunnel;
 }
 
 INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
@@ -468,7 +653,7 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 		if (load_bytes(skb, offset, extension, sizeof(extension)))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
-			frag = extension[2] << 8 | extension[3];
+			frag = (extension[2] << 8 | extension[3]) & 0xfff9;
 			id = extension[4] | extension[5] << 8 | extension[6] << 16 | (u32)extension[7] << 24;
 			fragment_of = extension[0];
 			offset += 8;
@@ -482,21 +667,24 @@ INLINE int ipv6(struct __sk_buff *skb, u32 base, u32 *steer)
 	copy(t.src, ip.src);
 	copy(t.dst, ip.dst);
 	t.protocol = next;
-	if (!(frag & 0xfff8)) {
+	int first = !(frag & 0xfff8);
+	if (first) {
 		if (is_transport(next))
 			ours = is_host(skb) && load_ports(skb, offset, &t) && transport(&t, steer);
 		else if (next == IPPROTO_ICMPV6)
 			ours = icmp6(skb, offset, t.dst);
 		// A fragment header with neither offset nor more to come is a whole packet (RFC 6946).
-		if (!(frag & 0xfff9) || !ours)
+		if (!frag)
 			return ours;
+		if (ours == BOTH)
+			return 0;
 	}
 	if (!is_host(skb))
 		return 0;
 	struct datagram d = { .id = id, .protocol = fragment_of, .family = 6 };
 	copy(d.src, ip.src);
 	copy(d.dst, ip.dst);
-	return fragment(&d, ours, steer);
+	return fragment(&d, first, ours, steer);
 }
 
 INLINE int arp(struct __sk_buff *skb, u32 base)
@@ -527,6 +715,354 @@ INLINE int classify(struct __sk_buff *skb, u32 base, u32 *steer)
 	}
 }
 
+// ---- The kernel path
+
+#define LIVE 3
+#define KIND_V6 (1U << 3)
+#define KIND_UDP (1U << 4)
+#define KIND_ACKS (1U << 5)
+#define MODE(version) ((version) >> 6 & 3)
+#define MODE_DIRECT 2
+#define MODE_TUNNEL 3
+#define ENTRY_INDEX ((1U << 30) - 1)
+#define ENTRY_SERVER (1U << 31)
+#define ESTABLISHED 2
+#define CLIENT_FIN 3
+#define SERVER_FIN 4
+
+#define TCP_ACK 0x10
+// FIN, SYN, RST: they move the state, which is for the workers to see.
+#define TCP_MOVES 0x07
+
+// All that is asked about a packet before it is carried.
+struct look {
+	struct tuple t;
+	u32 l4;
+	// The IP packet's bytes, and those of the largest packet that it will be on the wire.
+	u32 bytes;
+	u32 largest;
+	u32 ack;
+};
+
+// Reads the headers of a packet that the kernel path may carry: TCP that moves no state, whole, without options.
+INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
+{
+	struct tuple *t = &look->t;
+	u8 tcp[20];
+	u8 ttl;
+
+	if (skb->vlan_present || !is_host(skb))
+		return 0;
+	if (skb->protocol == be16(ETH_P_IP)) {
+		struct ipv4 ip;
+		if (load_bytes(skb, base, &ip, sizeof(ip)) || ip.version_ihl != 0x45)
+			return 0;
+		if (be16(ip.frag) & (IPV4_OFFSET | IPV4_MF))
+			return 0;
+		t->family = 4;
+		t->protocol = ip.protocol;
+		t->src[0] = ip.src;
+		t->dst[0] = ip.dst;
+		ttl = ip.ttl;
+		look->bytes = be16(ip.total);
+		look->l4 = base + sizeof(ip);
+	} else if (skb->protocol == be16(ETH_P_IPV6)) {
+		struct ipv6 ip;
+		if (load_bytes(skb, base, &ip, sizeof(ip)))
+			return 0;
+		t->family = 6;
+		t->protocol = ip.next;
+		copy(t->src, ip.src);
+		copy(t->dst, ip.dst);
+		ttl = ip.hop_limit;
+		look->bytes = be16(ip.payload) + sizeof(ip);
+		look->l4 = base + sizeof(ip);
+	} else {
+		return 0;
+	}
+	u32 header = look->l4 - base;
+	if (t->protocol != IPPROTO_TCP || ttl < 2 || look->bytes < header + sizeof(tcp) || look->bytes > skb->len - base)
+		return 0;
+	if (load_bytes(skb, look->l4, tcp, sizeof(tcp)))
+		return 0;
+	u32 tcp_header = (tcp[12] >> 4) * 4;
+	if (tcp_header < sizeof(tcp) || header + tcp_header > look->bytes)
+		return 0;
+	if ((tcp[13] & (TCP_MOVES | TCP_ACK)) != TCP_ACK)
+		return 0;
+	t->sport = tcp[0] << 8 | tcp[1];
+	t->dport = tcp[2] << 8 | tcp[3];
+	look->ack = (u32)tcp[8] << 24 | tcp[9] << 16 | tcp[10] << 8 | tcp[11];
+	look->largest = look->bytes;
+	if (skb->gso_size && header + tcp_header + skb->gso_size < look->bytes)
+		look->largest = header + tcp_header + skb->gso_size;
+	return 1;
+}
+
+INLINE u64 pair(u32 low, u32 high)
+{
+	return low | (u64)high << 32;
+}
+
+// Record::matches
+INLINE int matches(const struct record *record, u32 version, u32 side, const struct tuple *t)
+{
+	side &= 1;
+	if (!(version & KIND_V6) != (t->family == 4) || version & KIND_UDP)
+		return 0;
+	if (record->addrs[side] != pair(t->src[0], t->dst[0]))
+		return 0;
+	if ((u32)(record->ports >> (32 * side)) != (t->sport | (u32)t->dport << 16))
+		return 0;
+	if (t->family == 4)
+		return 1;
+	const u64 *more = record->more[side];
+	return more[0] == pair(t->src[1], t->dst[1]) && more[1] == pair(t->src[2], t->dst[2]) &&
+	       more[2] == pair(t->src[3], t->dst[3]);
+}
+
+INLINE u64 candidate(u64 half, u16 tag)
+{
+	u32 key = half & FLOW_MASK;
+	struct bucket *bucket = map_lookup(&FLOWS, &key);
+	u64 hit = 0;
+	if (!bucket)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < 8; i++) {
+		u64 word = *(volatile u64 *)&bucket->words[i];
+		if ((u16)(word >> 48) == tag)
+			hit = word;
+	}
+	return hit;
+}
+
+// A flow with this key as the table's entry says it. A second entry with the same tag in one bucket is not looked at: then
+// the packet is a worker's.
+INLINE struct record *at_entry(u64 entry, const struct tuple *t, struct decision *d)
+{
+	if (!entry)
+		return 0;
+	d->index = entry & ENTRY_INDEX;
+	d->side = entry & ENTRY_SERVER ? 1 : 0;
+	struct record *record = map_lookup(&RECORDS, &d->index);
+	if (!record)
+		return 0;
+	d->version = *(volatile u32 *)&record->version;
+	if ((d->version & 7) != LIVE || (u16)(d->version >> 11) != (u16)(entry >> 32))
+		return 0;
+	return matches(record, d->version, d->side, t) ? record : 0;
+}
+
+INLINE struct record *find_flow(const struct tuple *t, struct decision *d)
+{
+	u64 hash = flow_hash(t->src, t->dst, t->sport, t->dport, t->protocol, t->family);
+	u16 tag = (u16)(hash >> 48) ^ (u16)(hash >> 16);
+	if (!tag)
+		tag = 1;
+	struct record *record = at_entry(candidate(hash, tag), t, d);
+	return record ? record : at_entry(candidate(hash >> 32, tag), t, d);
+}
+
+// Where a packet of this flow leaves, as the record and the hop say now; 0 if that is a matter for a worker.
+INLINE struct hop *way_out(const struct record *record, const struct decision *d, const struct look *look)
+{
+	u32 zero = 0;
+	u64 word = *(volatile u64 *)&record->state;
+	u32 state = word >> 32 & 0xff;
+	struct routes *routes = map_lookup(&ROUTES, &zero);
+
+	if (!routes || !routes->open || (u8)routes->epoch != (u8)(word >> 40))
+		return 0;
+	if ((u16)(word >> 48) != (u16)(d->version >> 11))
+		return 0;
+	if ((state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN) || MODE(d->version) == MODE_TUNNEL)
+		return 0;
+	// The hop toward the server is for what the client sends.
+	u32 id = (d->side ? word : word >> 16) & 0xffff;
+	struct hop *hop = id ? map_lookup(&HOPS, &id) : 0;
+	if (!hop || !(hop->word & HOP_VALID) || look->largest > (hop->mtu & ~HOP_USED))
+		return 0;
+	return hop;
+}
+
+INLINE struct port *port_of(u64 hop)
+{
+	u32 number = hop >> 48 & 0xff;
+	struct port *port = map_lookup(&PORTS, &number);
+	return port && port->ifindex ? port : 0;
+}
+
+// Packets of both sides together before the kernel path takes a flow. A short connection is better off whole with a
+// worker, which takes its packets in batches; what it costs to change over pays for those that stay.
+#define SETTLED 16
+
+// ktime in units of 2^26 ns, 15 to the second: after as long out of step, something was lost on its way to the worker.
+#define STEP_CLOCK(ns) ((u16)((ns) >> 26))
+#define STEP_LOST 15
+
+// Has the worker sent all that it was handed of this side's packets? If not, this one would overtake them.
+INLINE int in_step(struct step *step, const struct record *record, const struct decision *d)
+{
+	// Inverted, so that the first life of a record is not taken for known.
+	u16 generation = ~(d->version >> 11);
+	u16 now = STEP_CLOCK(clock_ns());
+	u32 side = d->side & 1;
+
+	if (step->generation != generation) {
+		step->generation = generation;
+		step->handed[0] = record->packets[0];
+		step->handed[1] = record->packets[1];
+		step->since = now;
+	}
+	u16 sent = record->packets[side];
+	if ((__s16)(u16)(sent - step->handed[side]) >= 0) {
+		step->since = now;
+		return 1;
+	}
+	if ((u16)(now - step->since) <= STEP_LOST)
+		return 0;
+	step->handed[side] = sent;
+	step->since = now;
+	return 1;
+}
+
+// The filter's question: shall the ingress program carry it?
+INLINE int decide(struct __sk_buff *skb, u32 base)
+{
+	struct decision found = {};
+	struct look look = {};
+	u32 zero = 0;
+	struct decision *word = map_lookup(&DECISION, &zero);
+
+	if (!word)
+		return 0;
+	word->open = 0;
+	if (!read_headers(skb, base, &look))
+		return 0;
+	struct record *record = find_flow(&look.t, &found);
+	if (!record)
+		return 0;
+	struct step *step = map_lookup(&STEPS, &found.index);
+	if (!step)
+		return 0;
+	int ready = in_step(step, record, &found) && record->packets[0] + record->packets[1] >= SETTLED;
+	step->handed[found.side & 1] += 1;
+	struct hop *hop = ready ? way_out(record, &found, &look) : 0;
+	if (!hop || !port_of(hop->word))
+		return 0;
+	found.open = 1;
+	*word = found;
+	return 1;
+}
+
+#define V4_TTL (ETH_HLEN + 8)
+#define V4_CHECK (ETH_HLEN + 10)
+#define V4_SRC (ETH_HLEN + 12)
+#define V6_PAYLOAD (ETH_HLEN + 4)
+#define TCP_CHECK 16
+
+// forward/rewrite.rs: addresses, TTL, ports, checksums. `first` (destination) and `second` (source) are the other side's ends.
+INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look)
+{
+	u32 other = (side ^ 1) & 1;
+	u32 ports = record->ports >> (32 * other);
+	// As they lie on the wire.
+	u32 old_ports = be16(look->t.sport) | (u32)be16(look->t.dport) << 16;
+	u32 new_ports = be16((u16)(ports >> 16)) | (u32)be16((u16)ports) << 16;
+	u32 check = look->l4 + TCP_CHECK;
+	u64 first = record->addrs[other];
+	u32 old[8], new[8];
+
+	if (look->t.family == 4) {
+		old[0] = look->t.src[0];
+		old[1] = look->t.dst[0];
+		new[0] = first >> 32;
+		new[1] = first;
+		u16 ttl[1];
+		s64 diff = csum_diff(old, 8, new, 8, 0);
+		if (load_bytes(skb, V4_TTL, ttl, 2))
+			return 0;
+		u16 less = ttl[0] - 1;
+		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR) || l3_replace(skb, V4_CHECK, 0, diff, 0) ||
+		    l3_replace(skb, V4_CHECK, ttl[0], less, 2))
+			return 0;
+		store_bytes(skb, V4_TTL, &less, 2, 0);
+		store_bytes(skb, V4_SRC, new, 8, 0);
+	} else {
+		// Payload length, next header and hop limit, then the addresses: what is summed (CHECKSUM_COMPLETE) changes
+		// with them, and l4_replace takes their difference out again.
+		u32 bytes[9];
+		copy(old, look->t.src);
+		copy(old + 4, look->t.dst);
+#pragma unroll
+		for (int i = 0; i < 3; i++) {
+			u64 word = record->more[other][i];
+			new[1 + i] = word >> 32;
+			new[5 + i] = word;
+		}
+		new[0] = first >> 32;
+		new[4] = first;
+		s64 diff = csum_diff(old, 32, new, 32, 0);
+		if (load_bytes(skb, V6_PAYLOAD, bytes, 4) || l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR))
+			return 0;
+		((u8 *)bytes)[3] -= 1;
+		copy(bytes + 1, new);
+		copy(bytes + 5, new + 4);
+		store_bytes(skb, V6_PAYLOAD, bytes, sizeof(bytes), BPF_F_RECOMPUTE_CSUM);
+	}
+	if (old_ports != new_ports) {
+		l4_replace(skb, check, old_ports, new_ports, 4);
+		store_bytes(skb, look->l4, &new_ports, 4, 0);
+	}
+	return 1;
+}
+
+// Carries what the filter has decided on. -1: something has changed since.
+INLINE int carry(struct __sk_buff *skb, struct decision *word)
+{
+	struct decision d = *word;
+	struct look look = {};
+	u32 cpu = this_cpu();
+
+	word->open = 0;
+	struct carried *carried = map_lookup(&CARRIED, &cpu);
+	struct record *record = map_lookup(&RECORDS, &d.index);
+	if (!carried || !record || !read_headers(skb, ETH_HLEN, &look))
+		return -1;
+	if (*(volatile u32 *)&record->version != d.version || !matches(record, d.version, d.side, &look.t))
+		goto missed;
+	struct hop *hop = way_out(record, &d, &look);
+	if (!hop)
+		goto missed;
+	u64 to = hop->word;
+	struct port *port = port_of(to);
+	if (!port)
+		goto missed;
+	if (!(hop->mtu & HOP_USED))
+		__sync_fetch_and_or(&hop->mtu, HOP_USED);
+	u32 ifindex = port->ifindex;
+	u8 macs[12];
+	__builtin_memcpy(macs, &to, 6);
+	__builtin_memcpy(macs + 6, port->mac, 6);
+	if (MODE(d.version) != MODE_DIRECT && !rewrite(skb, record, d.side, &look))
+		goto missed;
+	store_bytes(skb, 0, macs, sizeof(macs), 0);
+	// FlowTable::touch and note_ack.
+	u32 side = d.side & 1;
+	record->last_seen = (clock_ns() - START_NS) / TICK_NS;
+	record->packets[side] += 1;
+	record->bytes[side] += look.bytes;
+	if (d.version & KIND_ACKS)
+		record->acks[side] = look.ack;
+	carried->packets += 1;
+	carried->bytes += skb->len;
+	return redirect(ifindex, 0);
+missed:
+	carried->missed += 1;
+	return -1;
+}
+
 // Holds farside_filter.
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -548,6 +1084,8 @@ SEC("socket/filter")
 int farside_filter(struct __sk_buff *skb)
 {
 	u32 steer = 0;
+	if (decide(skb, ETH_HLEN))
+		return 0;
 	return classify(skb, ETH_HLEN, &steer) ? -1 : 0;
 }
 
@@ -555,7 +1093,14 @@ SEC("classifier/ingress")
 int farside_ingress(struct __sk_buff *skb)
 {
 	u32 steer = 0;
-	return classify(skb, ETH_HLEN, &steer) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	u32 zero = 0;
+	struct decision *decision = map_lookup(&DECISION, &zero);
+	if (decision && decision->open) {
+		int verdict = carry(skb, decision);
+		if (verdict >= 0)
+			return verdict;
+	}
+	return classify(skb, ETH_HLEN, &steer) == 1 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 // The fanout hook runs before the hardware header is pushed back.

@@ -16,6 +16,7 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<String>, Vec<String>> {
     }
     let mut changes = Changes::default();
     changes.value("site", "name", &old.site, &new.site);
+    tunnels(&mut changes, old, new);
     proxy(&mut changes, old, new);
     timeouts(&mut changes, &old.timeouts, &new.timeouts);
     let name = |peer: &Peer| peer.name.clone();
@@ -51,6 +52,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.max_flows == is.max_flows, "[datapath] max_flows");
     keep(was.max_persistent == is.max_persistent, "[datapath] max_persistent");
     keep(was.idle == is.idle, "[datapath] idle");
+    keep(was.kernel_path == is.kernel_path, "[datapath] kernel_path");
     keep(old.admin.socket == new.admin.socket, "[admin] socket");
     keep(old.admin.metrics == new.admin.metrics, "[admin] metrics");
     fixed
@@ -111,6 +113,12 @@ impl Changes {
     }
 }
 
+fn tunnels(changes: &mut Changes, old: &Config, new: &Config) {
+    let (old, new) = (&old.datapath, &new.datapath);
+    changes.addresses("datapath", "tunnel source", &old.tunnel_sources, &new.tunnel_sources);
+    changes.value("datapath", "gue_port", &old.gue_port, &new.gue_port);
+}
+
 fn proxy(changes: &mut Changes, old: &Config, new: &Config) {
     let addresses = |config: &Config| config.proxy.as_ref().map_or(Vec::new(), |proxy| proxy.addresses.clone());
     changes.addresses("proxy", "address", &addresses(old), &addresses(new));
@@ -151,6 +159,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
         persistence_mask_v6,
         max_connections,
         overflow,
+        per_packet,
         check: was,
         reals,
         remotes,
@@ -166,6 +175,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
     changes.value(&subject, "persistence_mask_v6", persistence_mask_v6, &new.persistence_mask_v6);
     changes.value(&subject, "max_connections", max_connections, &new.max_connections);
     changes.word(&subject, "overflow", *overflow, new.overflow);
+    changes.value(&subject, "per_packet", per_packet, &new.per_packet);
     check(changes, &subject, was, &new.check);
     let at = |real: &Real| SocketAddr::new(real.address, real.port);
     changes.named(
@@ -296,6 +306,14 @@ address = "10.0.0.21"
     }
 
     #[test]
+    fn tunnel_sources_and_port_change_while_running() {
+        says(
+            &[("[proxy]", "tunnel_sources = [\"10.0.0.1\"]\ngue_port = 6081\n[proxy]")],
+            &["datapath: added tunnel source 10.0.0.1", "datapath: gue_port 6080 -> 6081"],
+        );
+    }
+
+    #[test]
     fn nothing() {
         says(&[], &[]);
         says(&[("[[service]]\nname = \"web\"", "# a comment\n[[service]]\nname = \"web\"")], &[]);
@@ -402,7 +420,8 @@ address = "10.0.0.21"
             changed(&[
                 (
                     "\"lan0\"]",
-                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nmax_persistent = 7\nidle = \"spin\"\nbackend = \"af_packet\"\n\
+                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nmax_persistent = 7\nidle = \"spin\"\nkernel_path = false\n\
+                    backend = \"af_packet\"\n\
                     [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
                 ),
                 ("\"10.0.0.12\"", "\"10.0.0.14\""),
@@ -415,6 +434,7 @@ address = "10.0.0.21"
                 "[datapath] max_flows",
                 "[datapath] max_persistent",
                 "[datapath] idle",
+                "[datapath] kernel_path",
                 "[admin] socket",
                 "[admin] metrics"
             ]

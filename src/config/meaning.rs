@@ -3,7 +3,7 @@
 use super::value::{nearest, quoted};
 use super::walk::{At, Place, Walk};
 use super::written::{Remote, Service, Written};
-use super::{Config, MAX_TARGETS, Peer, Protocol, Proxy, Real, Word};
+use super::{Config, MAX_TARGETS, Mode, Peer, Protocol, Proxy, Real, Word};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -149,7 +149,10 @@ fn targets(walk: &mut Walk, service: &Service) {
     let (mut names, mut places) = (Seen::new(), Seen::new());
     for real in &service.reals {
         let (Some(address), Some(port)) = (&real.address, real.port) else { continue };
-        if let Some(vip) = service.vip.as_ref().filter(|vip| vip.value.is_ipv4() != address.value.is_ipv4()) {
+        unchanged(walk, service, real);
+        // A tunnel's outer packet may be of another family than what travels in it.
+        let vip = service.vip.as_ref().filter(|_| service.mode.value != Mode::Tunnel);
+        if let Some(vip) = vip.filter(|vip| vip.value.is_ipv4() != address.value.is_ipv4()) {
             let message = format!(
                 "real server {} is {}, and its VIP {} is {}",
                 address.value,
@@ -181,6 +184,25 @@ fn targets(walk: &mut Walk, service: &Service) {
     }
     for remote in &service.remotes {
         name_once(walk, &mut names, service, remote.site.as_ref());
+    }
+}
+
+/// In direct and tunnel mode the real server gets the client's packet as it is.
+fn unchanged(walk: &mut Walk, service: &Service, real: &super::written::Real) {
+    let (Some(own), Some(place), Some(port)) = (&service.port, &real.port_place, real.port) else { return };
+    if service.mode.value != Mode::Nat && port != own.value {
+        let message = format!(
+            "in mode \"{}\" packets reach the real server as the client sent them, to port {}, not {port}",
+            service.mode.value.word(),
+            own.value
+        );
+        walk.collides(
+            place,
+            &own.place,
+            "the service's port",
+            message,
+            "leave `port` out here, or write mode = \"nat\"",
+        );
     }
 }
 
@@ -288,7 +310,7 @@ fn resolve_service(service: Service) -> Option<super::Service> {
         vip: service.vip?.value,
         port: service.port?.value,
         protocol: service.protocol.value,
-        mode: service.mode,
+        mode: service.mode.value,
         encapsulation: service.encapsulation,
         scheduler: service.scheduler,
         on_down: service.on_down,
@@ -297,6 +319,7 @@ fn resolve_service(service: Service) -> Option<super::Service> {
         persistence_mask_v6: service.persistence_mask_v6,
         max_connections: service.max_connections,
         overflow: service.overflow.value,
+        per_packet: service.per_packet,
         check: service.check,
         reals: service.reals.into_iter().map(real).collect::<Option<_>>()?,
         remotes: service.remotes.into_iter().map(remote).collect::<Option<_>>()?,

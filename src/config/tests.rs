@@ -1,5 +1,8 @@
 //! The file's meaning, every message word for word, and hostile text.
 
+#[path = "tests/per_packet.rs"]
+mod per_packet;
+
 use super::*;
 use crate::config::{
     Backend, Check, CheckKind, Encapsulation, Idle, Login, Mode, OnDown, Protocol, Scheduler, Timeouts, Workers, walk,
@@ -292,6 +295,51 @@ fn values_that_will_not_do() {
 }
 
 #[test]
+fn direct_and_tunnel_mode_are_for_real_servers_at_the_services_own_port() {
+    let web = |text: &str| GOOD.replacen("port = 80\n", text, 1);
+    let direct = web("port = 8080\nmode = \"direct\"\n");
+    assert_eq!(good(&direct).services[1].mode, Mode::Direct);
+    for (word, encapsulation) in [
+        ("ipip", Encapsulation::Ipip),
+        ("gre", Encapsulation::Gre),
+        ("gue", Encapsulation::Gue),
+        ("gue1", Encapsulation::Gue1),
+    ] {
+        // The real server of an IPv6 service at an IPv4 address.
+        let text = web(&format!("port = 8080\nmode = \"tunnel\"\nencapsulation = \"{word}\"\n"));
+        let service = &good(&text.replacen("fd00::11", "10.0.0.9", 1)).services[1];
+        assert_eq!((service.mode, service.encapsulation), (Mode::Tunnel, encapsulation));
+    }
+    one_error(
+        "port = 80\n",
+        "port = 80\nmode = \"direct\"\n",
+        "42:8",
+        "in mode \"direct\" packets reach the real server as the client sent them, to port 80, not 8080",
+        "leave `port` out here, or write mode = \"nat\"",
+    );
+    let other_family = direct.replacen("fd00::11", "10.0.0.9", 1);
+    let errors = parse(&other_family, "farside.toml").unwrap_err().to_string();
+    assert!(errors.contains("real server 10.0.0.9 is IPv4, and its VIP 2001:db8:1::10 is IPv6"), "{errors}");
+}
+
+#[test]
+fn tunnel_sources_are_addresses_each_once() {
+    let sources =
+        |list: &str| GOOD.replacen("[proxy]", &format!("tunnel_sources = {list}\ngue_port = 6081\n[proxy]"), 1);
+    let config = good(&sources("[\"10.0.0.1\", \"fd00::1\"]"));
+    assert_eq!(config.datapath.tunnel_sources.len(), 2);
+    assert_eq!(config.datapath.gue_port, 6081);
+    assert!(good(&sources("[]")).datapath.tunnel_sources.is_empty());
+    one_error(
+        "[proxy]",
+        "tunnel_sources = [\"10.0.0.1\", \"10.0.0.1\"]\n[proxy]",
+        "7:31",
+        "tunnel source 10.0.0.1 is listed twice",
+        "list each address once",
+    );
+}
+
+#[test]
 fn what_is_not_known() {
     let service = |new: &str, place: &str, message: &str, help: &str| {
         one_error("port = 110", &format!("port = 110\n{new}"), place, message, help)
@@ -301,11 +349,9 @@ fn what_is_not_known() {
         "colour = 1",
         "18:1",
         "unknown key `colour` in [[service]] \"pop3\"",
-        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, persistence, persistence_mask_v4, persistence_mask_v6, max_connections, overflow, check, real, remote",
+        "its keys are name, vip, port, protocol, mode, encapsulation, scheduler, on_down, persistence, persistence_mask_v4, persistence_mask_v6, max_connections, overflow, per_packet, check, real, remote",
     );
     service("port_rest = \"5s\"", "18:1", "unknown key `port_rest` in [[service]] \"pop3\"", "it is a key of [proxy]");
-    service("mode = \"direct\"", "18:8", "mode \"direct\" is not there yet in this version", "write \"nat\"");
-    service("mode = \"tunnel\"", "18:8", "mode \"tunnel\" is not there yet in this version", "write \"nat\"");
     one_error(
         "[proxy]",
         "[timeout]\nudp = \"1m\"\n[proxy]",

@@ -46,6 +46,13 @@ pub(super) fn string(value: &DeValue) -> Result<String, Problem> {
     }
 }
 
+pub(super) fn boolean(value: &DeValue) -> Result<bool, Problem> {
+    match value {
+        DeValue::Boolean(truth) => Ok(*truth),
+        _ => problem(format!("must be true or false, not {}", found(value)), "write true or false, without quotes"),
+    }
+}
+
 /// A whole number within `range`, which is a `what`.
 pub(super) fn number<T: TryFrom<i64> + Into<i64> + Copy>(
     what: &'static str,
@@ -65,13 +72,6 @@ pub(super) fn number<T: TryFrom<i64> + Into<i64> + Copy>(
             Some(number) => Ok(number),
             None => problem(must, format!("write a whole number from {low} to {high}, without quotes")),
         }
-    }
-}
-
-pub(super) fn truth(value: &DeValue) -> Result<bool, Problem> {
-    match value {
-        DeValue::Boolean(truth) => Ok(*truth),
-        _ => problem(format!("must be true or false, not {}", found(value)), "write true or false, without quotes"),
     }
 }
 

@@ -81,7 +81,17 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
 ];
 pub(super) const ROOT: &[&str] = &["site", "datapath", "admin", "proxy", "peer", "service", "timeouts", "line", "dns"];
 pub(super) const SITE: &[&str] = &["name"];
-pub(super) const DATAPATH: &[&str] = &["interfaces", "backend", "workers", "max_flows", "max_persistent", "idle"];
+pub(super) const DATAPATH: &[&str] = &[
+    "interfaces",
+    "backend",
+    "workers",
+    "max_flows",
+    "max_persistent",
+    "idle",
+    "kernel_path",
+    "tunnel_sources",
+    "gue_port",
+];
 pub(super) const ADMIN: &[&str] = &["socket", "metrics"];
 pub(super) const PROXY: &[&str] = &["addresses", "ports", "port_rest"];
 pub(super) const PEER: &[&str] = &["name", "proxy_addresses"];
@@ -99,6 +109,7 @@ pub(super) const SERVICE: &[&str] = &[
     "persistence_mask_v6",
     "max_connections",
     "overflow",
+    "per_packet",
     "check",
     "real",
     "remote",

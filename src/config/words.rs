@@ -31,8 +31,12 @@ impl Word for Mode {
 }
 
 impl Word for Encapsulation {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("ipip", Encapsulation::Ipip), ("gre", Encapsulation::Gre), ("gue", Encapsulation::Gue)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("ipip", Encapsulation::Ipip),
+        ("gre", Encapsulation::Gre),
+        ("gue", Encapsulation::Gue),
+        ("gue1", Encapsulation::Gue1),
+    ];
 }
 
 impl Word for Scheduler {

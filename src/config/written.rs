@@ -41,7 +41,7 @@ pub(super) struct Service {
     pub vip: Option<At<IpAddr>>,
     pub port: Option<At<u16>>,
     pub protocol: At<Protocol>,
-    pub mode: Mode,
+    pub mode: At<Mode>,
     pub encapsulation: Encapsulation,
     pub scheduler: Scheduler,
     pub on_down: OnDown,
@@ -50,6 +50,7 @@ pub(super) struct Service {
     pub persistence_mask_v6: u8,
     pub max_connections: u32,
     pub overflow: At<Overflow>,
+    pub per_packet: bool,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -60,6 +61,8 @@ pub(super) struct Real {
     pub name: Option<At<String>>,
     pub address: Option<At<IpAddr>>,
     pub port: Option<u16>,
+    /// Where its port is written; None: it is the service's.
+    pub port_place: Option<Place>,
     pub weight: u32,
     pub max_connections: u32,
     pub backup: bool,
@@ -160,7 +163,32 @@ fn datapath(walk: &mut Walk, section: &Section, given: bool) -> Datapath {
         max_flows: section.or(walk, "max_flows", value::number("a number", 1..=1 << 26), 1_000_000).value,
         max_persistent: section.or(walk, "max_persistent", value::number("a number", 1..=1 << 26), 65536).value,
         idle: section.or(walk, "idle", value::word, Idle::Adaptive).value,
+        kernel_path: section.or(walk, "kernel_path", value::boolean, true).value,
+        tunnel_sources: tunnel_sources(walk, section),
+        gue_port: section.or(walk, "gue_port", value::port, 6080).value,
     }
+}
+
+fn tunnel_sources(walk: &mut Walk, section: &Section) -> Vec<IpAddr> {
+    let mut sources: Vec<At<IpAddr>> = Vec::new();
+    let read = match section.get("tunnel_sources").map(|value| value.get_ref()) {
+        Some(DeValue::Array(list)) if list.is_empty() => Vec::new(),
+        Some(_) => section.list(walk, "tunnel_sources", value::address, "[\"10.0.0.1\"]"),
+        None => Vec::new(),
+    };
+    for source in read {
+        match sources.iter().find(|other| other.value == source.value) {
+            Some(other) => walk.collides(
+                &source.place,
+                &other.place,
+                "first here",
+                format!("tunnel source {} is listed twice", source.value),
+                "list each address once",
+            ),
+            None => sources.push(source),
+        }
+    }
+    sources.into_iter().map(|source| source.value).collect()
 }
 
 fn workers(value: &DeValue) -> Result<Workers, Problem> {
@@ -240,19 +268,12 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
     let protocol = section.or(walk, "protocol", value::word, Protocol::Tcp);
     let port = section.required(walk, "port", value::port, "110");
     let mode = section.or(walk, "mode", value::word, Mode::Nat);
-    if mode.value != Mode::Nat {
-        walk.wrong(
-            &mode.place,
-            format!("mode \"{}\" is not there yet in this version", mode.value.word()),
-            "write \"nat\"",
-        );
-    }
     let service_port = port.as_ref().map(|port| port.value);
     let each = |walk: &mut Walk, key, header| section.tables(walk, key, header);
     Service {
         name: section.required(walk, "name", value::name, "\"pop3\""),
         vip: section.required(walk, "vip", value::address, "\"203.0.113.10\""),
-        mode: mode.value,
+        mode,
         encapsulation: section.or(walk, "encapsulation", value::word, Encapsulation::Ipip).value,
         scheduler: section.or(walk, "scheduler", value::word, Scheduler::WeightedRoundRobin).value,
         on_down: section.or(walk, "on_down", value::word, OnDown::Keep).value,
@@ -261,6 +282,7 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         persistence_mask_v6: prefix(walk, &section, "persistence_mask_v6", 128),
         max_connections: max_connections(walk, &section),
         overflow: section.or(walk, "overflow", value::word, Overflow::Remote),
+        per_packet: per_packet(walk, &section, protocol.value),
         check: check(walk, &section, protocol.value),
         reals: each(walk, "real", "service.real")
             .into_iter()
@@ -275,6 +297,18 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
         port,
         protocol,
     }
+}
+
+fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> bool {
+    let per_packet = section.or(walk, "per_packet", value::boolean, false);
+    if per_packet.value && protocol != Protocol::Udp {
+        walk.wrong(
+            &per_packet.place,
+            "per_packet is for UDP: a TCP connection cannot change its server",
+            "leave it out, or write protocol = \"udp\"",
+        );
+    }
+    per_packet.value
 }
 
 fn weight(walk: &mut Walk, section: &Section) -> u32 {
@@ -293,7 +327,9 @@ fn max_connections(walk: &mut Walk, section: &Section) -> u32 {
 fn real(walk: &mut Walk, service: &str, service_port: Option<u16>, table: &DeTable, place: Place) -> Real {
     let section = Section::open(walk, format!("a [[service.real]] of {service}"), place, table, walk::REAL);
     let address = section.required(walk, "address", value::address, "\"10.0.0.11\"");
-    let port = section.read(walk, "port", value::port).map(|port| port.value).or(service_port);
+    let own_port = section.read(walk, "port", value::port);
+    let port_place = own_port.as_ref().map(|port| port.place.clone());
+    let port = own_port.map(|port| port.value).or(service_port);
     let own_name = address.as_ref().zip(port).map(|(address, port)| At {
         value: std::net::SocketAddr::new(address.value, port).to_string(),
         place: address.place.clone(),
@@ -303,9 +339,10 @@ fn real(walk: &mut Walk, service: &str, service_port: Option<u16>, table: &DeTab
         name,
         address,
         port,
+        port_place,
         weight: weight(walk, &section),
         max_connections: max_connections(walk, &section),
-        backup: section.or(walk, "backup", value::truth, false).value,
+        backup: section.or(walk, "backup", value::boolean, false).value,
     }
 }
 

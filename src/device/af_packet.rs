@@ -396,14 +396,18 @@ impl Device for AfPacket {
         self.send_from(Source::Copies, Span { start, len: frame.len(), offload }, port)
     }
 
-    fn flush(&mut self) {
+    fn make_room(&mut self) {
         for door in &mut self.doors {
             self.refused += door.send_queued(&self.sources, &mut self.messages);
         }
+        self.sources.copied = 0;
+    }
+
+    fn flush(&mut self) {
+        self.make_room();
         // Only now: until it is sent, a frame may be read from any port's slot.
         self.sources.rings.iter_mut().for_each(RxRing::give_back);
         self.sources.tap_taken = 0;
-        self.sources.copied = 0;
         self.batch.clear();
     }
 

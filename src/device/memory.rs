@@ -141,8 +141,12 @@ impl Device for Memory {
         self.queue(frame.to_vec(), offload, port)
     }
 
-    fn flush(&mut self) {
+    fn make_room(&mut self) {
         self.sent.append(&mut self.queued);
+    }
+
+    fn flush(&mut self) {
+        self.make_room();
         self.batch.clear();
     }
 

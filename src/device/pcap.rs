@@ -266,6 +266,9 @@ impl Device for Pcap {
         self.write(frame)
     }
 
+    /// Nothing waits.
+    fn make_room(&mut self) {}
+
     fn flush(&mut self) {
         self.held = false;
     }

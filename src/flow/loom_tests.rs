@@ -18,8 +18,10 @@ fn v4(last: u8, port: u16) -> Endpoint {
 fn remote(client: u8, local: u16, worker: u8) -> NewFlow {
     NewFlow {
         family: V4,
+        target_family: V4,
         protocol: TCP,
         mode: Mode::Remote,
+        encapsulation: Encapsulation::Ipip,
         client: v4(client, 40_000),
         vip: v4(100, 110),
         local: v4(250, local),
@@ -273,7 +275,7 @@ fn loom_records_are_given_out_once() {
     use super::free::FreeList;
     use super::record::Record;
     model(5, || {
-        let records: Arc<Vec<Record>> = Arc::new((0..2).map(|_| Record::new()).collect());
+        let records: Arc<Vec<Record>> = Arc::new((0..2).map(|_| Record::default()).collect());
         let list = Arc::new(FreeList::new(&records, 1));
         let (their_records, their_list) = (records.clone(), list.clone());
         let thread = thread::spawn(move || {

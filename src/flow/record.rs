@@ -28,10 +28,16 @@
 //! stale worker can put an old value there, which spoils a statistic and nothing else. Two workers that see packets of the
 //! same direction at one moment may lose a count the same way; that is the price of not locking the bus per packet.
 //!
-//! Line 0 holds all that a packet of an IPv4 flow needs; IPv6 needs the rest of the addresses from line 1.
+//! The kernel programs read records too, and carry packets of flows that stand by them (`src/bpf/farside.c`): they are one
+//! more such worker, which counts, and looks at the version before and not after, so that in the same few instructions it may
+//! send a packet by a record that has just ended, as if the packet had come a moment earlier.
+//!
+//! Line 0 holds all that a packet of an IPv4 flow needs; an IPv6 address, be it the target's alone (a tunnel may be of the other
+//! family), needs its rest from line 1.
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
-use super::{Mode, PoolId, Side, State};
+use super::atomic::{AtomicU64, Ordering::*, fence};
+use super::{Encapsulation, Mode, NewFlow, PoolId, Side, State};
+pub use crate::sys::rows::FlowCell as Record;
 use crate::wire::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V6};
 
 pub const FREE: u32 = 0;
@@ -53,6 +59,8 @@ const KIND_V6: u32 = 1 << KIND_SHIFT;
 const KIND_UDP: u32 = 2 << KIND_SHIFT;
 const KIND_ACKS: u32 = 4 << KIND_SHIFT;
 const MODE_SHIFT: u32 = KIND_SHIFT + 3;
+const ENCAPSULATION_SHIFT: u32 = KIND_SHIFT + 5;
+const KIND_TARGET_V6: u32 = 0x80 << KIND_SHIFT;
 
 /// A value of [`Record::version`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,6 +112,28 @@ impl Version {
         Mode::from_bits(self.0 >> MODE_SHIFT)
     }
 
+    /// Means something in tunnel mode only.
+    #[inline]
+    pub fn encapsulation(self) -> Encapsulation {
+        match self.0 >> ENCAPSULATION_SHIFT & 3 {
+            0 => Encapsulation::Ipip,
+            1 => Encapsulation::Gre,
+            2 => Encapsulation::Gue,
+            _ => Encapsulation::Gue1,
+        }
+    }
+
+    #[inline]
+    pub fn target_family(self) -> u8 {
+        if self.0 & KIND_TARGET_V6 == 0 { V4 } else { V6 }
+    }
+
+    /// Has it an address that takes more than one word?
+    #[inline]
+    fn is_wide(self) -> bool {
+        self.0 & (KIND_V6 | KIND_TARGET_V6) != 0
+    }
+
     #[inline]
     pub fn track_acks(self) -> bool {
         self.0 & KIND_ACKS != 0
@@ -111,12 +141,20 @@ impl Version {
 }
 
 /// The kind bits of a flow.
-pub fn kind(family: u8, protocol: u8, mode: Mode, track_acks: bool) -> u32 {
+pub fn kind(new: &NewFlow) -> u32 {
     let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-    bit(family != V4, KIND_V6)
-        | bit(protocol == UDP, KIND_UDP)
-        | bit(track_acks, KIND_ACKS)
-        | (mode as u32) << MODE_SHIFT
+    let encapsulation = match new.encapsulation {
+        Encapsulation::Ipip => 0,
+        Encapsulation::Gre => 1,
+        Encapsulation::Gue => 2,
+        Encapsulation::Gue1 => 3,
+    };
+    bit(new.family != V4, KIND_V6)
+        | bit(new.protocol == UDP, KIND_UDP)
+        | bit(new.track_acks, KIND_ACKS)
+        | (new.mode as u32) << MODE_SHIFT
+        | encapsulation << ENCAPSULATION_SHIFT
+        | bit(new.target_family != V4, KIND_TARGET_V6)
 }
 
 /// A value of [`Record::state`]: `{generation 16 | epoch 8 | state 8 | hop to the server 16 | hop to the client 16}`.
@@ -162,41 +200,6 @@ pub struct Ends {
     pub second: Endpoint,
 }
 
-#[repr(C)]
-#[cfg_attr(not(loom), repr(align(64)))]
-pub struct Record {
-    // Line 0.
-    pub version: AtomicU32,
-    /// Tick of the last packet.
-    pub last_seen: AtomicU32,
-    pub state: AtomicU64,
-    /// First address words: client | vip << 32, target | local << 32. Life fields.
-    addrs: [AtomicU64; 2],
-    /// client | vip << 16 | target << 32 | local << 48. Life field.
-    ports: AtomicU64,
-    /// Packets from the client, from the server; they wrap.
-    pub packets: [AtomicU32; 2],
-    /// Bytes likewise.
-    pub bytes: [AtomicU64; 2],
-    // Line 1.
-    /// Address words 1 to 3, paired as in `addrs`; stale in IPv4 flows. Life fields.
-    more: [[AtomicU64; 3]; 2],
-    /// Last acknowledgement number from the client, from the server.
-    pub acks: [AtomicU32; 2],
-    /// worker << 24 | seconds mod 2^24. Life field.
-    birth: AtomicU32,
-    /// target slot | pool << 16. Life field; while FREE it is the free list's link.
-    pub owner: AtomicU32,
-}
-
-#[cfg(not(loom))]
-const _: () = {
-    use std::mem::offset_of;
-    assert!(size_of::<Record>() == 128 && align_of::<Record>() == 64);
-    assert!(offset_of!(Record, version) == 0 && offset_of!(Record, bytes) + 16 == 64);
-    assert!(offset_of!(Record, more) == 64);
-};
-
 const NO_POOL: u16 = 0xffff;
 
 /// What is written once per life besides the [`Ends`].
@@ -208,22 +211,6 @@ pub struct Life {
 }
 
 impl Record {
-    pub fn new() -> Record {
-        Record {
-            version: AtomicU32::new(0),
-            last_seen: AtomicU32::new(0),
-            state: AtomicU64::new(0),
-            addrs: Default::default(),
-            ports: AtomicU64::new(0),
-            packets: Default::default(),
-            bytes: Default::default(),
-            more: Default::default(),
-            acks: Default::default(),
-            birth: AtomicU32::new(0),
-            owner: AtomicU32::new(0),
-        }
-    }
-
     #[inline]
     pub fn version(&self) -> Version {
         // Pairs with the Release of `write` and of `step`.
@@ -236,6 +223,14 @@ impl Record {
         // Pairs with the Release fence in `write`: if a field of a later life was read above, its WRITING is seen here.
         fence(Acquire);
         Version(self.version.load(Relaxed)).same_life(version)
+    }
+
+    /// [`Record::still`], and in the same phase.
+    #[inline]
+    pub fn still_at(&self, version: u32) -> bool {
+        // As in `still`.
+        fence(Acquire);
+        self.version.load(Relaxed) == version
     }
 
     /// From one phase of a life to another; false if it was not at `from`.
@@ -258,7 +253,7 @@ impl Record {
         for (i, Ends { first, second }) in ends.iter().enumerate() {
             self.addrs[i].store(join(first.addr.0[0], second.addr.0[0]), Relaxed);
             ports |= (u64::from(first.port) | u64::from(second.port) << 16) << (32 * i);
-            if version.family() == V6 {
+            if version.is_wide() {
                 for (word, at) in self.more[i].iter().zip(1..) {
                     word.store(join(first.addr.0[at], second.addr.0[at]), Relaxed);
                 }
@@ -299,9 +294,9 @@ impl Record {
     pub fn ends(&self, version: Version) -> [Ends; 2] {
         let ports = self.ports.load(Relaxed);
         // One branch for all, so that the fields go straight to where the caller wants them.
-        let more = match version.family() {
-            V4 => [[0; 3]; 2],
-            _ => [0, 1].map(|i: usize| [0, 1, 2].map(|at: usize| self.more[i][at].load(Relaxed))),
+        let more = match version.is_wide() {
+            false => [[0; 3]; 2],
+            true => [0, 1].map(|i: usize| [0, 1, 2].map(|at: usize| self.more[i][at].load(Relaxed))),
         };
         [0, 1].map(|i: usize| {
             let words = [self.addrs[i].load(Relaxed), more[i][0], more[i][1], more[i][2]];

@@ -40,10 +40,11 @@ use super::view::{Flow, FlowDetails, FlowRef, NewFlow, Refused, TICKS_PER_S, det
 use super::{Mode, Side, State, Tick, next};
 use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
+use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Rows};
 use crate::wire::ip::{FlowKey, V4};
 
-/// Words of a bucket. With loom's eyes a table must be tiny.
-const BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
+/// Words of a bucket.
+const BUCKET: usize = FLOW_BUCKET;
 
 /// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
 /// that a lookup mostly needs one line.
@@ -56,13 +57,10 @@ const LOOM_BLIND: bool = cfg!(loom);
 /// The most flows that a table can hold.
 pub const MAX_FLOWS: u32 = 1 << 30;
 
-#[cfg_attr(not(loom), repr(align(64)))]
-struct Bucket([AtomicU64; BUCKET]);
-
 /// See the head of this file.
 pub struct FlowTable {
-    pub(super) records: Box<[Record]>,
-    buckets: Box<[Bucket]>,
+    pub(super) records: Rows<Record>,
+    buckets: Rows<FlowBucket>,
     /// Number of buckets less one.
     mask: u64,
     pub(super) free: FreeList,
@@ -129,12 +127,16 @@ fn used(bucket: &[AtomicU64; BUCKET]) -> usize {
 }
 
 impl FlowTable {
+    /// How many buckets it takes for `max_flows` flows: two words a flow, at most 60 % of the places used. Measured there, 1
+    /// insert in 150,000 finds no room.
+    pub fn buckets_for(max_flows: u32) -> usize {
+        (2 * max_flows as usize * 10).div_ceil(6 * BUCKET).next_power_of_two()
+    }
+
     /// Takes all memory for `max_flows` flows (1 to [`MAX_FLOWS`]), divided among `workers` (1 to 256).
     pub fn new(max_flows: u32, workers: usize, key: HashKey, claims: Claims) -> FlowTable {
-        let max_flows = max_flows.clamp(1, MAX_FLOWS) as usize;
-        // Two words a flow, at most 60 % of the places used; measured there, 1 insert in 150,000 finds no room.
-        let buckets = (2 * max_flows * 10).div_ceil(6 * BUCKET).next_power_of_two();
-        FlowTable::with_buckets(max_flows, buckets, workers, key, claims)
+        let max_flows = max_flows.clamp(1, MAX_FLOWS);
+        FlowTable::with_buckets(max_flows as usize, FlowTable::buckets_for(max_flows), workers, key, claims)
     }
 
     pub(super) fn with_buckets(
@@ -144,12 +146,24 @@ impl FlowTable {
         key: HashKey,
         claims: Claims,
     ) -> FlowTable {
-        let records = huge::boxed(max_flows, |_| Record::new());
+        let records = huge::boxed(max_flows, |_| Record::default());
+        let buckets = huge::boxed(buckets, |_| FlowBucket::default());
+        FlowTable::in_memory(records.into(), buckets.into(), workers, key, claims)
+    }
+
+    /// In memory that is all zero: a record for each flow, and a power of two of buckets ([`FlowTable::buckets_for`]).
+    pub fn in_memory(
+        records: Rows<Record>,
+        buckets: Rows<FlowBucket>,
+        workers: usize,
+        key: HashKey,
+        claims: Claims,
+    ) -> FlowTable {
         FlowTable {
             free: FreeList::new(&records, workers.clamp(1, 256)),
+            mask: buckets.len() as u64 - 1,
             records,
-            buckets: huge::boxed(buckets, |_| Bucket(Default::default())),
-            mask: buckets as u64 - 1,
+            buckets,
             key,
             claims,
         }
@@ -255,14 +269,14 @@ impl FlowTable {
         record.still(version).then_some(flow)
     }
 
-    /// Inserts both sides, or neither. `client_hash` is [`FlowTable::hash`] of the client's key.
+    /// Inserts both sides (the server's alone with [`NewFlow::per_packet`]), or neither.
+    /// `client_hash` is [`FlowTable::hash`] of the client's key.
     pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
         let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
         let record = self.record(index);
         let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
         let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
-        let kind = record::kind(new.family, new.protocol, new.mode, new.track_acks);
-        let offered = record.write(kind, ends, &life, (new.state, new.epoch, new.hops), now);
+        let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
 
         let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
         let server_key = new.server_key();
@@ -270,16 +284,24 @@ impl FlowTable {
             Some(key) => Mine { hashes: [client_hash, self.hash(key)], ..mine },
             None => mine,
         };
-        self.offer(&mine, &new.client_key(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
+        let client_key = (!new.per_packet).then(|| new.client_key());
+        self.offer(&mine, client_key.as_ref(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
             self.retire(&mine);
         })?;
         Ok(view(record, index, offered.with_phase(LIVE), Side::Client))
     }
 
     /// Steps 2 to 5 of the insert. After an error, words of it may stand in the index still.
-    fn offer(&self, mine: &Mine, client: &FlowKey, server: Option<&FlowKey>, claim: bool) -> Result<(), Refused> {
+    fn offer(
+        &self,
+        mine: &Mine,
+        client: Option<&FlowKey>,
+        server: Option<&FlowKey>,
+        claim: bool,
+    ) -> Result<(), Refused> {
         let [client_hash, server_hash] = mine.hashes;
-        let placed = self.place(client_hash, Entry::new(client_hash, mine.version, Side::Client, mine.index))
+        let placed = (client.is_none()
+            || self.place(client_hash, Entry::new(client_hash, mine.version, Side::Client, mine.index)))
             && (server.is_none()
                 || self.place(server_hash, Entry::new(server_hash, mine.version, Side::Server, mine.index)));
         if !placed {
@@ -287,7 +309,7 @@ impl FlowTable {
         }
         // Each thread's words are placed before its fence and its scan follows it: of two rivals at least one sees the other.
         fence(SeqCst);
-        if self.loses(mine, client, client_hash) {
+        if client.is_some_and(|key| self.loses(mine, key, client_hash)) {
             return Err(Refused::Twin);
         }
         if server.is_some_and(|key| self.loses(mine, key, server_hash)) {
@@ -445,7 +467,8 @@ impl FlowTable {
     /// Remembers the next hop of packets `toward` a side, looked up in route epoch `epoch`. If the other hop is of
     /// another epoch it is forgotten. False: the flow is gone.
     pub fn set_hop(&self, flow: &mut Flow, toward: Side, hop: u16, epoch: u8) -> bool {
-        let word = self.record(flow.at.index).change(Version(flow.at.version).generation(), |word| {
+        let Some(record) = self.records.get(flow.at.index as usize) else { return false };
+        let word = record.change(Version(flow.at.version).generation(), |word| {
             let mut hops = if word.epoch() == epoch { word.hops() } else { [0; 2] };
             hops[toward as usize] = hop;
             let new = Word::new(word.generation(), word.state(), epoch, hops);
@@ -470,7 +493,7 @@ impl FlowTable {
 
     /// Calls back for every flow that stays on record while it is looked at. Not for workers: it reads all records.
     pub fn for_each(&self, mut each: impl FnMut(&FlowDetails)) {
-        for (index, record) in (0..).zip(&self.records) {
+        for (index, record) in (0..).zip(&*self.records) {
             let version = record.version();
             if version.phase() == LIVE
                 && let Some(details) = self.details(FlowRef { index, version: version.0 })

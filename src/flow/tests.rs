@@ -29,8 +29,10 @@ pub fn v6(last: u16, port: u16) -> Endpoint {
 pub fn remote(client: Endpoint, local: Endpoint) -> NewFlow {
     NewFlow {
         family: V4,
+        target_family: V4,
         protocol: TCP,
         mode: Mode::Remote,
+        encapsulation: Encapsulation::Ipip,
         client,
         vip: v4(100, 110),
         local,
@@ -39,6 +41,7 @@ pub fn remote(client: Endpoint, local: Endpoint) -> NewFlow {
         pool: Some(PoolId(3)),
         worker: 0,
         track_acks: false,
+        per_packet: false,
         state: State::SynSent,
         hops: [0, 0],
         epoch: 1,
@@ -56,7 +59,7 @@ pub fn direct(client: Endpoint) -> NewFlow {
 }
 
 pub fn nat6(client: Endpoint) -> NewFlow {
-    NewFlow { family: V6, vip: v6(100, 110), target: v6(20, 1110), ..nat(client) }
+    NewFlow { family: V6, target_family: V6, vip: v6(100, 110), target: v6(20, 1110), ..nat(client) }
 }
 
 pub fn table(max_flows: u32, workers: usize) -> FlowTable {

@@ -2,7 +2,7 @@
 
 use super::atomic::Ordering::Relaxed;
 use super::record::{Ends, Record, Version};
-use super::{Mode, PoolId, Side, State, TICK_MS, Tick, is_fresh_start};
+use super::{Encapsulation, Mode, PoolId, Side, State, TICK_MS, Tick, is_fresh_start};
 use crate::wire::ip::{Endpoint, FlowKey};
 
 /// Of a record's time of birth.
@@ -11,11 +11,15 @@ pub(super) const TICKS_PER_S: u32 = (1000 / TICK_MS) as u32;
 /// What the first packet of a flow decides.
 #[derive(Clone, Copy, Debug)]
 pub struct NewFlow {
-    /// 4 or 6, of all four endpoints.
+    /// 4 or 6, of all endpoints; in tunnel mode of all but the target.
     pub family: u8,
+    /// Of the target; `family` but in tunnel mode.
+    pub target_family: u8,
     /// TCP or UDP.
     pub protocol: u8,
     pub mode: Mode,
+    /// Tunnel mode: how packets travel to the target. Means nothing else.
+    pub encapsulation: Encapsulation,
     pub client: Endpoint,
     pub vip: Endpoint,
     /// What the target sees as the source: the client in NAT mode, a PIP and a lent port for a remote site. In one-sided
@@ -29,6 +33,8 @@ pub struct NewFlow {
     pub worker: u8,
     /// [`note_ack`](super::FlowTable::note_ack) is to be remembered.
     pub track_acks: bool,
+    /// Found by the target's packets alone: see "One packet, one choice" in [`super`].
+    pub per_packet: bool,
     pub state: State,
     /// Next hop towards the client, the server; 0: none yet.
     pub hops: [u16; 2],
@@ -40,6 +46,27 @@ impl NewFlow {
     /// The key of the client's packets.
     pub fn client_key(&self) -> FlowKey {
         FlowKey { src: self.client, dst: self.vip, protocol: self.protocol, family: self.family }
+    }
+
+    /// The flow as its first packet sees it, without a record: what is done to it on record is done to nothing.
+    pub fn unrecorded(&self) -> Flow {
+        Flow {
+            at: FlowRef { index: u32::MAX, version: 0 },
+            side: Side::Client,
+            family: self.family,
+            target_family: self.target_family,
+            protocol: self.protocol,
+            mode: self.mode,
+            encapsulation: self.encapsulation,
+            track_acks: self.track_acks,
+            state: self.state,
+            epoch: self.epoch,
+            hops: self.hops,
+            client: self.client,
+            vip: self.vip,
+            local: self.local,
+            target: self.target,
+        }
     }
 
     /// The key of the target's packets; `None` if they don't pass through here.
@@ -69,8 +96,12 @@ pub struct Flow {
     /// Where the packet that found it comes from.
     pub side: Side,
     pub family: u8,
+    /// Of the target; `family` but in tunnel mode.
+    pub target_family: u8,
     pub protocol: u8,
     pub mode: Mode,
+    /// Means something in tunnel mode only.
+    pub encapsulation: Encapsulation,
     pub track_acks: bool,
     pub state: State,
     /// Route epoch that the hops were looked up in.
@@ -112,7 +143,7 @@ pub struct FlowDetails {
     /// From the client, from the server ([`Side`] as index). They wrap.
     pub packets: [u32; 2],
     pub bytes: [u64; 2],
-    /// Last acknowledgement numbers, if they are tracked.
+    /// Last acknowledgement numbers, if they are tracked. In [`State::SynReceived`] the server's is always there.
     pub acks: [u32; 2],
     pub last_seen: Tick,
     born_s: u32,
@@ -145,7 +176,8 @@ pub enum Refused {
     /// The client's key is on record: another worker was faster. Look it up again; should it be gone by then, drop the
     /// packet.
     Twin,
-    /// The server's key is on record, for another client or VIP: another local port or target is needed.
+    /// The server's key is on record, for another client or VIP: another local port or target is needed. With
+    /// [`NewFlow::per_packet`] it may be the same VIP, and another worker was faster.
     ServerTwin,
 }
 
@@ -158,8 +190,10 @@ pub(super) fn view(record: &Record, index: u32, version: Version, side: Side) ->
         at: FlowRef { index, version: version.0 },
         side,
         family: version.family(),
+        target_family: version.target_family(),
         protocol: version.protocol(),
         mode: version.mode(),
+        encapsulation: version.encapsulation(),
         track_acks: version.track_acks(),
         state: word.state(),
         epoch: word.epoch(),

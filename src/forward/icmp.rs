@@ -1,7 +1,7 @@
 //! ICMP in both versions: echo to a VIP is answered, errors about a flow are translated like the flow's packets, with the
 //! packet that they quote (RFC 5508), and farside's own errors are sent.
 
-use super::{Context, Verdict, next_hop, reply, rewrite, stray};
+use super::{Context, Verdict, next_hop, one_sided, reply, rewrite, stray};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -22,11 +22,19 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
     let valid = frame.offload.needs_csum
         || checksum::fold(reply::icmp_sum(message, packet.family, &packet.src, &packet.dst)) == 0xffff;
     if icmp::is_error(packet.family, kind) {
+        if valid && let Some(verdict) = one_sided::too_big_for_tunnel(frame, packet, ctx) {
+            return verdict;
+        }
+        let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
         return match icmp::quoted(bytes, packet) {
             _ if !valid => Verdict::Refuse(Refusal::IcmpChecksum),
             Ok(quoted) => translate(frame, packet, &quoted, ctx),
+            Err(_) if !is_farsides(packet, ctx) => Verdict::NotOurs,
             Err(refusal) => Verdict::Refuse(refusal),
         };
+    }
+    if packet.family == V4 && kind == icmp::SOURCE_QUENCH && is_about_flow(bytes, packet, ctx) {
+        return Verdict::Refuse(Refusal::SourceQuench);
     }
     if packet.family != V4 && kind == icmp::V6_NEIGHBOR_SOLICITATION {
         return if valid {
@@ -47,6 +55,19 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
         kind if kind == echo => answer_echo(frame, packet, answer, ctx),
         _ => Verdict::Refuse(Refusal::IcmpType),
     }
+}
+
+/// Is what an ICMP message quotes a packet of a flow on record?
+fn is_about_flow(bytes: &[u8], packet: &Packet, ctx: &Context) -> bool {
+    icmp::quoted(bytes, packet).is_ok_and(|quoted| {
+        let key = quoted.key.reversed();
+        ctx.shared.table.lookup(&key, ctx.shared.table.hash(&key)).is_some()
+    })
+}
+
+/// Is it addressed to a VIP or PIP?
+fn is_farsides(packet: &Packet, ctx: &Context) -> bool {
+    ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some()
 }
 
 fn answer_echo(frame: &mut Frame, packet: &Packet, answer: u8, ctx: &mut Context) -> Verdict {
@@ -82,8 +103,13 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
     let key = quoted.key.reversed();
     let hash = ctx.shared.table.hash(&key);
     let Some(mut flow) = ctx.shared.table.lookup(&key, hash) else {
-        return Verdict::Refuse(Refusal::IcmpUnsolicited);
+        // The host gets what may be about its own packets, too.
+        let farsides = is_farsides(packet, ctx);
+        return if farsides { Verdict::Refuse(Refusal::IcmpUnsolicited) } else { Verdict::NotOurs };
     };
+    if flow.mode.one_sided() {
+        return one_sided::carry_error(frame, packet, flow, ctx);
+    }
     let (dst, quoted_src, quoted_dst) = match flow.side {
         Side::Client => (flow.target, flow.target, flow.local),
         Side::Server => (flow.client, flow.client, flow.vip),
@@ -147,6 +173,8 @@ fn rewrite_quoted(bytes: &mut [u8], family: u8, quoted: &icmp::Quoted, src: Endp
         let old = raw16(bytes, check_at);
         if protocol == TCP || old != 0 {
             let new = addresses.and(ports).apply(old);
+            // As the sender wrote it: a UDP sum of 0 goes as 0xffff (RFC 768).
+            let new = if protocol == UDP && new == 0 { 0xffff } else { new };
             put_raw16(bytes, check_at, new);
             message.word16(old, new);
         }

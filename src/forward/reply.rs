@@ -118,6 +118,11 @@ pub fn write_ip(bytes: &mut [u8], family: u8, protocol: u8, src: &Addr, dst: &Ad
     Some(l4)
 }
 
+/// The most bytes of a packet that an ICMP error quotes.
+pub fn longest_quote(family: u8) -> usize {
+    if family == V4 { V4_ERROR - V4_HEADER - ICMP_HEADER } else { V6_ERROR - V6_HEADER - ICMP_HEADER }
+}
+
 /// An ICMP error about `packet` to its sender, from `src`; `rest` is the second word of the header (an MTU, or 0). None: the
 /// frame's buffer has no room for it, or too many were sent lately.
 pub fn error(
@@ -128,9 +133,13 @@ pub fn error(
     src: Addr,
     ctx: &mut Context,
 ) -> Option<Span> {
+    // Never about a later fragment (RFC 1122 3.2.2): the sender could not tell whose it is.
+    if packet.is_later_fragment() {
+        return None;
+    }
     let family = packet.family;
-    let (header_len, most) = if family == V4 { (V4_HEADER, V4_ERROR) } else { (V6_HEADER, V6_ERROR) };
-    let quote_len = (packet.end as usize - ETHERNET).min(most - header_len - ICMP_HEADER);
+    let header_len = if family == V4 { V4_HEADER } else { V6_HEADER };
+    let quote_len = (packet.end as usize - ETHERNET).min(longest_quote(family));
     let grown = header_len + ICMP_HEADER;
     if frame.start + ETHERNET + grown + quote_len > frame.buf.len() {
         return None;
@@ -163,6 +172,21 @@ pub fn write_icmp_checksum(message: &mut [u8], family: u8, src: &Addr, dst: &Add
 pub fn icmp_sum(message: &[u8], family: u8, src: &Addr, dst: &Addr) -> u64 {
     let pseudo = if family == V4 { 0 } else { checksum::pseudo_header(src, dst, ICMPV6, message.len() as u32) };
     pseudo + checksum::sum(message)
+}
+
+/// Sends the packet back to where it came from, as if it had begun here.
+pub fn turn_addresses(bytes: &mut [u8], family: u8) {
+    let (src, ttl, length) =
+        if family == V4 { (ETHERNET + 12, ETHERNET + 8, 4) } else { (ETHERNET + 8, ETHERNET + 7, 16) };
+    let (left, right) = bytes[src..src + 2 * length].split_at_mut(length);
+    left.swap_with_slice(right);
+    bytes[ttl] = TTL;
+    if family == V4 {
+        let header = &mut bytes[ETHERNET..ETHERNET + V4_HEADER];
+        put_raw16(header, 10, 0);
+        let check = !checksum::fold(checksum::sum(header));
+        put_raw16(header, 10, check);
+    }
 }
 
 /// Sends the frame back to where it came from.

@@ -1,4 +1,5 @@
-//! RST to both ends of a connection whose target has gone down (`on_down = "reset"`).
+//! RSTs that answer no packet: to both ends of a connection whose target has gone down (`on_down = "reset"`), and to a target
+//! whose client never finished the handshake.
 //!
 //! An RST counts only if its sequence number is the very next that the receiver expects (RFC 5961 3.2), and that is what the
 //! receiver itself acknowledged last: the record of such a flow keeps both sides' acknowledgement numbers.
@@ -21,9 +22,32 @@ pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8
     if flow.protocol == TCP && !matches!(flow.state, State::SynSent | State::SynReceived) && flow.track_acks {
         let [client_ack, server_ack] = [Side::Client, Side::Server].map(|side| details.acks[side as usize]);
         write(flow.family, flow.vip, flow.client, client_ack, ctx, &mut send);
-        write(flow.family, flow.local, flow.target, server_ack, ctx, &mut send);
+        // What a server said that answers past farside is not known.
+        if !flow.mode.one_sided() {
+            write(flow.family, flow.local, flow.target, server_ack, ctx, &mut send);
+        }
     }
     end(flow, ctx);
+}
+
+/// A flow has expired whose target answered the client's SYN, and the client never did. The target still has a half-open connection
+/// then, and its next SYN-ACK would find neither flow nor claim: the host would take it for its own and, where it forwards, send
+/// it on as it is, to a client that has never heard of that server. So the target is told with an RST. (To keep the claim
+/// for a while would cure the same; but how long a server goes on is its own affair, and the RST also frees its backlog.)
+/// Its sequence number is what the SYN-ACK acknowledged, so that it is the very next for the target (RFC 5961 3.2). One RST for each
+/// SYN-ACK at most, and only as many as farside may send anyway: forged SYNs cannot be turned into a flood.
+pub fn half_open(gone: &FlowDetails, ctx: &mut Context, mut send: impl FnMut(&[u8], u8)) {
+    let flow = &gone.flow;
+    let seq = gone.acks[Side::Server as usize];
+    // Without an acknowledgement it was a SYN of the server's own (simultaneous open): nothing is known of what it expects.
+    if flow.state != State::SynReceived || seq == 0 {
+        return;
+    }
+    if !ctx.limits.resets.take(ctx.now) {
+        ctx.counters.add(Count::AnswersSuppressed, 1);
+        return;
+    }
+    write(flow.family, flow.local, flow.target, seq, ctx, &mut send);
 }
 
 fn write(family: u8, src: Endpoint, dst: Endpoint, seq: u32, ctx: &Context, send: &mut impl FnMut(&[u8], u8)) {

@@ -4,7 +4,7 @@ use crate::device::{Frame, Offload};
 use crate::wire::checksum::Delta;
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4};
 use crate::wire::l4::{UDP_HEADER, checksum_offset, mss_option};
-use crate::wire::{ETHERNET, Packet, be16, put_be16, put_raw16, raw16};
+use crate::wire::{ETHERNET, Packet, be16, checksum, put_be16, put_raw16, raw16};
 
 /// Offsets of an IPv4 header's fields from the start of the frame.
 const V4_TTL: usize = ETHERNET + 8;
@@ -16,6 +16,10 @@ const V6_ADDRESSES: usize = ETHERNET + 8;
 /// Gives the packet a new source and destination, addresses and ports, and takes one from its TTL.
 pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endpoint, dst: Endpoint) {
     let addresses = ip_header(bytes, packet, &src.addr, &dst.addr);
+    // The sum of the whole packet is in the first fragment, with the ports.
+    if packet.is_later_fragment() {
+        return;
+    }
     let l4 = usize::from(packet.l4);
     let mut ports = Delta::default();
     ports.word16(packet.src_port.to_be(), src.port.to_be());
@@ -71,10 +75,26 @@ pub fn macs(bytes: &mut [u8], dst: [u8; 6], src: [u8; 6]) {
     bytes[6..12].copy_from_slice(&src);
 }
 
+/// Finishes a checksum that the sender has left to the device.
+pub fn complete_checksum(frame: &mut Frame, packet: &Packet) {
+    let Offload { needs_csum, csum_start, csum_offset, .. } = frame.offload;
+    if !needs_csum {
+        return;
+    }
+    frame.offload.needs_csum = false;
+    let bytes = &mut frame.buf[frame.start..frame.start + packet.end as usize];
+    let at = usize::from(csum_start) + usize::from(csum_offset);
+    if at + 2 <= bytes.len() {
+        // The field holds the sum of the pseudo-header, so that it counts in.
+        let check = !checksum::fold(checksum::sum(&bytes[csum_start.into()..]));
+        put_raw16(bytes, at, if packet.protocol == UDP && check == 0 { 0xffff } else { check });
+    }
+}
+
 /// Bytes of the largest IP packet that this frame will be on the wire: its segments', if it is several.
 pub fn largest_packet(frame: &Frame, packet: &Packet) -> u32 {
     let whole = packet.end - ETHERNET as u32;
-    if frame.offload.gso_type == 0 {
+    if frame.offload.gso_type == 0 || packet.fragment.is_some() {
         return whole;
     }
     let l4 = usize::from(packet.l4);

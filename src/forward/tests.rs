@@ -2,11 +2,23 @@
 
 mod bench;
 mod choice;
+mod cut;
+mod direct;
+mod fragments;
 mod icmp;
+mod kernel;
+mod leg;
 mod local;
+mod odd_tcp;
 mod refusals;
 mod reload;
 mod remote;
+mod rfc4787;
+mod rfc5382;
+mod rfc5508;
+mod rfc7857;
 mod rubbish;
+mod tunnel;
+mod udp;
 
 pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};

@@ -1,8 +1,9 @@
 //! The words that workers read for every packet, and the queue by which they ask for what is missing.
 
 use super::Neighbor;
+use crate::sys::rows::{HopCell, Rows};
 use crossbeam_queue::ArrayQueue;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// Names a next hop: a neighbour on a port. Below [`MAX_HOPS`].
@@ -37,27 +38,35 @@ pub struct Hop {
 ///
 /// Beside it the MTU, and a bit that readers set so that control knows which neighbours traffic needs; they set it
 /// only where it is clear, so that a hop in use costs readers no write.
+///
+/// The kernel programs read the same cells.
 pub struct HopTable {
-    words: Box<[AtomicU64]>,
-    mtus: Box<[AtomicU32]>,
+    cells: Rows<HopCell>,
 }
 
 impl HopTable {
     pub fn new() -> HopTable {
-        HopTable {
-            words: (0..MAX_HOPS).map(|_| AtomicU64::new(0)).collect(),
-            mtus: (0..MAX_HOPS).map(|_| AtomicU32::new(0)).collect(),
-        }
+        HopTable { cells: (0..MAX_HOPS).map(|_| HopCell::default()).collect::<Box<[_]>>().into() }
+    }
+
+    /// In memory that is all zero. None: these are not [`MAX_HOPS`] cells.
+    pub fn in_memory(cells: Rows<HopCell>) -> Option<HopTable> {
+        (cells.len() == MAX_HOPS).then_some(HopTable { cells })
+    }
+
+    #[inline]
+    fn cell(&self, id: HopId) -> &HopCell {
+        &self.cells[id as usize & (MAX_HOPS - 1)]
     }
 
     /// None: not resolved at present.
     #[inline]
     pub fn get(&self, id: HopId) -> Option<Hop> {
-        let i = id as usize & (MAX_HOPS - 1);
-        let word = self.words[i].load(Relaxed);
-        let mtu = self.mtus[i].load(Relaxed);
+        let cell = self.cell(id);
+        let word = cell.word.load(Relaxed);
+        let mtu = cell.mtu.load(Relaxed);
         if mtu & USED == 0 && id != NO_HOP {
-            self.mtus[i].fetch_or(USED, Relaxed);
+            cell.mtu.fetch_or(USED, Relaxed);
         }
         if word & VALID == 0 {
             return None;
@@ -68,27 +77,27 @@ impl HopTable {
 
     #[inline]
     pub fn is_valid(&self, id: HopId) -> bool {
-        self.words[id as usize & (MAX_HOPS - 1)].load(Relaxed) & VALID != 0
+        self.cell(id).word.load(Relaxed) & VALID != 0
     }
 
     /// Control only. `id` other than [`NO_HOP`].
     pub fn set(&self, id: HopId, hop: Hop) {
         debug_assert!(id != NO_HOP && (id as usize) < MAX_HOPS);
         let [a, b, c, d, e, f] = hop.mac;
-        let i = id as usize & (MAX_HOPS - 1);
-        let used = self.mtus[i].load(Relaxed) & USED;
-        self.mtus[i].store(hop.mtu.min(MTU_MAX) | used, Relaxed);
-        self.words[i].store(u64::from_le_bytes([a, b, c, d, e, f, hop.port, 1]), Relaxed);
+        let cell = self.cell(id);
+        let used = cell.mtu.load(Relaxed) & USED;
+        cell.mtu.store(hop.mtu.min(MTU_MAX) | used, Relaxed);
+        cell.word.store(u64::from_le_bytes([a, b, c, d, e, f, hop.port, 1]), Relaxed);
     }
 
     /// Control only.
     pub fn clear(&self, id: HopId) {
-        self.words[id as usize & (MAX_HOPS - 1)].store(0, Relaxed);
+        self.cell(id).word.store(0, Relaxed);
     }
 
     /// Control only: has it been read since the last time this was asked?
     pub fn take_used(&self, id: HopId) -> bool {
-        let mtu = &self.mtus[id as usize & (MAX_HOPS - 1)];
+        let mtu = &self.cell(id).mtu;
         mtu.load(Relaxed) & USED != 0 && mtu.fetch_and(!USED, Relaxed) & USED != 0
     }
 }

@@ -1,12 +1,14 @@
 //! What the control thread holds and does: it owns everything that workers only read.
 
+use super::kernel::KernelPath;
 use super::{preflight, probe, worker_cpus};
 use crate::announce::Announcer;
 use crate::config::{self, CheckKind, Config, OnDown};
 use crate::counters::Counters;
 use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
-use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, Timeouts, ticks};
+use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
+use crate::forward::paths::Paths;
 use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
@@ -16,7 +18,7 @@ use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
-use crate::sys::bpf::{self, Ingress, Programs};
+use crate::sys::bpf::{self, Ingress, Programs, SharedMaps, Sizes};
 use crate::sys::pin;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::wake::Waker;
@@ -50,6 +52,7 @@ pub struct Control {
     pub health: Health,
     pub cpus: Vec<usize>,
     programs: Programs,
+    kernel: KernelPath,
     interfaces: Interfaces,
     ingress: Vec<Option<Ingress>>,
     solicited: Vec<SolicitedNodes>,
@@ -73,19 +76,27 @@ impl Control {
         let cpus = worker_cpus(&config, &allowed)?;
         let key = HashKey::random().map_err(|why| format!("the kernel gives no random numbers: {why}"))?;
         let max_flows = config.datapath.max_flows;
-        let buckets = Claims::buckets_for(max_flows) as u32;
-        let mut programs = Programs::load((key.k0, key.k1), buckets, cpus.len() as u32)
+        let sizes = Sizes {
+            claims_buckets: Claims::buckets_for(max_flows) as u32,
+            flow_buckets: FlowTable::buckets_for(max_flows) as u32,
+            max_flows,
+            workers: cpus.len() as u32,
+        };
+        let (start, start_ns) = (Instant::now(), bpf::monotonic_ns());
+        let mut programs = Programs::load((key.k0, key.k1), &sizes, start_ns, TICK_MS * 1_000_000)
             .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
         let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
+        let SharedMaps { flows, records, hops, carried } = programs.memory().ok_or("the maps are taken")?;
         let status = Arc::new(StatusTable::new());
-        let hops = Arc::new(HopTable::new());
+        let hops = Arc::new(HopTable::in_memory(hops).ok_or("the map of next hops has a wrong size")?);
         let shared = Arc::new(Shared {
-            table: FlowTable::new(max_flows, cpus.len(), key, claims),
+            table: FlowTable::in_memory(records, flows, cpus.len(), key, claims),
             ledger: Ledger::new(cpus.len()),
             status: status.clone(),
             memory: Memory::new(config.datapath.max_persistent, key),
             hops: hops.clone(),
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         });
         let tap = if config.services.iter().any(|service| !service.remotes.is_empty()) || config.proxy.is_some() {
             Some(probe::open()?)
@@ -108,7 +119,8 @@ impl Control {
             timeouts: Arc::new(ArcSwap::from_pointee(Timeouts::from(&config.timeouts))),
             counters: Arc::new(Counters::new(cpus.len())),
             commands: World::commands(cpus.len()),
-            start: Instant::now(),
+            carried: Some(carried),
+            start,
             stop: Arc::new(AtomicBool::new(false)),
         });
         programs
@@ -126,6 +138,7 @@ impl Control {
             health: Health::new(status),
             cpus,
             programs,
+            kernel: KernelPath::new(config.datapath.kernel_path),
             interfaces,
             ingress: Vec::new(),
             solicited: Vec::new(),
@@ -184,7 +197,7 @@ impl Control {
         let mut targets = Vec::new();
         for (service, config) in services.services().iter().zip(&self.config.services) {
             for real in &service.reals {
-                targets.push(real_check(real, service.family, config));
+                targets.push(real_check(real, real.family, config));
             }
             for remote in &service.remotes {
                 let probe = probes.iter().find(|probe| probe.slot == remote.slot);
@@ -205,6 +218,7 @@ impl Control {
         if self.netlink.tick(now) {
             self.renew_interfaces();
         }
+        self.kernel.follow(&mut self.programs, &self.world.fib.load(), self.config.datapath.interfaces.len());
         self.health.tick(now);
         for change in self.health.transitions() {
             self.tell(&change);

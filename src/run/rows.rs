@@ -38,7 +38,7 @@ impl Answers for Control {
             }
         };
         let service = |(service, config): (&crate::service::Service, &config::Service)| {
-            let reals = service.reals.iter().map(|target| row(target, "real", service.family));
+            let reals = service.reals.iter().map(|target| row(target, "real", target.family));
             let remotes = service.remotes.iter().map(|target| row(target, "remote", service.family));
             let targets: Vec<TargetRow> = reals.chain(remotes).collect();
             ServiceRow {
@@ -188,7 +188,7 @@ fn flow_row(details: &FlowDetails, service: &str, now: u32) -> FlowRow {
         protocol: protocol_name(flow.protocol).into(),
         client: text(&flow.client, flow.family),
         vip: text(&flow.vip, flow.family),
-        target: text(&flow.target, flow.family),
+        target: text(&flow.target, flow.target_family),
         mode: match flow.mode {
             Mode::Nat => "nat",
             Mode::Remote => "remote",

@@ -2,10 +2,10 @@
 
 use super::registry::Registry;
 use super::status::StatusTable;
-use super::{Pip, Service, ServiceMap, Target, Terms};
+use super::{Pip, Service, ServiceMap, Target, Terms, Tunnels};
 use crate::config::{self, Config, Protocol};
-use crate::flow::{Ledger, PoolId, PoolKey, Tick, ticks};
-use crate::wire::ip::{Addr, Endpoint, TCP, UDP, family_of};
+use crate::flow::{Ledger, Mode, PoolId, PoolKey, Tick, ticks};
+use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V6, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -74,6 +74,7 @@ pub fn build(
                 slot,
                 life: status.slot(slot).life(),
                 endpoint,
+                family: family_of(address),
                 weight,
                 max_connections: 0,
                 backup: false,
@@ -100,8 +101,16 @@ pub fn build(
         }
         let vip = Endpoint::new(service.vip, service.port);
         let kind = (family_of(service.vip), protocol_number(service.protocol));
-        let built = Service::new(service.name.clone(), vip, kind, service.scheduler, service.on_down, reals, remotes);
-        services.push(built.on(service_slot, terms(service)));
+        let mut served =
+            Service::new(service.name.clone(), vip, kind, service.scheduler, service.on_down, reals, remotes);
+        served.mode = match service.mode {
+            config::Mode::Nat => Mode::Nat,
+            config::Mode::Direct => Mode::Direct,
+            config::Mode::Tunnel => Mode::Tunnel,
+        };
+        served.encapsulation = service.encapsulation;
+        served.per_packet = service.per_packet;
+        services.push(served.on(service_slot, terms(service)));
     }
     registry.retire_others(&slots, status);
     registry.retire_other_services(&services.iter().map(|service| service.slot).collect(), status);
@@ -116,8 +125,19 @@ pub fn build(
     });
     let peers = config.peers.iter().flat_map(|peer| &peer.proxy_addresses).map(|ip| ((*ip).into(), family_of(*ip)));
     let mut map = ServiceMap::new(services, pips, peers);
+    map.tunnels = tunnels(config);
     let probes = add_probes(&mut map)?;
     Ok((map, probes))
+}
+
+fn tunnels(config: &Config) -> Tunnels {
+    let of = |family| {
+        let sources = config.datapath.tunnel_sources.iter().filter(|ip| family_of(**ip) == family);
+        sources.map(|ip| Addr::from(*ip)).collect()
+    };
+    let tunnels = config.services.iter().filter(|service| service.mode == config::Mode::Tunnel);
+    let reals = tunnels.flat_map(|service| &service.reals).map(|real| (real.address.into(), family_of(real.address)));
+    Tunnels { sources: [of(V4), of(V6)], gue_port: config.datapath.gue_port, ends: reals.collect() }
 }
 
 fn terms(service: &config::Service) -> Terms {

@@ -2,7 +2,8 @@
 
 use super::clsact;
 use super::map::Mapping;
-use aya::maps::{HashMap, MapData, ProgramArray};
+use super::rows::{CarriedCell, FlowBucket, FlowCell, HopCell, Plain, Rows};
+use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{SchedClassifier, SocketFilter, TcAttachType};
@@ -45,7 +46,55 @@ pub struct Programs {
     told_pips: Vec<(IpAddr, RangeInclusive<u16>, bool)>,
     owned: Vec<IpAddr>,
     clsact_only: bool,
+    memory: Option<SharedMaps>,
+    ports: Array<MapData, Port>,
+    routes: Array<MapData, Routes>,
 }
+
+/// What the programs are made for.
+pub struct Sizes {
+    /// Of the claims set: a power of two.
+    pub claims_buckets: u32,
+    /// Of the flow table's index: a power of two.
+    pub flow_buckets: u32,
+    pub max_flows: u32,
+    /// 1 to 256.
+    pub workers: u32,
+}
+
+/// SharedMaps that workers and kernel programs share, all zero at first.
+pub struct SharedMaps {
+    pub flows: Rows<FlowBucket>,
+    pub records: Rows<FlowCell>,
+    pub hops: Rows<HopCell>,
+    /// By CPU number.
+    pub carried: Rows<CarriedCell>,
+}
+
+/// An interface by which the kernel path sends: ifindex (0: not by this one) and MAC.
+pub type PortMac = (u32, [u8; 6]);
+
+/// `struct port` in farside.c.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Port {
+    ifindex: u32,
+    mac: [u8; 6],
+    zero: u16,
+}
+
+/// `struct routes` in farside.c.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Routes {
+    epoch: u32,
+    open: u32,
+}
+
+/// max_entries of HOPS, PORTS and CARRIED.
+const HOPS: usize = 16384;
+const PORTS: usize = 256;
+const CPUS: usize = 1024;
 
 /// `struct service` in farside.c.
 #[repr(C)]
@@ -80,6 +129,10 @@ unsafe impl Pod for ServiceKey {}
 unsafe impl Pod for AddressKey {}
 // SAFETY: as above.
 unsafe impl Pod for Pip {}
+// SAFETY: as above.
+unsafe impl Pod for Port {}
+// SAFETY: as above.
+unsafe impl Pod for Routes {}
 
 /// The claims set: `claims_buckets` buckets of [`BUCKET_WORDS`] words, each the hash of a flow whose packets are farside's,
 /// or 0. User space writes, the kernel programs read, both Relaxed: a word stands for itself. Clones share the words.
@@ -115,13 +168,18 @@ impl Drop for Ingress {
 }
 
 impl Programs {
-    /// Loads the programs into the kernel. `key`: of the flow hash (SipHash-1-3); `claims_buckets`: a power of two;
-    /// `workers`: 1 to 256. Needs CAP_BPF and CAP_NET_ADMIN.
-    pub fn load(key: (u64, u64), claims_buckets: u32, workers: u32) -> io::Result<Programs> {
-        if !claims_buckets.is_power_of_two() || !(1..=256).contains(&workers) {
+    /// Loads the programs into the kernel. `key`: of the flow hash (SipHash-1-3); `start_ns`: the workers' tick 0 on
+    /// CLOCK_MONOTONIC ([`monotonic_ns`]), `tick_ns` the length of a tick. Needs CAP_BPF and CAP_NET_ADMIN.
+    pub fn load(key: (u64, u64), sizes: &Sizes, start_ns: u64, tick_ns: u64) -> io::Result<Programs> {
+        let Sizes { claims_buckets, flow_buckets, max_flows, workers } = *sizes;
+        let powers = claims_buckets.is_power_of_two() && flow_buckets.is_power_of_two();
+        if !powers || max_flows == 0 || !(1..=256).contains(&workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("{claims_buckets} buckets must be a power of two, {workers} workers between 1 and 256"),
+                format!(
+                    "{claims_buckets} and {flow_buckets} buckets must be powers of two, {max_flows} flows at least one, \
+                     {workers} workers between 1 and 256"
+                ),
             ));
         }
         super::pin::raise_memlock();
@@ -130,7 +188,13 @@ impl Programs {
             .override_global("KEY1", &key.1, true)
             .override_global("BUCKET_MASK", &u64::from(claims_buckets - 1), true)
             .override_global("WORKERS", &workers, true)
+            .override_global("FLOW_MASK", &u64::from(flow_buckets - 1), true)
+            .override_global("START_NS", &start_ns, true)
+            .override_global("TICK_NS", &tick_ns, true)
             .map_max_entries("CLAIMS", claims_buckets)
+            .map_max_entries("FLOWS", flow_buckets)
+            .map_max_entries("RECORDS", max_flows)
+            .map_max_entries("STEPS", max_flows)
             .load(OBJECT)
             .map_err(|error| sentence("the kernel does not take farside's maps", &error))?;
         let door = load_filter(&mut ebpf, "farside_door")?;
@@ -138,6 +202,13 @@ impl Programs {
         let filters = fill(&mut ebpf, "FILTERS", "farside_filter")?;
         let fanout = load_filter(&mut ebpf, "farside_fanout")?;
         ingress(&mut ebpf)?.load().map_err(|error| sentence("the kernel does not take the ingress program", &error))?;
+        let memory = SharedMaps {
+            flows: rows(&ebpf, "FLOWS", flow_buckets as usize)?,
+            records: rows(&ebpf, "RECORDS", max_flows as usize)?,
+            hops: rows(&ebpf, "HOPS", HOPS)?,
+            carried: rows(&ebpf, "CARRIED", CPUS)?,
+        };
+        let (ports, routes) = (array(&mut ebpf, "PORTS")?, array(&mut ebpf, "ROUTES")?);
         Ok(Programs {
             door,
             _filters: filters,
@@ -151,6 +222,9 @@ impl Programs {
             told_pips: Vec::new(),
             owned: Vec::new(),
             clsact_only: false,
+            memory: Some(memory),
+            ports,
+            routes,
         })
     }
 
@@ -208,6 +282,24 @@ impl Programs {
         self.claims.clone()
     }
 
+    /// The memory that the programs share with the workers; once.
+    pub fn memory(&mut self) -> Option<SharedMaps> {
+        self.memory.take()
+    }
+
+    /// The kernel path is open from now on for flows whose hops are of this route epoch, by interfaces in the order
+    /// of the hops' port numbers. None closes it.
+    pub fn set_routes(&mut self, routes: Option<(u8, &[PortMac])>) -> io::Result<()> {
+        let told = |error| sentence("the kernel does not take the routes", &error);
+        // Closed in between: a hop of the new routes shall not leave by an old interface.
+        self.routes.set(0, Routes { epoch: 0, open: 0 }, 0).map_err(told)?;
+        let Some((epoch, ports)) = routes else { return Ok(()) };
+        for (number, (ifindex, mac)) in (0..PORTS as u32).zip(ports) {
+            self.ports.set(number, Port { ifindex: *ifindex, mac: *mac, zero: 0 }, 0).map_err(told)?;
+        }
+        self.routes.set(0, Routes { epoch: epoch.into(), open: 1 }, 0).map_err(told)
+    }
+
     /// Makes [`Programs::attach_ingress`] do as on kernels before 6.6, for tests.
     pub fn use_clsact_only(&mut self) {
         self.clsact_only = true;
@@ -253,6 +345,21 @@ impl Programs {
     }
 }
 
+#[cfg(test)]
+impl Programs {
+    /// What becomes of a frame, asked of the filter and the ingress program as the kernel would: one after the other on one
+    /// CPU. `between` happens between the two.
+    pub(crate) fn ask(&mut self, frame: &[u8], between: impl FnOnce()) -> (u32, super::testing::Ran) {
+        let filter: &SocketFilter = self.ebpf.program("farside_filter").unwrap().try_into().unwrap();
+        // A test run takes the Ethernet header away from a socket's program, a packet socket does not.
+        let doubled = [&frame[..14], frame].concat();
+        let to_ring = super::testing::test_run(filter.fd().unwrap().as_fd(), &doubled, 1).verdict;
+        between();
+        let program = ingress(&mut self.ebpf).unwrap();
+        (to_ring, super::testing::test_run(program.fd().unwrap().as_fd(), frame, 1))
+    }
+}
+
 /// Takes away what a farside that crashed has left at the interface (kernels before 6.6). True: there was something.
 pub fn clean_leftovers(interface: &str) -> io::Result<bool> {
     if !clsact::exists(interface)? {
@@ -289,6 +396,26 @@ fn ingress(ebpf: &mut Ebpf) -> io::Result<&mut SchedClassifier> {
     ebpf.program_mut(INGRESS)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| io::Error::other(format!("farside.o lacks {INGRESS}")))
+}
+
+/// CLOCK_MONOTONIC, as the kernel programs read it.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is ours to be written to; this clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn rows<T: Plain>(ebpf: &Ebpf, name: &str, len: usize) -> io::Result<Rows<T>> {
+    match ebpf.map(name) {
+        Some(aya::maps::Map::Array(data)) => Rows::mapped(data.fd().as_fd(), len),
+        _ => Err(io::Error::other(format!("farside.o lacks {name}"))),
+    }
+}
+
+fn array<V: Pod>(ebpf: &mut Ebpf, name: &str) -> io::Result<Array<MapData, V>> {
+    let map = ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("farside.o lacks {name}")))?;
+    Array::try_from(map).map_err(|error| sentence(name, &error))
 }
 
 fn map_claims(ebpf: &mut Ebpf, buckets: u32) -> io::Result<Claims> {

@@ -1,8 +1,8 @@
-//! Network namespaces for tests, which need root.
+//! Network namespaces and runs of kernel programs for tests, which need root.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -67,4 +67,52 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) {
     run(&format!("ip link add {a_end} netns {} type veth peer name {b_end} netns {}", a.name, b.name));
     a.ip(&format!("link set {a_end} up"));
     b.ip(&format!("link set {b_end} up"));
+}
+
+/// `union bpf_attr`, the part of BPF_PROG_TEST_RUN (linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    zero: u32,
+}
+
+/// What a run of a program gave.
+pub struct Ran {
+    pub verdict: u32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+}
+
+/// Runs a program on a frame (BPF_PROG_TEST_RUN).
+pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> Ran {
+    let mut out = vec![0; frame.len() + 256];
+    let mut run = TestRun {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_size_out: out.len() as u32,
+        data_out: out.as_mut_ptr() as u64,
+        repeat,
+        ..TestRun::default()
+    };
+    // SAFETY: `run` is as large as we say and leads to `frame`, which is only read, and to `out`, which is as large as it says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, 10, &raw mut run, size_of::<TestRun>()) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    out.truncate(run.data_size_out as usize);
+    Ran { verdict: run.retval, frame: out }
 }

@@ -1,11 +1,15 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): types, and the packet that an error quotes.
 
-use super::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V4_HEADER, V6, V6_HEADER, walk_extensions};
+use super::ip::{
+    Addr, Endpoint, FlowKey, GRE, IPIP, IPV6, Payload, TCP, UDP, V4, V4_HEADER, V6, V6_HEADER, walk_extensions,
+};
+use super::l4::UDP_HEADER;
 use super::{Packet, be16};
 use crate::counters::Refusal;
 
 pub const ECHO_REPLY: u8 = 0;
 pub const UNREACHABLE: u8 = 3;
+pub const SOURCE_QUENCH: u8 = 4;
 pub const ECHO: u8 = 8;
 pub const TIME_EXCEEDED: u8 = 11;
 pub const PARAMETER_PROBLEM: u8 = 12;
@@ -47,9 +51,15 @@ pub struct Quoted {
 /// Reads the quoted packet of the ICMP error in `packet`. Its total length and checksum are not looked at: it is cut
 /// off, and some routers quote it after they have changed it.
 pub fn quoted(frame: &[u8], packet: &Packet) -> Result<Quoted, Refusal> {
-    let l3 = usize::from(packet.l4) + super::l4::ICMP_HEADER;
-    let ip = &frame[l3..packet.end as usize];
-    let (protocol, l4, src, dst) = if packet.family == V4 {
+    let quoted = quoted_at(frame, usize::from(packet.l4) + super::l4::ICMP_HEADER, packet)?;
+    if quoted.key.family == packet.family { Ok(quoted) } else { Err(Refusal::IcmpQuote) }
+}
+
+/// The same of a packet that is quoted from `l3` on.
+fn quoted_at(frame: &[u8], l3: usize, packet: &Packet) -> Result<Quoted, Refusal> {
+    let ip = frame.get(l3..packet.end as usize).ok_or(Refusal::IcmpQuote)?;
+    let family = ip.first().map_or(0, |byte| byte >> 4);
+    let (protocol, l4, src, dst) = if family == V4 {
         let header = ip.first_chunk::<V4_HEADER>().ok_or(Refusal::IcmpQuote)?;
         let header_len = usize::from(header[0] & 15) * 4;
         let fragment_offset = be16(header, 6) & 0x1fff;
@@ -64,7 +74,10 @@ pub fn quoted(frame: &[u8], packet: &Packet) -> Result<Quoted, Refusal> {
         if header[0] >> 4 != V6 {
             return Err(Refusal::IcmpQuote);
         }
-        let (protocol, l4) = walk_extensions(ip, header[6]).map_err(|_| Refusal::IcmpQuote)?;
+        let Payload { protocol, at: l4, fragment } = walk_extensions(ip, header[6]).map_err(|_| Refusal::IcmpQuote)?;
+        if fragment.is_some_and(|fragment| fragment.offset > 0) {
+            return Err(Refusal::IcmpQuote);
+        }
         let mut octets = [0; 16];
         octets.copy_from_slice(&header[8..24]);
         let src = Addr::v6(octets);
@@ -79,7 +92,49 @@ pub fn quoted(frame: &[u8], packet: &Packet) -> Result<Quoted, Refusal> {
         src: Endpoint { addr: src, port: be16(ports, 0) },
         dst: Endpoint { addr: dst, port: be16(ports, 2) },
         protocol,
-        family: packet.family,
+        family,
     };
     Ok(Quoted { key, l3, l4: l3 + l4 })
+}
+
+/// An encapsulated packet that an ICMP error quotes.
+#[derive(Clone, Copy, Debug)]
+pub struct QuotedTunnel {
+    /// Of the outer packet, of the ICMP packet's family.
+    pub src: Addr,
+    pub dst: Addr,
+    /// What was in it, as far as it is quoted.
+    pub inner: Option<Quoted>,
+}
+
+/// Reads the packet that an ICMP error quotes as one of this host's tunnels'. None: it is no such packet.
+pub fn quoted_tunnel(frame: &[u8], packet: &Packet, gue_port: u16) -> Option<QuotedTunnel> {
+    let l3 = usize::from(packet.l4) + super::l4::ICMP_HEADER;
+    let ip = frame.get(l3..packet.end as usize)?;
+    let (protocol, header, src, dst) = if packet.family == V4 {
+        let fields = ip.first_chunk::<V4_HEADER>().filter(|fields| fields[0] == 0x45)?;
+        let addr = |at: usize| Addr::v4([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]]);
+        (fields[9], V4_HEADER, addr(12), addr(16))
+    } else {
+        let fields = ip.first_chunk::<V6_HEADER>().filter(|fields| fields[0] >> 4 == V6)?;
+        let addr = |at: usize| {
+            let mut octets = [0; 16];
+            octets.copy_from_slice(&fields[at..at + 16]);
+            Addr::v6(octets)
+        };
+        (fields[6], V6_HEADER, addr(8), addr(24))
+    };
+    let l4 = &ip[header..];
+    let shim = match protocol {
+        IPIP | IPV6 => 0,
+        GRE => 4,
+        UDP if l4.len() >= UDP_HEADER && be16(l4, 2) == gue_port => {
+            match l4.get(UDP_HEADER).map_or(0, |byte| byte >> 6) {
+                0 => UDP_HEADER + 4,
+                _ => UDP_HEADER,
+            }
+        }
+        _ => return None,
+    };
+    Some(QuotedTunnel { src, dst, inner: quoted_at(frame, l3 + header + shim, packet).ok() })
 }

@@ -1,6 +1,6 @@
 //! IP addresses as the data path holds them, and the 5-tuple.
 
-use super::{ETHERNET, Packet, Parsed, be16, checksum, l4};
+use super::{ETHERNET, Packet, Parsed, be16, be32, checksum, l4};
 use crate::counters::Refusal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +9,10 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
+/// IP packets inside of IP packets.
+pub const IPIP: u8 = 4;
+pub const IPV6: u8 = 41;
+pub const GRE: u8 = 47;
 
 /// The IP version of an [`Addr`], as it stands in the version field of a header.
 pub const V4: u8 = 4;
@@ -164,10 +168,8 @@ pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
     if martian_v4([header[12], header[13], header[14], header[15]]) || src == dst {
         return Err(Refusal::Martian);
     }
-    // More fragments, or an offset.
-    if be16(header, 6) & 0x3fff != 0 {
-        return Err(Refusal::Fragment);
-    }
+    let (id, offset) = (u32::from(be16(header, 4)), (be16(header, 6) & 0x1fff) << 3);
+    let fragment = Fragment { id, offset, more: header[6] & 0x20 != 0, protocol: header[9], at: 0 };
     let packet = Packet {
         family: V4,
         protocol: header[9],
@@ -179,8 +181,61 @@ pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
         dst,
         src_port: 0,
         dst_port: 0,
+        fragment: (!fragment.is_whole()).then_some(fragment),
     };
-    l4::parse(frame, packet).map(Parsed::Ip)
+    finish(frame, packet, V4_HEADER, total - V4_HEADER)
+}
+
+/// One of the pieces that a packet was cut into (RFC 791 3.2, RFC 8200 4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// What all pieces of a packet have in common; 16 bits in IPv4.
+    pub id: u32,
+    /// Where it belongs in the payload, in bytes, a multiple of 8.
+    pub offset: u16,
+    /// Others follow it.
+    pub more: bool,
+    /// As the IPv4 or the fragment header has it, the same for all pieces; in IPv6 perhaps an extension header.
+    pub protocol: u8,
+    /// IPv6: where the fragment header starts, from the start of the frame.
+    pub at: u16,
+}
+
+impl Fragment {
+    /// All of a packet, behind an IPv6 fragment header that cuts nothing (RFC 6946).
+    fn is_whole(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
+}
+
+/// The most bytes of an IPv4 packet, or of an IPv6 packet's payload.
+const MAX_LENGTH: usize = 65_535;
+
+/// Checks a fragment's place in its packet and reads the L4 header, where there is one. `before`: bytes of the whole packet's
+/// length in front of what is cut; `length`: bytes that this piece has of that.
+fn finish(frame: &[u8], packet: Packet, before: usize, length: usize) -> Result<Parsed, Refusal> {
+    let Some(Fragment { offset, more, .. }) = packet.fragment else {
+        return l4::parse(frame, packet).map(Parsed::Ip);
+    };
+    let offset = usize::from(offset);
+    if length == 0 || (more && !length.is_multiple_of(8)) || before + offset + length > MAX_LENGTH {
+        return Err(Refusal::FragmentLength);
+    }
+    if offset == 0 {
+        // RFC 1858 3.1, RFC 7112 5: it must be whole, else nobody on the way could say what this is.
+        let cut_header = packet.end as usize - usize::from(packet.l4) < l4::largest_header(packet.protocol);
+        return match l4::parse(frame, packet) {
+            Err(Refusal::TcpHeader | Refusal::UdpLength | Refusal::IcmpShort) if cut_header => {
+                Err(Refusal::FragmentTiny)
+            }
+            parsed => parsed.map(Parsed::Ip),
+        };
+    }
+    // RFC 1858 3.2, RFC 3128: it would write the TCP header anew behind the back of those who have read the first.
+    if packet.protocol == TCP && offset < l4::TCP_HEADER {
+        return Err(Refusal::FragmentTiny);
+    }
+    Ok(Parsed::Ip(packet))
 }
 
 /// Sources that no packet from a network may have (RFC 1812 5.3.7, RFC 6890): this host, loopback, multicast, reserved, broadcast.
@@ -211,7 +266,10 @@ pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
     if src == dst {
         return Err(Refusal::Martian);
     }
-    let (protocol, l4) = walk_extensions(&ip[..total], header[6])?;
+    let Payload { protocol, at: l4, fragment } = walk_extensions(&ip[..total], header[6])?;
+    // The whole packet's length counts the headers in front of the fragment header, not that itself.
+    let before = fragment.map_or(0, |fragment| usize::from(fragment.at) - ETHERNET - V6_HEADER);
+    let length = fragment.map_or(0, |fragment| ETHERNET + total - usize::from(fragment.at) - FRAGMENT_HEADER);
     let packet = Packet {
         family: V6,
         protocol,
@@ -223,15 +281,28 @@ pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
         dst,
         src_port: 0,
         dst_port: 0,
+        fragment: fragment.filter(|fragment| !fragment.is_whole()),
     };
     if src == Addr::default() && protocol != ICMPV6 {
         return Err(Refusal::Martian);
     }
-    l4::parse(frame, packet).map(Parsed::Ip)
+    finish(frame, packet, before, length)
 }
 
-/// Where the payload starts behind the extension headers of `ip`, and its protocol.
-pub(super) fn walk_extensions(ip: &[u8], first: u8) -> Result<(u8, usize), Refusal> {
+const FRAGMENT_HEADER: usize = 8;
+
+/// What is behind the extension headers.
+pub(super) struct Payload {
+    pub protocol: u8,
+    /// Where it starts, from the start of the IP header.
+    pub at: usize,
+    /// What the fragment header says, if there is one.
+    pub fragment: Option<Fragment>,
+}
+
+/// Looks for the payload of `ip`, behind its extension headers. Behind the fragment header of a later fragment it looks no
+/// further: whatever comes there is the payload's.
+pub(super) fn walk_extensions(ip: &[u8], first: u8) -> Result<Payload, Refusal> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -239,13 +310,27 @@ pub(super) fn walk_extensions(ip: &[u8], first: u8) -> Result<(u8, usize), Refus
     const DESTINATION: u8 = 60;
     let mut protocol = first;
     let mut at = V6_HEADER;
+    let mut fragment = None;
     for _ in 0..MAX_EXTENSIONS {
         match protocol {
             HOP_BY_HOP | DESTINATION | AUTHENTICATION => {}
             // A source route (RFC 5095), whatever its type: nobody sends one to a VIP in good faith.
             ROUTING => return Err(Refusal::IpOptions),
-            FRAGMENT => return Err(Refusal::Fragment),
-            _ => return Ok((protocol, at)),
+            FRAGMENT if fragment.is_none() => {
+                let header =
+                    ip.get(at..).and_then(|b| b.first_chunk::<FRAGMENT_HEADER>()).ok_or(Refusal::IpExtension)?;
+                let (id, word) = (be32(header, 4), be16(header, 2));
+                let place = (ETHERNET + at) as u16;
+                let piece = Fragment { id, offset: word & 0xfff8, more: word & 1 != 0, protocol: header[0], at: place };
+                (protocol, at, fragment) = (header[0], at + FRAGMENT_HEADER, Some(piece));
+                if piece.offset > 0 {
+                    return Ok(Payload { protocol, at, fragment });
+                }
+                continue;
+            }
+            // A fragment of a fragment.
+            FRAGMENT => return Err(Refusal::IpExtension),
+            _ => return Ok(Payload { protocol, at, fragment }),
         }
         let [next, length] = *ip.get(at..at + 2).and_then(|b| b.first_chunk::<2>()).ok_or(Refusal::IpExtension)?;
         at += if protocol == AUTHENTICATION { (usize::from(length) + 2) * 4 } else { (usize::from(length) + 1) * 8 };

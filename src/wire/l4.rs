@@ -19,6 +19,11 @@ pub fn checksum_offset(protocol: u8) -> usize {
     if protocol == TCP { 16 } else { 6 }
 }
 
+/// Bytes that a header of `protocol` may have at most.
+pub(super) fn largest_header(protocol: u8) -> usize {
+    if protocol == TCP { 60 } else { 8 }
+}
+
 /// Fills in what the L4 header says. The protocol is left to the caller where it is none of ours.
 pub(super) fn parse(frame: &[u8], mut packet: Packet) -> Result<Packet, Refusal> {
     let l4 = &frame[usize::from(packet.l4)..packet.end as usize];
@@ -41,8 +46,8 @@ pub(super) fn parse(frame: &[u8], mut packet: Packet) -> Result<Packet, Refusal>
         (UDP, _) => {
             let header = l4.first_chunk::<UDP_HEADER>().ok_or(Refusal::UdpLength)?;
             let length = usize::from(be16(header, 4));
-            // Bytes behind the datagram are UDP options (RFC 9868) and pass.
-            if length < UDP_HEADER || length > l4.len() {
+            // Bytes behind the datagram are UDP options (RFC 9868) and pass. The first fragment has not all of it.
+            if length < UDP_HEADER || (length > l4.len() && packet.fragment.is_none()) {
                 return Err(Refusal::UdpLength);
             }
             (packet.src_port, packet.dst_port) = (be16(header, 0), be16(header, 2));

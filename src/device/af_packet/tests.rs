@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::device::Device;
+use crate::sys::bpf::Sizes;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::testing::{Namespace, cable};
 use std::io::{Read, Write};
@@ -36,7 +37,8 @@ fn site() -> Site {
 }
 
 fn programs(workers: u32) -> Programs {
-    let mut programs = Programs::load((3, 4), 64, workers).unwrap();
+    let sizes = Sizes { claims_buckets: 64, flow_buckets: 1, max_flows: 1, workers };
+    let mut programs = Programs::load((3, 4), &sizes, 0, 1).unwrap();
     let vip = "10.1.0.100".parse().unwrap();
     programs.set_services(&[(vip, 110, 6), (vip, 110, 17)]).unwrap();
     programs

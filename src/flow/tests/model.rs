@@ -34,6 +34,7 @@ fn new_flow(client: u8, local: u8, mode: u8, six: bool, worker: u8) -> NewFlow {
     let client = at(client, 40_000);
     NewFlow {
         family: if six { V6 } else { V4 },
+        target_family: if six { V6 } else { V4 },
         mode,
         client,
         // In NAT mode two VIPs share a server, so that server keys collide.

@@ -55,12 +55,32 @@ fn the_server_may_close_first_and_the_client_go_on() {
 }
 
 #[test]
-fn a_reset_is_taken_back_only_by_the_side_that_sent_it() {
-    journey(Established, false, &[(C, RST, ResetByClient), (S, ACK, ResetByClient), (C, ACK, Established)]);
-    journey(Established, false, &[(S, RST | ACK, ResetByServer), (C, ACK, ResetByServer), (S, ACK, Established)]);
+fn a_reset_is_taken_back_by_the_side_that_sent_it() {
+    journey(Established, false, &[(C, RST, ResetByClient), (S, ACK | DATA, ResetByClient), (C, ACK, Established)]);
+    journey(
+        Established,
+        false,
+        &[(S, RST, ResetByServer), (C, ACK | DATA, ResetByServer), (S, ACK | DATA, Established)],
+    );
     journey(ClientFin, false, &[(S, RST, ResetByServer), (S, ACK | FIN, ServerFin)]);
     // What a client sends that has forgotten the connection is a new SYN, and no sign that the reset was forged.
     journey(Established, false, &[(C, RST, ResetByClient), (C, SYN, ResetByClient)]);
+}
+
+#[test]
+fn a_reset_is_taken_back_by_the_other_sides_challenge_alone() {
+    journey(Established, false, &[(C, RST, ResetByClient), (S, ACK, Established)]);
+    journey(Established, false, &[(S, RST | ACK, ResetByServer), (C, ACK, Established)]);
+    for flags in [ACK | DATA, ACK | FIN, SYN | ACK, ACK | FIN | DATA] {
+        journey(Established, false, &[(C, RST, ResetByClient), (S, flags, ResetByClient)]);
+        journey(Established, false, &[(S, RST, ResetByServer), (C, flags | DATA, ResetByServer)]);
+    }
+}
+
+#[test]
+fn simultaneous_open() {
+    journey(SynSent, false, &[(S, SYN, SynReceived), (C, SYN | ACK, Established), (S, SYN | ACK, Established)]);
+    journey(SynSent, false, &[(S, SYN, SynReceived), (S, SYN | ACK, SynReceived), (C, ACK, Established)]);
 }
 
 #[test]
@@ -98,7 +118,7 @@ fn a_reset_never_prolongs_and_always_shows() {
 #[test]
 fn other_flags_say_nothing() {
     every(|state, side, flags, one_sided| {
-        let known = flags & (FIN | SYN | RST | ACK);
+        let known = flags & (FIN | SYN | RST | ACK | DATA);
         assert_eq!(next(state, side, flags, one_sided), next(state, side, known, one_sided));
     });
 }

@@ -39,6 +39,29 @@ fn ipv6_addresses_come_back_whole() {
 }
 
 #[test]
+fn a_tunnel_is_told_whole_whichever_families_it_joins() {
+    let table = table(16, 1);
+    let kinds = [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue, Encapsulation::Gue1];
+    for (port, encapsulation) in (1..).zip(kinds) {
+        let base = NewFlow { mode: Mode::Tunnel, encapsulation, ..nat(v4(1, port)) };
+        let six = NewFlow { mode: Mode::Tunnel, encapsulation, ..nat6(v6(1, port)) };
+        for new in [
+            base,
+            NewFlow { target_family: V6, target: v6(20, 110), ..base },
+            six,
+            NewFlow { target_family: V4, target: v4(20, 110), ..six },
+        ] {
+            let flow = insert(&table, &new, 5).expect("room");
+            assert_eq!(find(&table, &new.client_key()), Some(flow));
+            assert_eq!((flow.mode, flow.encapsulation), (Mode::Tunnel, encapsulation));
+            assert_eq!((flow.family, flow.target_family), (new.family, new.target_family));
+            assert_eq!((flow.client, flow.vip, flow.target), (new.client, new.vip, new.target));
+            table.remove(flow.at).expect("it stands");
+        }
+    }
+}
+
+#[test]
 fn one_sided_flows_have_one_key() {
     let table = table(16, 1);
     let new = direct(v4(1, 40_000));

@@ -4,8 +4,11 @@ use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use crate::forward::cut::Cutter;
+use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
-use crate::forward::{Context, Now, Shared, Verdict, forward, settle};
+use crate::forward::paths::Paths;
+use crate::forward::{Context, Now, Shared, Verdict, forward, reset, settle};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
 use crate::service::ServiceMap;
 use crate::service::build::{Probe, build};
@@ -29,6 +32,8 @@ pub const PIP: &str = "203.0.113.250";
 pub const REAL_A: &str = "10.0.0.11:1100";
 pub const REAL_B: &str = "10.0.0.12:110";
 pub const REMOTE: &str = "198.51.100.10:995";
+/// Of 10.0.0.254, by which the network 10.9.0.0/16 is reached.
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 254];
 /// The proxy address of the peer behind [`REMOTE`].
 pub const PEER: &str = "198.51.100.250";
 
@@ -37,6 +42,11 @@ pub const CLIENT6: &str = "[2001:db8:c::7]:40000";
 pub const REAL6: &str = "[fd00::11]:1100";
 pub const REMOTE6: &str = "[2001:db8:2::10]:995";
 pub const PIP6: &str = "2001:db8:1::250";
+
+/// The port and the frame that leaves, or why none does.
+pub type Left = Result<(u8, Vec<u8>, Offload), Verdict>;
+
+pub const KEY: HashKey = HashKey { k0: 1, k1: 2 };
 
 pub struct Bench {
     pub shared: Shared,
@@ -47,13 +57,16 @@ pub struct Bench {
     pub fib: Fib,
     pub counters: Counters,
     pub limits: Limits,
+    pub fragments: Fragments,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// What left by itself while time passed, and by which port.
+    pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
     seen: Vec<(&'static str, u64)>,
 }
 
-fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
+pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &str) -> config::Service {
     let endpoint = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     let real = |text: &&str| config::Real {
         name: text.to_string(),
@@ -77,6 +90,7 @@ fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote: &s
         persistence_mask_v6: 128,
         max_connections: 0,
         overflow: config::Overflow::Remote,
+        per_packet: false,
         check: config::Check {
             kind: config::CheckKind::None,
             port: None,
@@ -115,6 +129,9 @@ pub fn config() -> Config {
             max_flows: 1000,
             max_persistent: 64,
             idle: config::Idle::Adaptive,
+            tunnel_sources: Vec::new(),
+            gue_port: 6080,
+            kernel_path: true,
         },
         admin: config::Admin { socket: "/nowhere".into(), metrics: None },
         proxy: Some(config::Proxy {
@@ -138,6 +155,16 @@ pub fn config() -> Config {
     }
 }
 
+/// The same with all services in direct or tunnel mode, on real servers at the services' own ports.
+pub fn one_sided(mode: config::Mode, encapsulation: config::Encapsulation) -> Config {
+    let mut config = config();
+    for service in &mut config.services {
+        (service.mode, service.encapsulation) = (mode, encapsulation);
+        service.reals.iter_mut().for_each(|real| real.port = service.port);
+    }
+    config
+}
+
 impl Bench {
     /// All targets up.
     pub fn new() -> Bench {
@@ -145,8 +172,14 @@ impl Bench {
     }
 
     pub fn with(config: Config) -> Bench {
-        let key = HashKey { k0: 1, k1: 2 };
-        let hops = Arc::new(HopTable::new());
+        let flows = config.datapath.max_flows;
+        let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
+        Bench::in_memory(config, table, HopTable::new())
+    }
+
+    /// On tables that are somewhere else too.
+    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable) -> Bench {
+        let hops = Arc::new(hops);
         let net = |text: &str| text.parse::<Prefix>().unwrap();
         let fib = Fib::builder()
             .hops(hops.clone())
@@ -159,14 +192,17 @@ impl Bench {
             .neighbor(LAN, ip("10.0.0.11"), [2, 0, 0, 0, 2, 11])
             .neighbor(LAN, ip("10.0.0.12"), [2, 0, 0, 0, 2, 12])
             .neighbor(LAN, ip("fd00::11"), [2, 0, 0, 0, 2, 66])
+            .neighbor(LAN, ip("10.0.0.254"), ROUTER_MAC)
+            .route(net("10.9.0.0/16"), LAN, Some(ip("10.0.0.254")))
             .build();
         let shared = Shared {
-            table: FlowTable::new(config.datapath.max_flows, 1, key, Claims::own(config.datapath.max_flows)),
+            table,
             ledger: Ledger::new(1),
             status: Arc::new(StatusTable::new()),
-            memory: Memory::new(config.datapath.max_persistent, key),
+            memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),
+            paths: Paths::default(),
         };
         let mut registry = Registry::default();
         let (services, probes) = build(&config, &mut registry, &shared.status, &shared.ledger, |_| false).unwrap();
@@ -185,7 +221,9 @@ impl Bench {
             fib,
             counters: Counters::new(1),
             limits: Limits::default(),
+            fragments: Fragments::new(0, 1, KEY),
             now: Now { tick: 1000, micros: 0 },
+            sent: Vec::new(),
             seen: Vec::new(),
         };
         bench.moved();
@@ -249,7 +287,19 @@ impl Bench {
     }
 
     /// Runs a frame; gives the port and the frame that leaves, or the verdict if none does.
-    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Result<(u8, Vec<u8>, Offload), Verdict> {
+    pub fn run(&mut self, port: u8, frame: &[u8], offload: Offload) -> Left {
+        let (port, mut frames, offload) = self.run_all(port, frame, offload)?;
+        assert_eq!(frames.len(), 1, "it leaves whole");
+        Ok((port, frames.remove(0), offload))
+    }
+
+    /// As [`Bench::run`], of a frame that may leave in pieces.
+    pub fn run_all(
+        &mut self,
+        port: u8,
+        frame: &[u8],
+        offload: Offload,
+    ) -> Result<(u8, Vec<Vec<u8>>, Offload), Verdict> {
         let mut buf = vec![0; HEADROOM + frame.len() + 128];
         buf[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
         let mut frame =
@@ -265,12 +315,22 @@ impl Bench {
             fib: &self.fib,
             counters: self.counters.worker(0),
             limits: &mut self.limits,
+            fragments: &mut self.fragments,
             worker: 0,
             now: self.now,
         };
         match forward(&mut frame, parsed, hash, &mut ctx) {
             Verdict::Transmit { span, port } => {
-                Ok((port, frame.buf[span.start..span.start + span.len].to_vec(), span.offload))
+                Ok((port, vec![frame.buf[span.start..span.start + span.len].to_vec()], span.offload))
+            }
+            Verdict::Cut { cut, port } => {
+                let mut cutter = Cutter::new();
+                let mut pieces = Vec::new();
+                cutter.begin();
+                while let Some(piece) = cutter.piece(&cut, frame.buf) {
+                    pieces.push(piece.to_vec());
+                }
+                Ok((port, pieces, Offload::default()))
             }
             verdict => {
                 if let Verdict::Refuse(refusal) = verdict {
@@ -279,6 +339,21 @@ impl Bench {
                 Err(verdict)
             }
         }
+    }
+
+    /// Runs the kept fragments whose first one has come, as a worker does after a batch.
+    pub fn run_ready(&mut self) -> Vec<Left> {
+        let mut ran = Vec::new();
+        let mut scratch = vec![0; SCRATCH];
+        while let Some(frame) = self.fragments.take_ready(&mut scratch) {
+            let (port, offload) = (frame.port, frame.offload);
+            let bytes = frame.buf[frame.start..frame.start + frame.len].to_vec();
+            match self.run_all(port, &bytes, offload) {
+                Ok((port, frames, offload)) => ran.extend(frames.into_iter().map(|frame| Ok((port, frame, offload)))),
+                Err(verdict) => ran.push(Err(verdict)),
+            }
+        }
+        ran
     }
 
     /// Runs a packet; gives where it leaves and what it is then, every checksum verified.
@@ -301,6 +376,25 @@ impl Bench {
         self.run(port, &packet.frame(), Offload::default()).expect_err("nothing leaves")
     }
 
+    /// Resets all connections on record; gives the frames that leave, with their ports.
+    pub fn reset_all(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut all = Vec::new();
+        self.shared.table.for_each(|details| all.push(*details));
+        let ctx = Context {
+            shared: &self.shared,
+            services: &self.services,
+            fib: &self.fib,
+            counters: self.counters.worker(0),
+            limits: &mut self.limits,
+            fragments: &mut self.fragments,
+            worker: 0,
+            now: self.now,
+        };
+        let mut sent = Vec::new();
+        all.iter().for_each(|details| reset::both_ends(details, &ctx, |frame, port| sent.push((port, frame.to_vec()))));
+        sent
+    }
+
     /// The counters that moved since the last call, by name, in the order of their declaration.
     pub fn moved(&mut self) -> Vec<(&'static str, u64)> {
         let now: Vec<_> = self.counters.totals().collect();
@@ -313,9 +407,14 @@ impl Bench {
     pub fn wait(&mut self, time: Duration) {
         self.now.tick += crate::flow::ticks(time) + 1;
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
-        let range = shared.table.sweep_range(0);
-        shared.table.sweep(0, range, now.tick, self.fib.epoch(), &self.timeouts, |gone| {
+        self.fragments.expire(now, counters);
+        let (fib, services, fragments) = (&self.fib, &self.services, &mut self.fragments);
+        let limits = &mut self.limits;
+        let mut ctx = Context { shared, services, fib, counters, limits, fragments, worker: 0, now };
+        let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
+        shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);
+            reset::half_open(gone, &mut ctx, |frame, port| sent.push((port, Seen::of(frame))));
         });
     }
 

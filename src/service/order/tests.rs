@@ -8,6 +8,7 @@ fn server(number: u16, weight: u32) -> Target {
         name: format!("pop3/server-{number}"),
         slot: number,
         life: 0,
+        family: crate::wire::ip::V4,
         endpoint: Endpoint { addr: Addr::v4([10, 0, high, low]), port: 110 },
         weight,
         max_connections: 0,

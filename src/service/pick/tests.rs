@@ -11,6 +11,7 @@ pub fn target(number: u16, weight: u32, priority: u32) -> Target {
         slot: number,
         life: 0,
         endpoint: Endpoint { addr: Addr::v4([10, 0, 0, number as u8 + 1]), port: 110 },
+        family: V4,
         weight,
         max_connections: 0,
         backup: false,

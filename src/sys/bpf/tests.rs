@@ -1,15 +1,17 @@
 //! What the programs say of a packet, asked of the kernel itself (BPF_PROG_TEST_RUN). Needs root.
 
 use super::*;
+use crate::sys::testing::test_run;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 const KEY: (u64, u64) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
 const WORKERS: u32 = 7;
 const BUCKETS: u32 = 64;
+const FLOW_BUCKETS: u32 = 16;
+const FLOWS: u32 = 32;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -31,7 +33,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn programs() -> Programs {
-    let mut programs = Programs::load(KEY, BUCKETS, WORKERS).expect("loading kernel programs (are you root?)");
+    let sizes = Sizes { claims_buckets: BUCKETS, flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
+    let mut programs = Programs::load(KEY, &sizes, 0, 1).expect("loading kernel programs (are you root?)");
     programs
         .set_services(&[(ip(VIP), 110, TCP), (ip(VIP), 53, UDP), (ip(VIP6), 110, TCP), (ip(HOST_VIP), 110, TCP)])
         .unwrap();
@@ -46,52 +49,20 @@ fn programs() -> Programs {
 /// The verdict of the ingress program, as a word.
 fn verdict(programs: &mut Programs, frame: &[u8]) -> &'static str {
     let program = ingress(&mut programs.ebpf).unwrap();
-    match test_run(program.fd().unwrap().as_fd(), frame, 1).0 as i32 {
+    match test_run(program.fd().unwrap().as_fd(), frame, 1).verdict as i32 {
         2 => "ours",
         -1 => "host's",
         other => panic!("verdict {other}"),
     }
 }
 
+/// Whether a packet socket gets it. A test run takes the Ethernet header off before a socket's program, a packet socket does not.
+fn reaches_farside(programs: &Programs, frame: &[u8]) -> bool {
+    test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1).verdict != 0
+}
+
 fn worker(programs: &Programs, frame: &[u8]) -> u32 {
-    test_run(programs.fanout_fd(), frame, 1).0
-}
-
-/// `union bpf_attr`, the part of BPF_PROG_TEST_RUN (linux/bpf.h).
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    zero: u32,
-}
-
-/// What the program returns, and how long it takes on average, in ns.
-fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> (u32, u32) {
-    let mut run = TestRun {
-        prog_fd: program.as_raw_fd() as u32,
-        data_size_in: frame.len() as u32,
-        data_in: frame.as_ptr() as u64,
-        repeat,
-        ..TestRun::default()
-    };
-    // SAFETY: `run` is as large as we say and leads to `frame`, which is only read.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, 10, &raw mut run, size_of::<TestRun>()) };
-    assert_eq!(result, 0, "{}", io::Error::last_os_error());
-    (run.retval, run.duration)
+    test_run(programs.fanout_fd(), frame, 1).verdict
 }
 
 /// An Ethernet frame to the loopback's hardware address, which is what the test run takes for the host's.
@@ -156,9 +127,13 @@ fn packet(src: &str, sport: u16, dst: &str, dport: u16, protocol: u8) -> Vec<u8>
 
 /// An ICMP message to `dst` that quotes a packet.
 fn icmp_error(dst: &str, kind: u8, quoted: (&str, u16, &str, u16)) -> Vec<u8> {
-    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
     let (src, sport, to, dport) = quoted;
-    message.extend(&ip_packet(src, to, TCP, (0, false), 9, &ports(sport, dport))[..]);
+    icmp_error_about(dst, kind, &ip_packet(src, to, TCP, (0, false), 9, &ports(sport, dport)))
+}
+
+fn icmp_error_about(dst: &str, kind: u8, packet: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(packet);
     let (router, protocol) = if ip(dst).is_ipv4() { ("198.18.0.1", 1) } else { ("2001:db8:9::1", 58) };
     frame(router, dst, protocol, &message)
 }
@@ -314,6 +289,33 @@ fn icmp_to_an_address_of_farsides_alone_is_farsides() {
 }
 
 #[test]
+fn what_may_be_about_a_tunnel_of_farsides_is_farsides_and_the_hosts() {
+    let mut programs = programs();
+    let about = |dst: &str, kind: u8, code: u8, src: &str, to: &str, protocol: u8| {
+        let mut message = vec![kind, code, 0, 0, 0, 0, 5, 0];
+        message.extend(ip_packet(src, to, protocol, (0, false), 9, &[0x17, 0xc0, 0x17, 0xc0, 0, 0, 0, 0]));
+        let (router, protocol) = if ip(dst).is_ipv4() { ("198.18.0.1", 1) } else { ("2001:db8:9::1", 58) };
+        frame(router, dst, protocol, &message)
+    };
+    let (host, host6) = ("10.0.0.1", "2001:db8:2::1");
+    for protocol in [4, 41, 47, UDP] {
+        for frame in [about(host, 3, 4, host, REAL, protocol), about(host6, 2, 0, host6, REAL6, protocol)] {
+            assert_eq!((verdict(&mut programs, &frame), reaches_farside(&programs, &frame)), ("host's", true));
+        }
+        for frame in [
+            about(host, 3, 3, host, REAL, protocol),
+            about(host, 3, 4, CLIENT, REAL, protocol),
+            about(host6, 1, 0, host6, REAL6, protocol),
+            about(host6, 2, 0, CLIENT6, REAL6, protocol),
+        ] {
+            assert_eq!((verdict(&mut programs, &frame), reaches_farside(&programs, &frame)), ("host's", false));
+        }
+    }
+    let frame = about(host, 3, 4, host, REAL, TCP);
+    assert_eq!((verdict(&mut programs, &frame), reaches_farside(&programs, &frame)), ("host's", false));
+}
+
+#[test]
 fn an_icmp_error_follows_the_packet_it_quotes() {
     let mut programs = programs();
     says!(
@@ -342,6 +344,19 @@ fn an_icmp_error_follows_the_packet_it_quotes() {
         icmp_error(CLIENT, 3, (CLIENT, 4000, REAL, 110)),
         icmp_error(CLIENT6, 2, (CLIENT6, 4000, REAL6, 110)),
     );
+}
+
+#[test]
+fn an_icmp_error_follows_a_first_fragment_too() {
+    let mut programs = programs();
+    for (client, real, kind) in [(CLIENT, REAL, 3), (CLIENT6, REAL6, 2)] {
+        claim(&programs, flow_hash(real, 53, client, 4000, UDP), false);
+        let about = |fragment, payload: &[u8]| {
+            icmp_error_about(client, kind, &ip_packet(client, real, UDP, fragment, 9, payload))
+        };
+        says!(programs, "ours", about((0, true), &ports(4000, 53)));
+        says!(programs, "host's", about((0, true), &ports(4000, 54)), about((1, true), &ports(4000, 53)));
+    }
 }
 
 #[test]
@@ -384,6 +399,9 @@ fn fragments_follow_the_first_of_them() {
         says!(programs, "ours", at(real, client, (0, true), 7, &ports(53, 4000)));
         says!(programs, "ours", at(real, client, (2, false), 7, &[0; 16]));
         says!(programs, "host's", at(real, client, (2, false), 8, &[0; 16]));
+        // The same identification once more, on something that the host routes for that server.
+        says!(programs, "host's", at(real, client, (0, true), 7, &ports(2049, 4000)));
+        says!(programs, "host's", at(real, client, (2, false), 7, &[0; 16]));
     }
     // Of an unknown datagram: by the address.
     says!(programs, "ours", at(CLIENT, VIP, (2, false), 70, &[0; 16]), at(CLIENT6, PIP6, (2, false), 70, &[0; 16]));

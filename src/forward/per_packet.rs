@@ -1,0 +1,37 @@
+//! Scheduling per packet (`per_packet = true`): each of a client's datagrams chooses its target afresh. What is remembered of
+//! it stands in [`crate::flow`], "One packet, one choice".
+
+use super::{Context, flow_to, give_up, open_to};
+use crate::counters::Refusal;
+use crate::flow::{Flow, Side};
+use crate::service::{Service, Target};
+use crate::wire::ip::FlowKey;
+
+/// The flow of a client's datagram to `target`, as the client's side sees it: of an old record or a new one, and of none where the
+/// answers pass farside by. `key` and `hash` are the datagram's. A record keeps the place at the target that the choice has taken;
+/// without one, or with an old one, it is given back.
+pub fn flow(target: &Target, service: &Service, key: &FlowKey, hash: u64, ctx: &mut Context) -> Result<Flow, Refusal> {
+    if service.mode.one_sided() {
+        give_up(target, false, ctx.shared);
+        return Ok(flow_to(target, service.mode, service, key, key.src, None, ctx).unrecorded());
+    }
+    if let Some(found) = find(target, key, ctx) {
+        give_up(target, false, ctx.shared);
+        return found;
+    }
+    match open_to(target, service.mode, service, key, hash, ctx) {
+        // It clashes with what another worker put there between the look and the insert: this very record, perhaps.
+        Ok(()) | Err(Refusal::TupleClash) => find(target, key, ctx).unwrap_or(Err(Refusal::LostRace)),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// By the key of the target's answers.
+fn find(target: &Target, key: &FlowKey, ctx: &Context) -> Option<Result<Flow, Refusal>> {
+    let back = FlowKey { src: target.endpoint, dst: key.src, ..*key };
+    let table = &ctx.shared.table;
+    let flow = table.lookup(&back, table.hash(&back))?;
+    // The same client address and port may ask the same server by another VIP, whose answers could not be told from these.
+    let same = flow.vip == key.dst;
+    Some(if same { Ok(Flow { side: Side::Client, ..flow }) } else { Err(Refusal::TupleClash) })
+}

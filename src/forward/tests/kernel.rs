@@ -1,0 +1,296 @@
+//! The kernel path against the journey: what the kernel programs carry, they carry as `forward` would, byte for byte, and
+//! what is out of the ordinary they leave to it. Needs root.
+
+use super::bench::{CLIENT6, KEY, REAL6, REMOTE6, VIP6, config, ip};
+use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
+use crate::device::Offload;
+use crate::flow::{Claims, FlowTable, TICK_MS};
+use crate::route::{Hop, HopTable};
+use crate::sys::bpf::{Programs, SharedMaps, Sizes, monotonic_ns};
+use crate::sys::pin::{allowed_cpus, pin_to};
+use crate::sys::rows::{CarriedCell, Rows};
+use crate::testing::{Build, Seen};
+use crate::wire::ip::{FlowKey, TCP, V4, family_of};
+use crate::wire::l4::{ACK, FIN, RST, SYN};
+use proptest::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
+
+const PSH: u8 = 8;
+const URG: u8 = 32;
+
+/// What the programs return.
+const SHOT: u32 = 2;
+const REDIRECT: u32 = 7;
+
+struct Lab {
+    bench: Bench,
+    programs: Programs,
+    carried: Rows<CarriedCell>,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        // The two programs leave each other word by CPU.
+        pin_to(allowed_cpus().unwrap()[0]).unwrap();
+        let config = config();
+        let max_flows = config.datapath.max_flows;
+        let flow_buckets = FlowTable::buckets_for(max_flows) as u32;
+        let sizes = Sizes { claims_buckets: 64, flow_buckets, max_flows, workers: 1 };
+        let start = monotonic_ns() - 1000 * TICK_MS * 1_000_000;
+        let mut programs = Programs::load((KEY.k0, KEY.k1), &sizes, start, TICK_MS * 1_000_000).unwrap();
+        let SharedMaps { flows, records, hops, carried } = programs.memory().unwrap();
+        let table = FlowTable::in_memory(records, flows, 1, KEY, Claims::own(max_flows));
+        let bench = Bench::in_memory(config, table, HopTable::in_memory(hops).unwrap());
+        let services = [VIP, VIP6].map(|vip| {
+            let vip: std::net::SocketAddr = vip.parse().unwrap();
+            (vip.ip(), vip.port(), TCP)
+        });
+        programs.set_services(&services).unwrap();
+        programs
+            .set_pips(&[(ip(super::PIP), 1024..=1123, false), (ip(super::bench::PIP6), 1024..=1123, false)])
+            .unwrap();
+        let mut lab = Lab { bench, programs, carried };
+        lab.open();
+        lab
+    }
+
+    fn open(&mut self) {
+        let fib = &self.bench.fib;
+        let ports: Vec<_> = (5..).zip(fib.ports()).map(|(index, port)| (index, port.mac)).collect();
+        self.programs.set_routes(Some((fib.epoch(), &ports))).unwrap();
+    }
+
+    /// A connection on which enough has passed for the kernel path; gives the target and what it sees as the source.
+    fn settled(&mut self, client: &str, vip: &str) -> (String, String) {
+        let (_, syn) = self.bench.connect(client, vip);
+        for _ in 0..8 {
+            self.bench.pass(WAN, &Build::tcp(client, vip, ACK));
+            self.bench.pass(LAN, &Build::tcp(&syn.dst.to_string(), &syn.src.to_string(), ACK));
+        }
+        (syn.dst.to_string(), syn.src.to_string())
+    }
+
+    /// What the kernel makes of a frame; None: it is the worker's.
+    fn kernel(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut frame = frame.to_vec();
+        // A test run takes this for the host's own.
+        frame[..6].fill(0);
+        let (to_ring, ran) = self.programs.ask(&frame, || ());
+        match (to_ring, ran.verdict) {
+            (0, REDIRECT) => Some(ran.frame),
+            (1.., SHOT) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sum(&self, of: fn(&CarriedCell) -> &std::sync::atomic::AtomicU64) -> u64 {
+        self.carried.iter().map(|cell| of(cell).load(Relaxed)).sum()
+    }
+
+    fn packets(&self, client: &str, vip: &str) -> [u32; 2] {
+        let (src, dst) = (super::endpoint(client), super::endpoint(vip));
+        let family = family_of(vip.parse::<std::net::SocketAddr>().unwrap().ip());
+        let key = FlowKey { src, dst, protocol: TCP, family };
+        let table = &self.bench.shared.table;
+        table.details(table.lookup(&key, table.hash(&key)).unwrap().at).unwrap().packets
+    }
+}
+
+/// Both must send the same frame.
+fn same(lab: &mut Lab, port: u8, packet: &Build) {
+    let frame = packet.frame();
+    let kernel = lab.kernel(&frame).unwrap_or_else(|| panic!("the worker's: {packet:?}"));
+    let (_, forwarded, _) = lab.bench.run(port, &frame, Offload::default()).unwrap();
+    assert_eq!(Seen::of(&kernel), Seen::of(&forwarded), "{packet:?}");
+    assert_eq!(kernel[..forwarded.len()], forwarded);
+}
+
+#[test]
+fn a_packet_of_a_flow_that_stands_leaves_as_the_worker_would_send_it() {
+    let mut lab = Lab::new();
+    for (client, vip, target, up) in [
+        (CLIENT, VIP, REAL_A, true),
+        (CLIENT6, VIP6, REAL6, true),
+        (CLIENT, VIP, REMOTE, false),
+        (CLIENT6, VIP6, REMOTE6, false),
+    ] {
+        lab.bench.set_up("pop3/10.0.0", up);
+        lab.bench.set_up("pop6/[fd00::11]", up);
+        let client = if up { client.to_owned() } else { client.replace("40000", "40001") };
+        let (to, from) = lab.settled(&client, vip);
+        assert_eq!(to, target);
+        let before = (lab.sum(|cell| &cell.packets), lab.packets(&client, vip));
+        for payload in [&b""[..], b"x", b"RETR 1\r\n", &[7; 1400]] {
+            let mut packet = Build::tcp(&client, vip, ACK | PSH);
+            (packet.payload, packet.tos, packet.seq) = (payload.to_vec(), 0xb9, 7000);
+            same(&mut lab, WAN, &packet);
+            let mut packet = Build::tcp(&to, &from, ACK | URG);
+            (packet.payload, packet.ttl) = (payload.to_vec(), 2);
+            same(&mut lab, LAN, &packet);
+        }
+        let after = (lab.sum(|cell| &cell.packets), lab.packets(&client, vip));
+        assert_eq!(after.0 - before.0, 8, "counted");
+        assert_eq!([0, 1].map(|side| after.1[side] - before.1[side]), [8, 8], "on record, by both");
+    }
+    assert_eq!(lab.sum(|cell| &cell.missed), 0);
+}
+
+#[test]
+fn a_young_flow_is_the_workers() {
+    let mut lab = Lab::new();
+    lab.bench.connect(CLIENT, VIP);
+    assert_eq!(lab.kernel(&Build::tcp(CLIENT, VIP, ACK).frame()), None);
+}
+
+#[test]
+fn a_packet_does_not_overtake_those_that_wait_for_the_worker() {
+    let mut lab = Lab::new();
+    lab.settled(CLIENT, VIP);
+    let mut young = Build::tcp(CLIENT, VIP, ACK);
+    assert!(lab.kernel(&young.frame()).is_some(), "none waits");
+    // One that the worker has to see waits in its ring.
+    young.options = vec![1; 4];
+    lab.programs.set_routes(None).unwrap();
+    assert_eq!(lab.kernel(&young.frame()), None);
+    lab.open();
+    assert_eq!(lab.kernel(&Build::tcp(CLIENT, VIP, ACK).frame()), None, "it would overtake");
+    lab.bench.pass(WAN, &young);
+    assert_eq!(lab.kernel(&Build::tcp(CLIENT, VIP, ACK).frame()), None, "the second waits still");
+    lab.bench.pass(WAN, &young);
+    lab.bench.pass(WAN, &young);
+    assert!(lab.kernel(&Build::tcp(CLIENT, VIP, ACK).frame()).is_some(), "all are sent");
+}
+
+#[test]
+fn what_is_out_of_the_ordinary_is_the_workers() {
+    let mut lab = Lab::new();
+    lab.settled(CLIENT, VIP);
+    let good = Build::tcp(CLIENT, VIP, ACK).frame();
+    let mut change = |what: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = good.clone();
+        change(&mut frame);
+        let taken = lab.kernel_or_host(&frame);
+        assert!(!taken, "{what}");
+        // What it counted as handed to the worker is as good as sent.
+        for _ in 0..2 {
+            lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+        }
+        assert!(lab.kernel(&good).is_some(), "and the next one is carried again after: {what}");
+    };
+    for flags in [SYN, ACK | FIN, RST, RST | ACK, SYN | ACK, 0, FIN] {
+        change(&format!("flags {flags:#x}"), &|frame| frame[47] = flags);
+    }
+    change("TTL 1", &|frame| frame[22] = 1);
+    change("a fragment", &|frame| frame[20] = 0x20);
+    change("an offset", &|frame| frame[21] = 1);
+    change("IP options", &|frame| frame[14] = 0x46);
+    change("longer than it is", &|frame| frame[16] = 0x40);
+    change("too short for TCP", &|frame| frame[17] = 39);
+    change("a TCP header that ends behind the packet", &|frame| frame[46] = 0xf0);
+    change("a TCP header that is too short", &|frame| frame[46] = 0x40);
+    change("another port", &|frame| frame[35] ^= 1);
+}
+
+impl Lab {
+    /// Is it carried? If not it is the worker's or, since it is of no flow, whoever's.
+    fn kernel_or_host(&mut self, frame: &[u8]) -> bool {
+        let mut frame = frame.to_vec();
+        frame[..6].fill(0);
+        self.programs.ask(&frame, || ()).1.verdict == REDIRECT
+    }
+}
+
+#[test]
+fn a_packet_that_does_not_fit_the_next_hop_is_the_workers() {
+    let mut lab = Lab::new();
+    lab.settled(CLIENT, VIP);
+    let mut packet = Build::tcp(CLIENT, VIP, ACK);
+    packet.payload = vec![1; 1460];
+    same(&mut lab, WAN, &packet);
+    packet.payload = vec![1; 1461];
+    assert_eq!(lab.kernel(&packet.frame()), None);
+}
+
+#[test]
+fn a_lost_neighbor_new_routes_and_a_closing_flow_end_it() {
+    let mut lab = Lab::new();
+    let (to, from) = lab.settled(CLIENT, VIP);
+    let frame = Build::tcp(CLIENT, VIP, ACK).frame();
+    assert!(lab.kernel(&frame).is_some());
+    let hops = lab.bench.shared.hops.clone();
+    let id = (2..100).find(|id| hops.get(*id).is_some_and(|hop: Hop| hop.mac == [2, 0, 0, 0, 2, 11])).unwrap();
+    let hop = hops.get(id).unwrap();
+    hops.clear(id);
+    assert_eq!(lab.kernel(&frame), None, "the worker asks for the neighbor");
+    hops.set(id, hop);
+    lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+    assert!(lab.kernel(&frame).is_some());
+
+    let epoch = lab.bench.fib.epoch();
+    lab.programs.set_routes(Some((epoch.wrapping_add(1), &[(5, [0; 6]), (6, [0; 6])]))).unwrap();
+    assert_eq!(lab.kernel(&frame), None, "the worker looks the way up again");
+    lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+    lab.programs.set_routes(Some((epoch, &[(0, [0; 6]), (0, [0; 6])]))).unwrap();
+    assert_eq!(lab.kernel(&frame), None, "the interface has gone");
+    lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+    lab.open();
+    assert!(lab.kernel(&frame).is_some());
+
+    lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, FIN | ACK));
+    assert!(lab.kernel(&Build::tcp(&to, &from, ACK).frame()).is_some(), "half closed, the other half goes on");
+    lab.bench.pass(LAN, &Build::tcp(&to, &from, FIN | ACK));
+    assert_eq!(lab.kernel(&frame), None, "closing: the worker sees the end");
+}
+
+#[test]
+fn a_flow_that_ends_between_decision_and_deed_is_not_carried() {
+    let mut lab = Lab::new();
+    lab.settled(CLIENT, VIP);
+    let mut frame = Build::tcp(CLIENT, VIP, ACK).frame();
+    frame[..6].fill(0);
+    let (bench, programs) = (&mut lab.bench, &mut lab.programs);
+    let (to_ring, ran) = programs.ask(&frame, || bench.wait(std::time::Duration::from_secs(8000)));
+    assert_eq!((to_ring, ran.verdict), (0, SHOT));
+    assert_eq!((lab.sum(|cell| &cell.packets), lab.sum(|cell| &cell.missed)), (0, 1));
+}
+
+#[test]
+fn the_sweep_sees_that_a_carried_flow_lives() {
+    let mut lab = Lab::new();
+    lab.settled(CLIENT, VIP);
+    // The bench's clock goes ahead; the programs' goes by the real one.
+    lab.bench.now.tick = 2;
+    lab.bench.pass(WAN, &Build::tcp(CLIENT, VIP, ACK));
+    assert!(lab.kernel(&Build::tcp(CLIENT, VIP, ACK).frame()).is_some());
+    let (src, dst) = (super::endpoint(CLIENT), super::endpoint(VIP));
+    let key = FlowKey { src, dst, protocol: TCP, family: V4 };
+    let table = &lab.bench.shared.table;
+    let seen = table.details(table.lookup(&key, table.hash(&key)).unwrap().at).unwrap().last_seen;
+    assert!((1000..1000 + 60_000 / TICK_MS as u32).contains(&seen), "by the programs' clock: {seen}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Any segment, either way, in either family, to a real server or a remote site.
+    #[test]
+    fn kernel_and_worker_agree(
+        payload in proptest::collection::vec(any::<u8>(), 0..1400),
+        (seq, ack, tos, ttl) in (any::<u32>(), any::<u32>(), any::<u8>(), 2u8..),
+        flags in prop_oneof![Just(ACK), Just(ACK | PSH), Just(ACK | URG), Just(ACK | PSH | 0xc0)],
+        (v6, remote, back, port) in (any::<bool>(), any::<bool>(), any::<bool>(), 1024u16..),
+    ) {
+        thread_local!(static LAB: std::cell::RefCell<Lab> = std::cell::RefCell::new(Lab::new()));
+        LAB.with_borrow_mut(|lab| {
+            let (client, vip) = if v6 { (format!("[2001:db8:c::7]:{port}"), VIP6) } else { (format!("198.18.0.7:{port}"), VIP) };
+            lab.bench.set_up("pop3/10.0.0", !remote);
+            lab.bench.set_up("pop6/[fd00::11]", !remote);
+            let (to, from) = lab.settled(&client, vip);
+            let mut packet = if back { Build::tcp(&to, &from, flags) } else { Build::tcp(&client, vip, flags) };
+            (packet.payload, packet.seq, packet.ack, packet.tos, packet.ttl) = (payload, seq, ack, tos, ttl);
+            same(lab, if back { LAN } else { WAN }, &packet);
+            // Room for the next case.
+            lab.bench.wait(std::time::Duration::from_secs(8000));
+        });
+    }
+}
