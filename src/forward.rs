@@ -326,7 +326,8 @@ fn makes_way(new: &NewFlow, ctx: &Context) -> bool {
     let Some(key) = new.server_key() else { return false };
     let table = &ctx.shared.table;
     let Some(other) = table.lookup(&key, table.hash(&key)) else { return true };
-    let over = matches!(other.state, State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted);
+    let reset = matches!(other.state, State::ResetByClient | State::ResetByServer | State::Aborted);
+    let over = reset || matches!(other.state, State::Closing | State::Over);
     // What is left of a service that was scheduled per packet before a reload.
     let left = !new.per_packet && new.protocol == UDP && other.vip == new.vip;
     if over || left {
@@ -408,7 +409,7 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
     let reset = matches!(flow.state, State::ResetByClient | State::ResetByServer);
     // Resets that follow a reset do not keep the record (RFC 7857 7.1).
-    let again = (reset || flow.state == State::Aborted) && packet.tcp_flags & RST != 0;
+    let again = (reset || matches!(flow.state, State::Aborted | State::Over)) && packet.tcp_flags & RST != 0;
     if !again {
         table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
     }

@@ -247,6 +247,28 @@ fn loom_steps_of_both_sides_count() {
     });
 }
 
+/// The last FIN comes while the record is taken away: the packet has closed the connection, or the removal finds it open.
+#[test]
+fn loom_closed_by_a_packet_or_by_the_end() {
+    model(5, || {
+        let table = table(1, 1);
+        let new = NewFlow { state: State::ClientFin, ..remote(1, 7, 0) };
+        let flow = insert(&table, &new).expect("room");
+        let mut server = find(&table, &server_key(&new)).expect("it stands");
+        let other = table.clone();
+        let thread = thread::spawn(move || {
+            if other.details(server.at).is_none() {
+                return false;
+            }
+            let (before, after) = other.advance(&mut server, FIN | ACK);
+            is_open(before, false) && !is_open(after, false)
+        });
+        let gone = table.remove(flow.at).expect("nobody else removes it");
+        let told = thread.join().expect("it ends");
+        assert!(told != is_open(gone.flow.state, false), "{:?}", gone.flow.state);
+    });
+}
+
 /// Records are given out once, also when two workers live from one range and give back meanwhile (ABA).
 #[test]
 fn loom_records_are_given_out_once() {

@@ -393,7 +393,7 @@ impl FlowTable {
             return None;
         }
         // Whoever moves the state on from here is too late, and whoever did so before is heard.
-        let last = record.seal(version).state();
+        let last = record.seal().state();
         let mut details = details(record, at.index, version);
         details.flow.state = last;
         let flow = &details.flow;

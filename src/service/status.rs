@@ -115,12 +115,13 @@ impl TargetSlot {
         self.active.load(SeqCst) == 0 && self.on_record.load(SeqCst) == 0
     }
 
-    /// As new, for another target of the service in slot `service`. It must be idle, and down.
+    /// As new, for another target. It must be idle, and down.
     pub fn reset(&self) {
         self.word.store(0, SeqCst);
         self.life.store(self.life().wrapping_add(1), SeqCst);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);
+        self.one_sided.store(false, Relaxed);
         self.evidence.clear();
     }
 

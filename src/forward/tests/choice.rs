@@ -198,6 +198,32 @@ fn real_servers_fill_up_then_backups_then_the_remote_site_and_room_is_used_again
     assert_eq!((1..6).map(|port| asks(&mut bench, "198.18.0.7", 20 + port).unwrap()).filter(|at| at != C).count(), 4);
 }
 
+/// Two VIPs of one real server: what is left of a connection by the one is not in the way of a new one by the other.
+#[test]
+fn a_connection_that_was_closed_and_then_reset_makes_way_and_is_not_kept_by_more_resets() {
+    let mut config = config();
+    config.services[0].reals.truncate(1);
+    let mut other = config.services[0].clone();
+    (other.name, other.vip) = ("pop3b".into(), ip("203.0.113.11"));
+    config.services.push(other);
+    let mut bench = Bench::with(config);
+    bench.connect(CLIENT, VIP);
+    close(&mut bench, "198.18.0.7", 40000, REAL_A);
+    let reset = |bench: &mut Bench| bench.pass(WAN, &Build::tcp(CLIENT, VIP, RST));
+    reset(&mut bench);
+    assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, "203.0.113.11:110", SYN)).1.dst.to_string(), REAL_A);
+    assert_eq!(["pop3", "pop3b"].map(|service| bench.active(&format!("{service}/10.0.0.11:1100"))), [0, 1]);
+    bench.connect("198.18.0.7:2", VIP);
+    close(&mut bench, "198.18.0.7", 2, REAL_A);
+    bench.moved();
+    let reset = |bench: &mut Bench| bench.pass(WAN, &Build::tcp("198.18.0.7:2", VIP, RST));
+    reset(&mut bench);
+    bench.wait(Duration::from_secs(6));
+    reset(&mut bench);
+    bench.wait(Duration::from_secs(6));
+    assert_eq!(bench.moved(), [("flows_ended", 1)], "RFC 7857 7.1");
+}
+
 /// Stragglers, retransmitted FINs, RSTs, the end of the record, a new connection of the same ports: the place is given back
 /// once.
 #[test]
