@@ -121,6 +121,14 @@ fn a_removed_server_counts_as_dead_and_a_removed_services_flows_stay() {
     before.services[1].reals.remove(0);
     bench.reload(&before);
     assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
+    // All are replaced at once, and none has passed a check yet: the old one will do.
+    before.services[1].reals[0] = real("10.0.0.13", 514);
+    bench.reload(&before);
+    bench.set_up("syslog", false);
+    assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
+    before.services[1].reals[0] = real("10.0.0.12", 514);
+    bench.reload(&before);
+    assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
     before.services.remove(1);
     bench.reload(&before);
     assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
