@@ -42,6 +42,7 @@ fn target(slot: u16, backup: bool) -> Target {
         slot,
         life: 0,
         endpoint: Endpoint::new([10, 0, 0, slot as u8].into(), 110),
+        family: V4,
         weight: u32::from(slot) + 1,
         max_connections: if slot < 8 { 3 } else { 0 },
         backup,
