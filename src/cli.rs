@@ -3,8 +3,11 @@
 use crate::admin::rows::What;
 use crate::admin::{client, text};
 use crate::config::{Config, file};
+use crate::decap::{self, Encapsulation};
+use crate::setup;
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -69,6 +72,49 @@ enum Command {
         #[arg(long, value_name = "SERVICE/NAME")]
         down: Vec<String>,
     },
+    /// On a real server: print the commands that make it ready for direct or tunnel mode, or run them
+    SetupServer {
+        mode: setup::Mode,
+        /// The addresses that clients connect to
+        #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+        vip: Vec<IpAddr>,
+        /// Tunnel mode: as in farside's configuration
+        #[arg(long, value_enum, default_value = "ipip")]
+        encapsulation: setup::Encapsulation,
+        /// Tunnel mode: the version of the server's own address in farside's configuration [default: the VIP's]
+        #[arg(long, value_enum)]
+        underlay: Option<setup::Underlay>,
+        /// Tunnel mode: where GUE comes
+        #[arg(long, value_name = "PORT", default_value_t = 6080, value_parser = clap::value_parser!(u16).range(1..))]
+        gue_port: u16,
+        /// Where clients' packets come in [default: anywhere]
+        #[arg(long, value_name = "IF")]
+        interface: Option<String>,
+        /// Run the commands
+        #[arg(long, conflicts_with = "undo")]
+        apply: bool,
+        /// Take back what they did
+        #[arg(long)]
+        undo: bool,
+    },
+    /// On a real server: take packets out of their tunnels, where the kernel has no tunnel device
+    Decap {
+        /// Where tunneled packets come in
+        #[arg(long, value_name = "IF", required = true, num_args = 1..)]
+        interface: Vec<String>,
+        /// The addresses that clients connect to; they are put on a tun device of farside's own
+        #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+        vip: Vec<IpAddr>,
+        /// What the packets are wrapped in
+        #[arg(long, value_enum, default_value = "all")]
+        encapsulation: Encapsulation,
+        /// Where GUE comes
+        #[arg(long, value_name = "PORT", default_value_t = 6080, value_parser = clap::value_parser!(u16).range(1..))]
+        gue_port: u16,
+        /// The name of the tun device; %d becomes a number
+        #[arg(long, value_name = "NAME", default_value = "fardecap%d")]
+        tun: String,
+    },
 }
 
 #[derive(clap::Args)]
@@ -104,6 +150,18 @@ pub fn main() -> ExitCode {
         Command::Undrain { target } => said(client::drain(&target.socket.socket, &target.target, false)),
         Command::Replay { config, input, output, counters, down } => {
             said(crate::replay::replay(&config.config, &input, &output, counters.as_deref(), &down))
+        }
+        Command::SetupServer { mode, vip, encapsulation, underlay, gue_port, interface, apply, undo } => {
+            let options = setup::Options { mode, vips: vip, encapsulation, underlay, gue_port, interface };
+            let what = match (apply, undo) {
+                (true, _) => setup::Do::Apply,
+                (_, true) => setup::Do::Undo,
+                _ => setup::Do::Print,
+            };
+            said(setup::setup(&options, what))
+        }
+        Command::Decap { interface, vip, encapsulation, gue_port, tun } => {
+            decap::run(&decap::Options { interfaces: interface, vips: vip, encapsulation, gue_port, tun })
         }
     };
     match done {

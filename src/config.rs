@@ -180,6 +180,8 @@ pub struct Check {
     pub timeout: Duration,
     pub rise: u32,
     pub fall: u32,
+    /// What clients' connections meet with may bring the next checks forward.
+    pub passive: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,7 @@
 
 pub mod cut;
 pub mod encap;
+mod evidence;
 pub mod fragment;
 pub mod icmp;
 pub mod limit;
@@ -18,6 +19,7 @@ pub mod neighbor;
 pub mod one_sided;
 pub mod paths;
 pub mod per_packet;
+mod probe;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
@@ -368,6 +370,9 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
     if flow.mode.one_sided() {
         return one_sided::carry(frame, packet, flow, ctx);
     }
+    if probe::is_to_real(&flow, ctx) {
+        return probe::carry(frame, packet, flow, ctx);
+    }
     let (src, dst) = match flow.side {
         Side::Client => (flow.local, flow.target),
         Side::Server => (flow.vip, flow.client),
@@ -443,6 +448,9 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
         // By it the server's half-open connection can be reset: see `reset::half_open`.
         let ack = if packet.tcp_flags & ACK != 0 { be32(bytes, usize::from(packet.l4) + 8) } else { 0 };
         table.note_ack(&Flow { track_acks: true, ..*flow }, ack);
+    }
+    if before == State::SynSent {
+        evidence::of_packet(flow, after, flow.side == Side::Client && opens(packet), ctx.shared);
     }
     if flow.track_acks && packet.tcp_flags & ACK != 0 {
         table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
@@ -542,13 +550,13 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
     if counted && is_open(gone.flow.state, gone.flow.mode.one_sided()) {
         shared.status.release(gone.target_slot);
     }
+    if counted {
+        evidence::of_the_end(gone, shared);
+        counters.add(Count::FlowsEnded, 1);
+    }
     // Last: after it the slot may be another target's.
     shared.status.slot(gone.target_slot).on_record.fetch_sub(1, SeqCst);
-    if !counted {
-        return;
-    }
-    counters.add(Count::FlowsEnded, 1);
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

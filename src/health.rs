@@ -91,12 +91,26 @@ pub struct Transition {
     pub first: bool,
 }
 
+/// The socket of a check through the data path has been closed: the flow that it was has nothing more to say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Closed {
+    pub source: SocketAddr,
+    pub door: SocketAddr,
+    /// TCP; else UDP.
+    pub stream: bool,
+}
+
 /// How long a link is kept after its answer, for the server to close it too.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// How often what clients' connections met with is looked at.
+const EVIDENCE_LOOK: Duration = Duration::from_millis(250);
 
 /// All targets and their probes.
 pub struct Health {
     schedule: Schedule,
+    /// When evidence is looked at next; None: nobody heeds it.
+    evidence_at: Option<Instant>,
     /// By the schedule's ids: the probe that runs, or the latest one, which takes its leave.
     links: Vec<Option<Active>>,
     /// Links that take their leave, by when that ends; an entry whose serial has gone is stale.
@@ -105,6 +119,7 @@ pub struct Health {
     events: Option<(Registry, usize)>,
     tls_config: Arc<rustls::ClientConfig>,
     serial: u64,
+    closed: Vec<Closed>,
 }
 
 struct Active {
@@ -123,11 +138,13 @@ impl Health {
         let _ = getrandom::fill(&mut seed);
         Health {
             schedule: Schedule::new(status, u64::from_ne_bytes(seed)),
+            evidence_at: None,
             links: Vec::new(),
             parting: VecDeque::new(),
             events: None,
             tls_config: probe::tls::config(),
             serial: 0,
+            closed: Vec::new(),
         }
     }
 
@@ -146,6 +163,7 @@ impl Health {
         for id in self.schedule.set_targets(targets, now) {
             self.drop_link(id);
         }
+        self.evidence_at = self.schedule.heeds_evidence().then_some(now);
     }
 
     /// An event of the loop. False: the token is not one of health's. To be called for all events of a turn before
@@ -164,7 +182,7 @@ impl Health {
     pub fn next_deadline(&self) -> Option<Instant> {
         self.events.as_ref()?;
         let parting = self.parting.front().map(|(at, ..)| *at);
-        self.schedule.next_deadline().into_iter().chain(parting).min()
+        self.schedule.next_deadline().into_iter().chain(parting).chain(self.evidence_at).min()
     }
 
     /// Starts the probes that are due and ends those that took too long. Calling it too early is harmless.
@@ -179,6 +197,10 @@ impl Health {
             if matches!(self.links.get(id), Some(Some(active)) if active.serial == serial) {
                 self.drop_link(id);
             }
+        }
+        if self.evidence_at.is_some_and(|at| at <= now) {
+            self.schedule.look_at_evidence(now);
+            self.evidence_at = Some(now + EVIDENCE_LOOK);
         }
         while let Some(job) = self.schedule.next(now) {
             match job {
@@ -271,8 +293,13 @@ impl Health {
     fn drop_link(&mut self, id: usize) {
         if let Some(link) = self.links.get_mut(id) {
             // Closing the socket takes it off the loop.
-            *link = None;
+            self.closed.extend(link.take().and_then(|active| active.link.through_a_door()));
         }
+    }
+
+    /// Checks through the data path whose sockets were closed since it was last asked.
+    pub fn closed(&mut self) -> Vec<Closed> {
+        std::mem::take(&mut self.closed)
     }
 
     /// Has every target had a first answer? True when there are no targets.

@@ -17,9 +17,11 @@
 //! | 5 | [`run`] | wiring: the order of starting, the control thread's loop, reload, the order of stopping |
 //! | 4 | [`admin`] | both ends of the Unix socket of `show`, `reload` and `drain`; the metrics listener |
 //! | 4 | [`announce`] | tells the link's machines where VIPs and PIPs are now |
+//! | 4 | [`decap`] | on a real server: the far end of tunnels, where the kernel has none |
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
+//! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
@@ -73,9 +75,10 @@
 //! | claims | the hashes of real servers' answers that are awaited: by them the kernel programs know farside's packets from those of the host to the same servers ([`flow::claims`]) |
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
 //! | control | the thread that does all but packets |
-//! | door | an address on the probe interface that stands for one remote site of one service: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`]) |
+//! | door | an address on the probe interface that stands for one remote site of one service, or for one real server of direct or tunnel mode: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`], [`service::doors`]) |
 //! | encapsulation | in tunnel mode: the headers put in front of a client's packet, and how the packet travels to a real server by them ([`forward::encap`]) |
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
+//! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
 //! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
@@ -138,6 +141,7 @@ pub mod announce;
 pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod decap;
 pub mod device;
 pub mod flow;
 pub mod forward;
@@ -147,6 +151,7 @@ pub mod replay;
 pub mod route;
 pub mod run;
 pub mod service;
+pub mod setup;
 pub mod sys;
 #[cfg(test)]
 mod testing;

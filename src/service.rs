@@ -3,6 +3,8 @@
 //! reload keeps it.
 
 pub mod build;
+pub mod doors;
+pub mod evidence;
 pub mod leaving;
 mod order;
 pub mod persistence;
@@ -26,11 +28,19 @@ pub struct ServiceMap {
     vips: HashSet<(Addr, u8)>,
     pips: HashMap<(Addr, u8), Pip>,
     peers: HashSet<(Addr, u8)>,
-    /// Addresses of the probe interface, each standing for one remote site of one service: see [`Service::probe`].
-    probes: HashMap<(Endpoint, u8, u8), (usize, usize)>,
+    /// Addresses of the probe interface, each standing for one target of one service: see [`ServiceMap::probe`].
+    probes: HashMap<(Endpoint, u8, u8), Behind>,
     doors: HashSet<(Addr, u8)>,
     leaving: Gone,
     pub tunnels: Tunnels,
+}
+
+/// What is behind a door, by the numbers of the service and of the target there.
+#[derive(Clone)]
+enum Behind {
+    Remote(usize, usize),
+    /// A real server that has the VIP. The target is the same as its checks meet it: at the VIP.
+    Real(usize, usize, Box<Target>),
 }
 
 /// How encapsulated packets leave.
@@ -150,8 +160,20 @@ impl ServiceMap {
     /// way by which its health is checked.
     pub fn add_probe(&mut self, door: Endpoint, service: usize, remote: usize) {
         let Service { protocol, family, .. } = self.services[service];
-        self.probes.insert((door, protocol, family), (service, remote));
+        self.probes.insert((door, protocol, family), Behind::Remote(service, remote));
         self.doors.insert((door.addr, family));
+    }
+
+    /// The same for real server number `real`, which is met `at` the VIP, over `protocol`.
+    pub fn add_real_probe(&mut self, door: Endpoint, protocol: u8, service: usize, real: usize, at: Target) {
+        let family = self.services[service].family;
+        self.probes.insert((door, protocol, family), Behind::Real(service, real, Box::new(at)));
+        self.doors.insert((door.addr, family));
+    }
+
+    /// Lends ports of `pip`, too.
+    pub fn add_pip(&mut self, pip: (Addr, u8), lent: Pip) {
+        self.pips.insert(pip, lent);
     }
 
     /// Is `addr` a door of the probe interface?
@@ -167,11 +189,26 @@ impl ServiceMap {
         self.by_vip.get(&(*vip, protocol, family)).map(|at| &self.services[*at])
     }
 
-    /// The service and the remote site behind a door of the probe interface.
+    /// The service and the target behind a door of the probe interface, as checks meet it.
     pub fn probe(&self, door: &Endpoint, protocol: u8, family: u8) -> Option<(&Service, &Target)> {
-        let (service, remote) = self.probes.get(&(*door, protocol, family))?;
-        let service = &self.services[*service];
-        Some((service, &service.remotes[*remote]))
+        match self.probes.get(&(*door, protocol, family))? {
+            Behind::Remote(service, remote) => {
+                let service = &self.services[*service];
+                Some((service, &service.remotes[*remote]))
+            }
+            Behind::Real(service, _, at) => Some((&self.services[*service], at)),
+        }
+    }
+
+    /// The service and the real server behind a door, where it is by itself; None: there is none, or a remote site.
+    pub fn behind(&self, door: &Endpoint, protocol: u8, family: u8) -> Option<(&Service, &Target)> {
+        match self.probes.get(&(*door, protocol, family))? {
+            Behind::Remote(..) => None,
+            Behind::Real(service, real, _) => {
+                let service = &self.services[*service];
+                Some((service, &service.reals[*real]))
+            }
+        }
     }
 
     /// Of a service that is configured, or of one whose last connections still run.

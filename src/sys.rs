@@ -17,4 +17,5 @@ pub mod socket;
 pub mod tap;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tunnel;
 pub mod wake;

@@ -443,3 +443,6 @@ fn count_sent(counters: &WorkerCounters, sent: bool, len: usize) {
         counters.refuse(Refusal::TxFull);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,5 +11,6 @@ pub mod namespace;
 pub mod play;
 pub mod process;
 pub mod server;
+pub mod tunnel;
 pub mod wait;
 pub mod world;

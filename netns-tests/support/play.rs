@@ -87,8 +87,13 @@ impl Play {
     /// The POP3 servers of site `site` die, and its farside has noticed when this returns.
     #[track_caller]
     pub fn fall(&mut self, site: u8) {
-        self.servers.retain(|name, _| !name.starts_with(&format!("r{site}")));
+        self.fell(site);
         self.wait_reals("down", site);
+    }
+
+    /// The POP3 servers of site `site` die, and nobody has noticed yet.
+    pub fn fell(&mut self, site: u8) {
+        self.servers.retain(|name, _| !name.starts_with(&format!("r{site}")));
     }
 
     /// The POP3 servers of site `site` come back, and its farside has noticed when this returns.
@@ -106,12 +111,14 @@ impl Play {
             let own = self.world.site(site);
             let rules = format!(
                 "table inet sick {{ chain input {{ type filter hook input priority 0;
-                    ip saddr {} meta l4proto tcp reject with tcp reset;
-                    ip6 saddr {} meta l4proto tcp reject with tcp reset;
+                    ip saddr {{ {}, {} }} meta l4proto tcp reject with tcp reset;
+                    ip6 saddr {{ {}, {} }} meta l4proto tcp reject with tcp reset;
                 }}
                 }}",
                 own.lan_address(Family::V4),
-                own.lan_address(Family::V6)
+                own.pip(Family::V4),
+                own.lan_address(Family::V6),
+                own.pip(Family::V6)
             );
             real.host.run("nft", &[&rules]);
         }

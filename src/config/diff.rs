@@ -213,7 +213,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
 }
 
 fn check(changes: &mut Changes, subject: &str, old: &Check, new: &Check) {
-    let Check { kind, port, interval, timeout, rise, fall } = old;
+    let Check { kind, port, interval, timeout, rise, fall, passive } = old;
     let subject = format!("{subject}: check");
     let (was, is) = (kind_in_words(kind), kind_in_words(&new.kind));
     changes.value(&subject, "kind", &was, &is);
@@ -227,6 +227,7 @@ fn check(changes: &mut Changes, subject: &str, old: &Check, new: &Check) {
     changes.duration(&subject, "timeout", *timeout, new.timeout);
     changes.value(&subject, "rise", rise, &new.rise);
     changes.value(&subject, "fall", fall, &new.fall);
+    changes.value(&subject, "passive", passive, &new.passive);
 }
 
 /// Without the password.

@@ -89,6 +89,7 @@ fn a_file_means_what_it_says() {
         timeout: Duration::from_secs(1),
         rise: 2,
         fall: 4,
+        passive: true,
     };
     assert_eq!(pop3.check, check);
     assert_eq!((pop3.reals[1].name.as_str(), pop3.reals[1].port, pop3.reals[1].weight), ("pop-b", 110, 1));

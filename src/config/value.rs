@@ -75,6 +75,13 @@ pub(super) fn number<T: TryFrom<i64> + Into<i64> + Copy>(
     }
 }
 
+pub(super) fn truth(value: &DeValue) -> Result<bool, Problem> {
+    match value {
+        DeValue::Boolean(truth) => Ok(*truth),
+        _ => problem(format!("must be true or false, not {}", found(value)), "write true or false, without quotes"),
+    }
+}
+
 pub(super) fn port(value: &DeValue) -> Result<u16, Problem> {
     number("a port number", 1u16..=u16::MAX)(value)
 }

@@ -115,7 +115,8 @@ pub(super) const SERVICE: &[&str] = &[
     "remote",
 ];
 pub(super) const CHECK: &[&str] = &[
-    "kind", "interval", "timeout", "rise", "fall", "port", "path", "host", "status", "user", "password", "helo", "name",
+    "kind", "interval", "timeout", "rise", "fall", "passive", "port", "path", "host", "status", "user", "password",
+    "helo", "name",
 ];
 pub(super) const REAL: &[&str] = &["name", "address", "port", "weight", "max_connections", "backup"];
 pub(super) const REMOTE: &[&str] = &["site", "vip", "port", "priority", "weight"];

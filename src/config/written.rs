@@ -423,6 +423,7 @@ fn check(walk: &mut Walk, service: &Section, protocol: Protocol) -> Check {
         timeout: section.or(walk, "timeout", value::duration(10 * MILLISECOND..=3600 * SECOND), SECOND).value,
         rise: section.or(walk, "rise", value::number("a count", 1..=1000), 2).value,
         fall: section.or(walk, "fall", value::number("a count", 1..=1000), 4).value,
+        passive: section.or(walk, "passive", value::truth, true).value,
     }
 }
 

@@ -57,7 +57,7 @@ impl Cut {
             inner: (ETHERNET + grown) as u16,
             l4: packet.l4 + grown as u16,
             protocol: packet.protocol,
-            segment: if is_joined(frame) { frame.offload.gso_size } else { 0 },
+            segment: if is_joined(frame) && matches!(packet.protocol, TCP | UDP) { frame.offload.gso_size } else { 0 },
             most,
         }
     }

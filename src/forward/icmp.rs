@@ -1,7 +1,7 @@
 //! ICMP in both versions: echo to a VIP is answered, errors about a flow are translated like the flow's packets, with the
 //! packet that they quote (RFC 5508), and farside's own errors are sent.
 
-use super::{Context, Verdict, next_hop, one_sided, reply, rewrite, stray};
+use super::{Context, Verdict, next_hop, one_sided, probe, reply, rewrite, stray};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -29,7 +29,7 @@ pub fn handle(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Verdict 
         return match icmp::quoted(bytes, packet) {
             _ if !valid => Verdict::Refuse(Refusal::IcmpChecksum),
             Ok(quoted) => translate(frame, packet, &quoted, ctx),
-            Err(_) if !is_farsides(packet, ctx) => Verdict::NotOurs,
+            Err(_) if is_hosts_too(bytes, packet, ctx) => Verdict::NotOurs,
             Err(refusal) => Verdict::Refuse(refusal),
         };
     }
@@ -65,9 +65,11 @@ fn is_about_flow(bytes: &[u8], packet: &Packet, ctx: &Context) -> bool {
     })
 }
 
-/// Is it addressed to a VIP or PIP?
-fn is_farsides(packet: &Packet, ctx: &Context) -> bool {
-    ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some()
+/// Has the host got this error too, and does farside find nothing about itself in it?
+fn is_hosts_too(bytes: &[u8], packet: &Packet, ctx: &Context) -> bool {
+    icmp::is_hosts_too(bytes, packet)
+        && !ctx.services.is_vip(&packet.dst, packet.family)
+        && ctx.services.pip(&packet.dst, packet.family).is_none()
 }
 
 fn answer_echo(frame: &mut Frame, packet: &Packet, answer: u8, ctx: &mut Context) -> Verdict {
@@ -103,12 +105,16 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
     let key = quoted.key.reversed();
     let hash = ctx.shared.table.hash(&key);
     let Some(mut flow) = ctx.shared.table.lookup(&key, hash) else {
-        // The host gets what may be about its own packets, too.
-        let farsides = is_farsides(packet, ctx);
-        return if farsides { Verdict::Refuse(Refusal::IcmpUnsolicited) } else { Verdict::NotOurs };
+        let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
+        let hosts = is_hosts_too(bytes, packet, ctx);
+        return if hosts { Verdict::NotOurs } else { Verdict::Refuse(Refusal::IcmpUnsolicited) };
     };
     if flow.mode.one_sided() {
         return one_sided::carry_error(frame, packet, flow, ctx);
+    }
+    if probe::is_to_real(&flow, ctx) {
+        // This box has lost interest in its own check: the server need not know.
+        return Verdict::Refuse(Refusal::IcmpUnsolicited);
     }
     let (dst, quoted_src, quoted_dst) = match flow.side {
         Side::Client => (flow.target, flow.target, flow.local),

@@ -11,12 +11,13 @@
 
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
-use super::{Context, Verdict, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
+use super::{Context, Verdict, end, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
 use crate::route::Hop;
-use crate::wire::ip::{ICMP, ICMPV6, V4, V4_HEADER, V6, V6_HEADER};
+use crate::service::Service;
+use crate::wire::ip::{FlowKey, ICMP, ICMPV6, V4, V4_HEADER, V6, V6_HEADER};
 use crate::wire::l4::ICMP_HEADER;
 use crate::wire::{self, ETHERNET, Packet, be16, be32, put_be32, put_raw16, raw16};
 
@@ -37,6 +38,33 @@ pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Conte
     note(bytes, packet, &mut flow, ctx);
     fragment::passes(bytes, packet, &flow, ctx);
     send(frame, packet, &flow, &hop, ctx)
+}
+
+/// A check's packet goes the same way, with the addresses that it has on record; `onward` is the same flow as it would be if it
+/// were a client's.
+pub fn carry_check(frame: &mut Frame, packet: &Packet, mut flow: Flow, mut onward: Flow, ctx: &mut Context) -> Verdict {
+    let hop = match way(frame, &mut onward, ctx) {
+        Ok(hop) => hop,
+        Err(verdict) => return verdict,
+    };
+    if packet.ttl <= 2 {
+        return icmp::time_exceeded(frame, packet, &flow, ctx);
+    }
+    let most = room(&onward, &hop, ctx);
+    if largest(frame, packet, &onward) > most && !cut::may_fragment(frame, packet) {
+        return icmp::too_big(frame, packet, most, &flow, ctx);
+    }
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
+    let closed = note(bytes, packet, &mut flow, ctx);
+    fragment::passes(bytes, packet, &flow, ctx);
+    let (src, dst) = (flow.local, flow.target);
+    rewrite::addresses(bytes, packet, &frame.offload, src, dst);
+    let (src_port, dst_port) = (src.port, dst.port);
+    let packet = Packet { src: src.addr, dst: dst.addr, src_port, dst_port, ttl: packet.ttl - 1, ..*packet };
+    if closed {
+        end(&flow, ctx);
+    }
+    send(frame, &packet, &onward, &hop, ctx)
 }
 
 /// An ICMP error about a packet of the real server's, which came to the VIP, goes on to that server.
@@ -62,11 +90,10 @@ pub fn carry_error(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut
 pub fn too_big_for_tunnel(frame: &mut Frame, packet: &Packet, ctx: &mut Context) -> Option<Verdict> {
     let bytes = &frame.buf[frame.start..frame.start + packet.end as usize];
     let l4 = usize::from(packet.l4);
-    let mtu = match (packet.family, bytes[l4], bytes[l4 + 1]) {
-        (V4, wire::icmp::UNREACHABLE, wire::icmp::FRAGMENTATION_NEEDED) => u32::from(be16(bytes, l4 + 6)),
-        (V6, wire::icmp::V6_PACKET_TOO_BIG, _) => be32(bytes, l4 + 4),
-        _ => return None,
-    };
+    if !wire::icmp::is_too_big(packet.family, bytes[l4], bytes[l4 + 1]) {
+        return None;
+    }
+    let mtu = if packet.family == V4 { u32::from(be16(bytes, l4 + 6)) } else { be32(bytes, l4 + 4) };
     let tunnels = &ctx.services.tunnels;
     let quoted = wire::icmp::quoted_tunnel(bytes, packet, tunnels.gue_port)?;
     let own = tunnels.sources[usize::from(packet.family == V6)].contains(&quoted.src)
@@ -79,8 +106,12 @@ pub fn too_big_for_tunnel(frame: &mut Frame, packet: &Packet, ctx: &mut Context)
         Some(inner) => {
             let flow = ctx.shared.table.lookup(&inner.key, ctx.shared.table.hash(&inner.key));
             let ours = |flow: &Flow| flow.mode == Mode::Tunnel && flow.target.addr == quoted.dst;
+            let FlowKey { dst, protocol, family, .. } = inner.key;
+            // Datagrams that choose one by one are on no record.
+            let unrecorded = |service: &Service| service.per_packet && service.mode == Mode::Tunnel;
             match flow.filter(ours) {
                 Some(flow) => Some((flow, inner)),
+                None if ctx.services.find(&dst, protocol, family).is_some_and(unrecorded) => None,
                 None => return Some(Verdict::Refuse(Refusal::IcmpUnsolicited)),
             }
         }

@@ -9,6 +9,7 @@ use super::{Context, end};
 use crate::counters::Count;
 use crate::flow::{FlowDetails, Side, State};
 use crate::route::Step;
+use crate::service::build::is_probe;
 use crate::wire::ip::{Endpoint, TCP};
 use crate::wire::l4::RST;
 
@@ -18,6 +19,10 @@ const LONGEST: usize = 14 + 40 + 20;
 /// Ends the flow and hands an RST for each end to `send`, with the port that it leaves by.
 pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8], u8)) {
     let flow = &details.flow;
+    // A check is no connection; it finds out by itself.
+    if is_probe(&flow.client.addr, flow.family) {
+        return;
+    }
     // Before the handshake is over there is nothing to reset at the client: its next SYN finds another server.
     if let Some(seq) = awaited_of_client(details) {
         write(flow.family, flow.local, flow.target, seq, ctx, &mut send);

@@ -4,12 +4,14 @@ mod bench;
 mod choice;
 mod cut;
 mod direct;
+mod evidence;
 mod fragments;
 mod icmp;
 mod kernel;
 mod leg;
 mod local;
 mod odd_tcp;
+mod probe;
 mod refusals;
 mod reload;
 mod remote;
@@ -21,4 +23,6 @@ mod rubbish;
 mod tunnel;
 mod udp;
 
-pub(crate) use bench::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint};
+pub(crate) use bench::{
+    Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REAL_B, REMOTE, VIP, WAN, endpoint, one_sided,
+};

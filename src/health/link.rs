@@ -3,9 +3,9 @@
 //! States: Connecting -> Talking -> Parting. A yes leads to Parting, where the good-bye is sent and the rest that the
 //! server sends is thrown away, so that it sees an orderly end and not an RST; a no ends the link at once.
 
-use super::Target;
 use super::probe::{self, Probe, Step, Transport};
 use super::schedule::Outcome;
+use super::{Closed, Target};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
@@ -26,6 +26,8 @@ pub struct Link {
     sent: usize,
     received: usize,
     state: State,
+    /// Bound to the probe interface, and asks there.
+    door: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ impl Link {
             sent: 0,
             received: 0,
             state: State::Connecting,
+            door: target.device.is_some().then_some(address).filter(|_| transport != Transport::Icmp),
         };
         link.connect(target, address).map_err(|error| failure(&error))?;
         Ok(link)
@@ -89,6 +92,12 @@ impl Link {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
             result => result,
         }
+    }
+
+    /// Its flow through the data path, if it is one.
+    pub fn through_a_door(&self) -> Option<Closed> {
+        let source = self.socket.local_addr().ok()?.as_socket()?;
+        Some(Closed { source, door: self.door?, stream: self.transport == Transport::Stream })
     }
 
     pub fn fd(&self) -> RawFd {

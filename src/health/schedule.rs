@@ -5,6 +5,10 @@
 //! little chance, so that checks that began together spread out. At most [`MAX_RUNNING`] run at a time, and the others
 //! wait their turn: a start with thousands of targets must not use up descriptors and call that a dead server.
 //!
+//! What clients' connections meet with ([`crate::service::evidence`]) speeds the fall of a target that is up: enough of it, and the
+//! next probe is due at once, and those after it at [`quick`] pace until it has passed or is down. It never does more: whether a
+//! target is down is for its probes to say, and nothing but probes brings it up.
+//!
 //! A target's status: Checking until its first answer, which decides at once. Up, until `fall` answers in a row say no.
 //! Down, until `rise` in a row say yes. Checking is down to the data path.
 
@@ -71,6 +75,10 @@ struct Entry {
     phase: Phase,
     /// No probe has ended yet.
     fresh: bool,
+    /// Before this no probe is brought forward, lest evidence that probes do not confirm makes a storm of them.
+    calm_until: Instant,
+    /// Evidence speaks against it, and its probes come quickly until it is clear what it is.
+    hurried: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +195,8 @@ impl Schedule {
             certificate_expires: None,
             phase: Phase::Idle,
             fresh: true,
+            calm_until: now,
+            hurried: false,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -286,11 +296,43 @@ impl Schedule {
         let Phase::Running { since, .. } = entry.phase else { return };
         self.running -= 1;
         self.room_since = Some(now);
-        let at = (since + gap(&mut self.random, entry.target.check.interval, entry.fresh)).max(now);
+        let passed = outcome == Outcome::Healthy;
+        self.count(id, outcome, now);
+        let Some(Some(entry)) = self.entries.get_mut(id) else { return };
+        if passed {
+            self.status.slot(entry.target.slot).evidence.clear();
+        }
+        entry.hurried = !passed && entry.state == State::Up && is_suspect(entry, &self.status);
+        let pace = if entry.hurried { quick(entry.target.check.interval) } else { entry.target.check.interval };
+        let at = (since + gap(&mut self.random, pace, entry.fresh)).max(now);
         entry.phase = Phase::Waiting { at };
         entry.fresh = false;
         self.alarms.push(Reverse((at, id)));
-        self.count(id, outcome, now);
+    }
+
+    /// Brings forward the probes of targets against which there is enough evidence.
+    pub fn look_at_evidence(&mut self, now: Instant) {
+        for (id, entry) in self.entries.iter_mut().enumerate() {
+            let Some(entry) = entry.as_mut().filter(|entry| entry.state == State::Up && !entry.hurried) else {
+                continue;
+            };
+            let Phase::Waiting { at } = entry.phase else { continue };
+            let sooner = entry.calm_until.max(now);
+            if sooner < at && is_suspect(entry, &self.status) {
+                entry.hurried = true;
+                entry.calm_until = sooner + quick(entry.target.check.interval);
+                entry.phase = Phase::Waiting { at: sooner };
+                self.alarms.push(Reverse((sooner, id)));
+            }
+        }
+    }
+
+    /// Is there a target that evidence may count against?
+    pub fn heeds_evidence(&self) -> bool {
+        self.entries
+            .iter()
+            .flatten()
+            .any(|entry| entry.target.check.passive && entry.target.check.kind != CheckKind::None)
     }
 
     fn count(&mut self, id: usize, outcome: Outcome, now: Instant) {
@@ -340,7 +382,10 @@ impl Schedule {
         if up {
             entry.last_error = None;
         }
-        self.status.slot(entry.target.slot).set_up(up);
+        let slot = self.status.slot(entry.target.slot);
+        slot.set_up(up);
+        let reason = if entry.hurried && !up { format!("{reason}; {}", slot.evidence.in_words()) } else { reason };
+        slot.evidence.clear();
         self.transitions.push(Transition {
             slot: entry.target.slot,
             name: entry.target.name.clone(),
@@ -403,6 +448,18 @@ impl Schedule {
             })
             .collect()
     }
+}
+
+/// The interval while evidence speaks against a target: a quarter, but not below a tenth of a second for that.
+fn quick(interval: Duration) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    (interval / 4).max(SHORTEST).min(interval)
+}
+
+/// Do clients' connections say that it is down? A target that is not checked has nobody to ask, and stays up.
+fn is_suspect(entry: &Entry, status: &StatusTable) -> bool {
+    let check = &entry.target.check;
+    check.passive && check.kind != CheckKind::None && status.slot(entry.target.slot).evidence.is_enough()
 }
 
 /// From one start to the next: the interval, give or take a twentieth. After the first probe it is shortened by up to

@@ -18,7 +18,7 @@ fn target(name: &str, slot: u16, kind: CheckKind, address: SocketAddr) -> Target
         name: name.to_string(),
         kind: TargetKind::Real,
         slot,
-        check: Check { kind, port: None, interval: 2 * second, timeout: second, rise: 2, fall: 2 },
+        check: Check { kind, port: None, interval: 2 * second, timeout: second, rise: 2, fall: 2, passive: false },
         address,
         protocol: Protocol::Tcp,
         source: None,

@@ -1,5 +1,6 @@
 //! What the control thread holds and does: it owns everything that workers only read.
 
+use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
 use super::{preflight, probe, worker_cpus};
 use crate::announce::Announcer;
@@ -13,6 +14,7 @@ use crate::health::{self, Health, TargetKind};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
 use crate::service::build::{Probe, build, probe_address};
+use crate::service::doors::has_doors;
 use crate::service::leaving::Leaving;
 use crate::service::persistence::Memory;
 use crate::service::registry::Registry;
@@ -59,6 +61,8 @@ pub struct Control {
     announcer: Announcer,
     workers: Vec<(JoinHandle<()>, Waker)>,
     probe_device: Option<String>,
+    reserve: Reserve,
+    closing: Closing,
     /// The first round of checks is over and the VIPs are taken.
     serving: bool,
     looked: Instant,
@@ -98,11 +102,7 @@ impl Control {
             resolve: Arc::new(ResolveQueue::new()),
             paths: Paths::default(),
         });
-        let tap = if config.services.iter().any(|service| !service.remotes.is_empty()) || config.proxy.is_some() {
-            Some(probe::open()?)
-        } else {
-            None
-        };
+        let tap = if needs_doors(&config) || config.proxy.is_some() { Some(probe::open()?) } else { None };
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
         let fib = Arc::new(ArcSwap::from_pointee(Fib::empty(hops.clone())));
         let names = &config.datapath.interfaces;
@@ -110,8 +110,9 @@ impl Control {
             Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
                 .map_err(|why| why.to_string())?;
         let mut registry = Registry::default();
-        let owns = |ip: IpAddr| fib.load().host_owns(&ip.into(), family_of(ip));
-        let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, owns)?;
+        let mut reserve = Reserve::default();
+        let host = OwnHost { fib: fib.load_full(), reserve: &mut reserve };
+        let (services, probes) = build(&config, &mut registry, &status, &shared.ledger, host)?;
         let world = Arc::new(World {
             shared,
             services: Arc::new(ArcSwap::from_pointee(services)),
@@ -145,6 +146,8 @@ impl Control {
             announcer: Announcer::new().map_err(|why| format!("a socket for announcements cannot be opened: {why}"))?,
             workers: Vec::new(),
             probe_device,
+            reserve,
+            closing: Closing::default(),
             serving: false,
             looked: Instant::now(),
             remembered: 0,
@@ -197,19 +200,26 @@ impl Control {
         let mut targets = Vec::new();
         for (service, config) in services.services().iter().zip(&self.config.services) {
             for real in &service.reals {
-                targets.push(real_check(real, real.family, config));
+                let probe = probes.iter().find(|probe| probe.slot == real.slot);
+                targets.push(real_check(real, real.family, config, probe, self.probe_device.as_deref()));
             }
             for remote in &service.remotes {
                 let probe = probes.iter().find(|probe| probe.slot == remote.slot);
                 targets.push(remote_check(remote, service.family, config, probe, self.probe_device.as_deref()));
             }
         }
+        preflight::off_link(&services, &self.world.fib.load()).iter().for_each(|sentence| warn!("{sentence}"));
         self.health.set_targets(targets, Instant::now());
     }
 
     /// When [`Control::tick`] has something to do at the latest.
     pub fn next_deadline(&self) -> Instant {
-        let others = [self.health.next_deadline(), self.announcer.next_deadline(), Some(self.looked + LOOK)];
+        let others = [
+            self.health.next_deadline(),
+            self.announcer.next_deadline(),
+            self.closing.next_deadline(),
+            Some(self.looked + LOOK),
+        ];
         others.into_iter().flatten().fold(self.netlink.next_deadline(), Instant::min)
     }
 
@@ -220,6 +230,8 @@ impl Control {
         }
         self.kernel.follow(&mut self.programs, &self.world.fib.load(), self.config.datapath.interfaces.len());
         self.health.tick(now);
+        self.closing.add(self.health.closed(), now);
+        self.closing.tick(&self.world, now);
         for change in self.health.transitions() {
             self.tell(&change);
         }
@@ -388,10 +400,10 @@ impl Control {
         let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
         preflight::host(&config)?;
         let changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
-        if self.probe_device.is_none() && config.services.iter().any(|service| !service.remotes.is_empty()) {
+        if self.probe_device.is_none() && needs_doors(&config) {
             return Err(
-                "the first remote site cannot come while farside runs, since the interface by which remote sites are \
-                        checked is made at the start: restart it"
+                "the first remote site, or the first service in direct or tunnel mode, cannot come while farside \
+                        runs, since the interface by which they are checked is made at the start: restart it"
                     .into(),
             );
         }
@@ -404,9 +416,8 @@ impl Control {
 
     fn adopt(&mut self, config: Config) -> Result<(), String> {
         let shared = self.world.shared.clone();
-        let fib = self.world.fib.load_full();
-        let owns = |ip: IpAddr| fib.host_owns(&ip.into(), family_of(ip));
-        let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, owns)?;
+        let host = OwnHost { fib: self.world.fib.load_full(), reserve: &mut self.reserve };
+        let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, host)?;
         self.leaving.follow(&self.world.services.load(), &mut services);
         self.world.services.store(Arc::new(services));
         let captured = self.capture();
@@ -464,7 +475,44 @@ fn pips(services: &ServiceMap, leaving: &Leaving) -> Vec<(IpAddr, std::ops::Rang
     all.map(|((addr, family), ports, pip)| (addr.to_ip(*family), ports, pip.host_owned)).collect()
 }
 
-fn real_check(real: &Target, family: u8, service: &config::Service) -> health::Target {
+/// By a door, what is asked for by name is still what clients ask for.
+fn named(mut check: config::Check, vip: IpAddr, port: u16) -> config::Check {
+    if let CheckKind::Http { tls, host: host @ None, .. } = &mut check.kind {
+        let usual = port == if *tls { 443 } else { 80 };
+        *host = Some(match vip {
+            vip if !usual => SocketAddr::new(vip, port).to_string(),
+            IpAddr::V6(vip) => format!("[{vip}]"),
+            IpAddr::V4(vip) => vip.to_string(),
+        });
+    }
+    check
+}
+
+/// Is anything checked through the data path?
+fn needs_doors(config: &Config) -> bool {
+    config.services.iter().any(|service| !service.remotes.is_empty() || has_doors(service))
+}
+
+/// A real server is asked by itself in NAT mode; where it has the VIP, by its door.
+fn real_check(
+    real: &Target,
+    family: u8,
+    service: &config::Service,
+    probe: Option<&Probe>,
+    device: Option<&str>,
+) -> health::Target {
+    if let (Some(probe), Some(device)) = (probe, device) {
+        return health::Target {
+            name: real.name.clone(),
+            kind: TargetKind::Real,
+            slot: real.slot,
+            check: config::Check { port: None, ..named(service.check.clone(), service.vip, probe.port) },
+            address: SocketAddr::new(probe.door, probe.port),
+            protocol: service.protocol,
+            source: Some(SocketAddr::new(probe_address(family_of(probe.door)), 0)),
+            device: Some(device.to_string()),
+        };
+    }
     health::Target {
         name: real.name.clone(),
         kind: TargetKind::Real,
@@ -501,6 +549,7 @@ fn remote_check(
         (true, Some(probe), Some(device)) => {
             let source = probe_address(family_of(probe.door));
             let address = SocketAddr::new(probe.door, probe.port);
+            check = named(check, remote.endpoint.addr.to_ip(family), remote.endpoint.port);
             (address, Some(SocketAddr::new(source, 0)), Some(device.to_string()))
         }
         _ => (SocketAddr::new(remote.endpoint.addr.to_ip(family), remote.endpoint.port), None, None),

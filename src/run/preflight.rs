@@ -1,7 +1,10 @@
 //! What this host must be like for a configuration to run: told in sentences before anything is touched.
 
 use crate::config::Config;
+use crate::flow::Mode;
 use crate::netlink::{host_addresses, local_port_range};
+use crate::route::Fib;
+use crate::service::ServiceMap;
 use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -27,6 +30,23 @@ pub fn privileges() -> Result<(), String> {
     Err("farside needs root (or the capabilities NET_ADMIN, NET_RAW and BPF) to open packet sockets and to load its \
          kernel programs; start it as root or by its systemd unit"
         .into())
+}
+
+/// What direct mode cannot do as the routes are now, in sentences: a gateway would send packets for the VIP back.
+pub fn off_link(services: &ServiceMap, fib: &Fib) -> Vec<String> {
+    let direct = services.services().iter().filter(|service| service.mode == Mode::Direct);
+    let off_link = direct
+        .flat_map(|service| &service.reals)
+        .filter(|real| !fib.is_on_link(&real.endpoint.addr, real.family, 0))
+        .map(|real| {
+            format!(
+                "{}: direct mode reaches servers on a link of this host only, and {} is on none: its connections are dropped \
+                 (drop_not_on_link); take mode = \"tunnel\" or \"nat\", or an address of the server's on such a link",
+                real.name,
+                real.endpoint.addr.to_ip(real.family)
+            )
+        });
+    off_link.collect()
 }
 
 /// Do the configuration's addresses and ports fit with those that the host has?
@@ -75,6 +95,27 @@ fn free_range(ephemeral: &RangeInclusive<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::Ledger;
+    use crate::service::build::build;
+    use crate::service::registry::Registry;
+    use crate::service::status::StatusTable;
+
+    #[test]
+    fn direct_mode_is_for_servers_on_a_link() {
+        let text = "[datapath]\ninterfaces = [\"lan0\"]\n[[service]]\nname = \"web\"\nvip = \"203.0.113.10\"\nport = 80\n\
+                    mode = \"direct\"\n[[service.real]]\nname = \"near\"\naddress = \"10.0.0.2\"\n\
+                    [[service.real]]\nname = \"far\"\naddress = \"10.9.0.2\"\n";
+        let config = crate::config::file::parse(text, "f").unwrap();
+        let (status, ledger) = (StatusTable::new(), Ledger::new(1));
+        let (services, _) = build(&config, &mut Registry::default(), &status, &ledger, |_| false).unwrap();
+        let fib = Fib::builder()
+            .port("lan0", [2; 6], 1500, &["10.0.0.1/24".parse().unwrap()])
+            .route("0.0.0.0/0".parse().unwrap(), 0, Some([10, 0, 0, 254].into()))
+            .build();
+        let said = off_link(&services, &fib);
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with("web/far: direct mode reaches servers on a link of this host only, and 10.9.0.2"));
+    }
 
     #[test]
     fn the_free_range_is_the_larger_side() {

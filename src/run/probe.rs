@@ -1,8 +1,9 @@
-//! The interface through which health checks of remote sites enter the data path, so that they go out as clients'
-//! connections do: from a PIP, which the site at the other end knows for a peer's and never carries on to a third.
+//! The interface through which health checks enter the data path, so that they go out as clients' connections do: to remote sites
+//! from a PIP, which the site at the other end knows for a peer's and never carries on to a third; to real servers that have
+//! the VIP by the same MAC address or tunnel.
 //!
 //! It is a tap device of the process's own. The host's stack has an address on it and connects to *doors* there; each
-//! door stands for one remote site of one service. The device goes with the process, also when that is killed.
+//! door stands for one target of one service. The device goes with the process, also when that is killed.
 
 use crate::service::build::{probe_address, probe_prefix_len};
 use crate::sys::tap::Tap;
@@ -19,8 +20,11 @@ const NAME: &str = "farside%d";
 
 /// Opens the device with its addresses.
 pub fn open() -> Result<Tap, String> {
-    let told =
-        |what: &str, why: io::Error| format!("{what}: {why}; checks of remote sites need a tap device (/dev/net/tun)");
+    let told = |what: &str, why: io::Error| {
+        format!(
+            "{what}: {why}; checks of remote sites, and of real servers in direct and tunnel mode, need a tap device (/dev/net/tun)"
+        )
+    };
     let tap = Tap::create(NAME).map_err(|why| told("the probe interface cannot be made", why))?;
     tap.set_up().map_err(|why| told("the probe interface cannot be switched on", why))?;
     for family in [V4, V6] {

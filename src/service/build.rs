@@ -2,15 +2,15 @@
 
 use super::registry::Registry;
 use super::status::StatusTable;
-use super::{Pip, Service, ServiceMap, Target, Terms, Tunnels};
+use super::{Pip, Service, ServiceMap, Target, Terms, Tunnels, doors};
 use crate::config::{self, Config, Protocol};
 use crate::flow::{Ledger, Mode, PoolId, PoolKey, Tick, ticks};
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V6, family_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-/// A remote site of a service, as its health is checked: through the data path, from a PIP, so that the site at the other
-/// end takes the check for what it is and never carries it on to a third one.
+/// A target of a service, as its health is checked: through the data path. A remote site from a PIP, so that it takes the check for
+/// what it is and never carries it on to a third one; a real server that has the VIP by the way of clients' packets.
 pub struct Probe {
     pub slot: u16,
     /// Where on the probe interface to connect to.
@@ -19,7 +19,7 @@ pub struct Probe {
 }
 
 /// Doors of the probe interface: slots from here on have none, so that all lie in its IPv4 network.
-const MAX_DOORS: u16 = 16_000;
+pub(super) const MAX_DOORS: u16 = 16_000;
 
 /// The probe interface's own address; the doors follow it.
 pub fn probe_address(family: u8) -> IpAddr {
@@ -33,7 +33,7 @@ pub fn is_probe(client: &Addr, family: u8) -> bool {
 
 /// Door number `n`. IPv4: 169.254.64.0/18, link-local addresses (RFC 3927) clear of those that clouds use for their metadata.
 /// IPv6: a unique local prefix (RFC 4193) of farside's own.
-fn door(n: u16, family: u8) -> IpAddr {
+pub(super) fn door(n: u16, family: u8) -> IpAddr {
     let n = n + 1;
     if family == crate::wire::ip::V4 {
         let [high, low] = n.to_be_bytes();
@@ -48,13 +48,38 @@ pub fn probe_prefix_len(family: u8) -> u8 {
     if family == crate::wire::ip::V4 { 18 } else { 64 }
 }
 
-/// Builds the snapshot. `host_owns` says which addresses are the host's own.
+/// What the snapshot has to know of the host. A function that says which addresses are the host's own will do where nothing is
+/// checked.
+pub trait Host {
+    fn owns(&self, ip: IpAddr) -> bool;
+
+    /// Ports of an address of the host's own that a service's real server `real` can answer to at the VIP, for checks. None: there is
+    /// nothing to be checked.
+    fn lend(&mut self, _real: IpAddr, _vip: IpAddr) -> Result<Option<Lent>, String> {
+        Ok(None)
+    }
+}
+
+/// Ports that the host's stack keeps clear of, and their address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lent {
+    pub address: IpAddr,
+    pub ports: RangeInclusive<u16>,
+}
+
+impl<F: Fn(IpAddr) -> bool> Host for F {
+    fn owns(&self, ip: IpAddr) -> bool {
+        self(ip)
+    }
+}
+
+/// Builds the snapshot.
 pub fn build(
     config: &Config,
     registry: &mut Registry,
     status: &StatusTable,
     ledger: &Ledger,
-    host_owns: impl Fn(IpAddr) -> bool,
+    mut host: impl Host,
 ) -> Result<(ServiceMap, Vec<Probe>), String> {
     let mut slots = Vec::new();
     let mut services = Vec::new();
@@ -94,9 +119,8 @@ pub fn build(
         let mut remotes = Vec::new();
         for remote in &service.remotes {
             let mut target = target(&remote.site, remote.vip, remote.port, remote.weight, remote.priority)?;
-            target.pools = pools(config, service, &target, ledger, |ports, _| ports)?;
-            target.probe_pools =
-                pools(config, service, &target, ledger, |ports, ip| probe_ports(&ports, host_owns(ip)))?;
+            target.pools = pools(config, protocol_number(service.protocol), &target, ledger, |ports, _| ports)?;
+            target.probe_pools = check_pools(config, protocol_number(service.protocol), &target, ledger, &host)?;
             remotes.push(target);
         }
         let vip = Endpoint::new(service.vip, service.port);
@@ -116,7 +140,7 @@ pub fn build(
     registry.retire_other_services(&services.iter().map(|service| service.slot).collect(), status);
     let pips = config.proxy.iter().flat_map(|proxy| {
         let pip = |ip: &IpAddr| {
-            let host_owned = host_owns(*ip);
+            let host_owned = host.owns(*ip);
             let probes = probe_ports(&proxy.ports, host_owned);
             let ports = *proxy.ports.start().min(probes.start())..=*proxy.ports.end().max(probes.end());
             Pip { ports, host_owned }
@@ -126,7 +150,8 @@ pub fn build(
     let peers = config.peers.iter().flat_map(|peer| &peer.proxy_addresses).map(|ip| ((*ip).into(), family_of(*ip)));
     let mut map = ServiceMap::new(services, pips, peers);
     map.tunnels = tunnels(config);
-    let probes = add_probes(&mut map)?;
+    let mut probes = add_probes(&mut map)?;
+    doors::open_reals(&mut map, config, ledger, &mut host, &mut probes)?;
     Ok((map, probes))
 }
 
@@ -164,21 +189,31 @@ fn probe_ports(lent: &RangeInclusive<u16>, host_owned: bool) -> RangeInclusive<u
     }
 }
 
+/// The pools that checks of `target` are lent ports of, if there are PIPs.
+pub(super) fn check_pools(
+    config: &Config,
+    protocol: u8,
+    target: &Target,
+    ledger: &Ledger,
+    host: &impl Host,
+) -> Result<Vec<(Addr, PoolId)>, String> {
+    pools(config, protocol, target, ledger, |ports, ip| probe_ports(&ports, host.owns(ip)))
+}
+
 /// The pools of ports that each PIP lends towards a remote site, of the range that `choose` makes of the configured one.
 fn pools(
     config: &Config,
-    service: &config::Service,
+    protocol: u8,
     remote: &Target,
     ledger: &Ledger,
     choose: impl Fn(RangeInclusive<u16>, IpAddr) -> RangeInclusive<u16>,
 ) -> Result<Vec<(Addr, PoolId)>, String> {
     let Some(proxy) = &config.proxy else { return Ok(Vec::new()) };
-    let family = family_of(service.vip);
+    let family = remote.family;
     let lending = proxy.addresses.iter().filter(|ip| family_of(**ip) == family);
     lending
         .map(|ip| {
             let pip = Addr::from(*ip);
-            let protocol = protocol_number(service.protocol);
             let ports = choose(proxy.ports.clone(), *ip);
             // Checks' ports are unique towards the remote address whatever its port; where they are the connections' own they
             // come from the same pool.

@@ -19,6 +19,7 @@
 //! A service has a count of its own, of all its targets' connections. A place is taken there first and given back last, so it
 //! is never below its targets' sum.
 
+use super::evidence::Evidence;
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
@@ -47,6 +48,8 @@ pub struct TargetSlot {
     /// Smoothed time from SYN to SYN-ACK in microseconds, 0 until one was measured. See
     /// [`TargetSlot::note_connect`].
     pub connect_us: AtomicU32,
+    /// What clients' connections met with lately.
+    pub evidence: Evidence,
     /// How many targets have had the slot.
     life: AtomicU32,
     /// Its service's slot.
@@ -118,6 +121,7 @@ impl TargetSlot {
         self.life.store(self.life().wrapping_add(1), SeqCst);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);
+        self.evidence.clear();
     }
 
     pub fn set_up(&self, up: bool) {

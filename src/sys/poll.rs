@@ -28,6 +28,11 @@ impl Poll {
         }
     }
 
+    /// After [`Poll::wait`]: the i-th can be read, or has an error waiting.
+    pub fn is_ready(&self, i: usize) -> bool {
+        self.entries[i].revents != 0
+    }
+
     /// After [`Poll::wait`]: the i-th has an error waiting.
     pub fn has_error(&self, i: usize) -> bool {
         self.entries[i].revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0

@@ -1,9 +1,10 @@
-//! A TAP device: an interface of the host whose cable ends in this process.
+//! A TAP or TUN device: an interface of the host whose cable ends in this process.
 
 use super::abi::{VNET_HDR_LEN, VnetHdr};
 use super::socket::{ifreq, interface_index, ioctl, ioctl_socket};
 use std::ffi::CStr;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -18,6 +19,15 @@ impl Tap {
     /// Creates the interface `name` (at most 15 bytes; "farside%d" lets the kernel number it). It is down and has no address.
     /// What the host sends by it is complete (no partial checksums, no joined segments); what it is handed need not be.
     pub fn create(name: &str) -> io::Result<Tap> {
+        Tap::open(name, libc::IFF_TAP, "TAP")
+    }
+
+    /// As [`Tap::create`], but what goes through it are IP packets without an Ethernet header.
+    pub fn create_tun(name: &str) -> io::Result<Tap> {
+        Tap::open(name, libc::IFF_TUN, "TUN")
+    }
+
+    fn open(name: &str, kind: libc::c_int, word: &str) -> io::Result<Tap> {
         let file = std::fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -26,9 +36,10 @@ impl Tap {
             .map_err(|error| io::Error::new(error.kind(), format!("cannot open /dev/net/tun: {error}")))?;
         let fd = OwnedFd::from(file);
         let mut request = ifreq(name)?;
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
-        ioctl(fd.as_fd(), libc::TUNSETIFF, &mut request)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot create the TAP device {name}: {error}")))?;
+        request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+        ioctl(fd.as_fd(), libc::TUNSETIFF, &mut request).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot create the {word} device {name}: {error}"))
+        })?;
         // SAFETY: the kernel has written the name it chose, and a zero behind it.
         let name = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) }.to_string_lossy().into_owned();
         let index = interface_index(&name)?;
@@ -81,6 +92,31 @@ impl Tap {
         ioctl(socket.as_fd(), libc::SIOCSIFFLAGS, &mut request)
     }
 
+    /// Gives a TUN device an address of its own, alone in its network (/32, /128). `number`: tells the device's IPv4 addresses
+    /// apart, 0 for the first.
+    pub fn add_address(&self, address: IpAddr, number: usize) -> io::Result<()> {
+        match address {
+            IpAddr::V4(address) => {
+                let label = if number == 0 { self.name.clone() } else { format!("{}:{number}", self.name) };
+                let mut request = ifreq(&label)?;
+                // SAFETY: integers; zeroes are fine.
+                let mut place: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+                place.sin_family = libc::AF_INET as u16;
+                place.sin_addr.s_addr = u32::from_ne_bytes(address.octets());
+                // SAFETY: both are 16 bytes of integers.
+                request.ifr_ifru.ifru_addr = unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(place) };
+                ioctl(ioctl_socket()?.as_fd(), libc::SIOCSIFADDR, &mut request)
+            }
+            IpAddr::V6(address) => {
+                let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
+                let mut request = In6Ifreq { address: address.octets(), prefix_len: 128, index: self.index as i32 };
+                // SAFETY: `request` is laid out as the kernel's in6_ifreq, which this reads on an IPv6 socket.
+                let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as libc::Ioctl, &mut request) };
+                if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            }
+        }
+    }
+
     /// Takes one frame that the host has sent into `buf`; what does not fit is lost. None: nothing waits, or the interface is
     /// down.
     pub fn read(&self, buf: &mut [u8]) -> Option<(usize, VnetHdr)> {
@@ -104,6 +140,14 @@ impl Tap {
         // SAFETY: both parts are readable and as large as we say; writev does not write to them.
         unsafe { libc::writev(self.fd.as_raw_fd(), parts.as_ptr(), 2) >= 0 }
     }
+}
+
+/// `struct in6_ifreq` (linux/ipv6.h).
+#[repr(C)]
+struct In6Ifreq {
+    address: [u8; 16],
+    prefix_len: u32,
+    index: i32,
 }
 
 impl AsRawFd for Tap {

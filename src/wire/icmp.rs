@@ -107,14 +107,18 @@ pub struct QuotedTunnel {
     pub inner: Option<Quoted>,
 }
 
-/// Reads the packet that an ICMP error quotes as one of this host's tunnels'. None: it is no such packet.
-pub fn quoted_tunnel(frame: &[u8], packet: &Packet, gue_port: u16) -> Option<QuotedTunnel> {
-    let l3 = usize::from(packet.l4) + super::l4::ICMP_HEADER;
-    let ip = frame.get(l3..packet.end as usize)?;
-    let (protocol, header, src, dst) = if packet.family == V4 {
+/// Does an ICMP message say that a packet is too large for the next link?
+pub fn is_too_big(family: u8, kind: u8, code: u8) -> bool {
+    if family == V4 { (kind, code) == (UNREACHABLE, FRAGMENTATION_NEEDED) } else { kind == V6_PACKET_TOO_BIG }
+}
+
+/// Protocol, header's length, source and destination of a packet that an ICMP error quotes, without options.
+fn quoted_header<'f>(frame: &'f [u8], packet: &Packet) -> Option<(&'f [u8], u8, usize, Addr, Addr)> {
+    let ip = frame.get(usize::from(packet.l4) + super::l4::ICMP_HEADER..packet.end as usize)?;
+    if packet.family == V4 {
         let fields = ip.first_chunk::<V4_HEADER>().filter(|fields| fields[0] == 0x45)?;
         let addr = |at: usize| Addr::v4([fields[at], fields[at + 1], fields[at + 2], fields[at + 3]]);
-        (fields[9], V4_HEADER, addr(12), addr(16))
+        Some((ip, fields[9], V4_HEADER, addr(12), addr(16)))
     } else {
         let fields = ip.first_chunk::<V6_HEADER>().filter(|fields| fields[0] >> 4 == V6)?;
         let addr = |at: usize| {
@@ -122,8 +126,23 @@ pub fn quoted_tunnel(frame: &[u8], packet: &Packet, gue_port: u16) -> Option<Quo
             octets.copy_from_slice(&fields[at..at + 16]);
             Addr::v6(octets)
         };
-        (fields[6], V6_HEADER, addr(8), addr(24))
-    };
+        Some((ip, fields[6], V6_HEADER, addr(8), addr(24)))
+    }
+}
+
+/// Is it about a packet of the addressee's own that is too large and may be a tunnel's? The kernel programs hand these to farside and
+/// to the host (`src/bpf/farside.c`, g).
+pub fn is_hosts_too(frame: &[u8], packet: &Packet) -> bool {
+    let at = usize::from(packet.l4);
+    is_too_big(packet.family, frame[at], frame[at + 1])
+        && quoted_header(frame, packet)
+            .is_some_and(|(_, protocol, _, src, _)| src == packet.dst && matches!(protocol, IPIP | IPV6 | GRE | UDP))
+}
+
+/// Reads the packet that an ICMP error quotes as one of this host's tunnels'. None: it is no such packet.
+pub fn quoted_tunnel(frame: &[u8], packet: &Packet, gue_port: u16) -> Option<QuotedTunnel> {
+    let l3 = usize::from(packet.l4) + super::l4::ICMP_HEADER;
+    let (ip, protocol, header, src, dst) = quoted_header(frame, packet)?;
     let l4 = &ip[header..];
     let shim = match protocol {
         IPIP | IPV6 => 0,

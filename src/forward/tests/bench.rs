@@ -98,6 +98,7 @@ pub fn service(name: &str, vip: &str, protocol: Protocol, reals: &[&str], remote
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 4,
+            passive: true,
         },
         reals: reals.iter().map(real).collect(),
         remotes: vec![config::Remote {

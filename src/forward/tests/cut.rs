@@ -197,6 +197,8 @@ fn any_encapsulation() -> impl Strategy<Value = Encapsulation> {
 }
 
 proptest! {
+    // Each case has a world of its own.
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn segments_put_together_are_what_was_joined(
         encapsulation in any_encapsulation(),

@@ -2,8 +2,11 @@
 //!
 //! Three million frames, in the debug build, where arithmetic that overflows panics; `FARSIDE_RUBBISH` sets another number.
 
-use super::{Bench, CLIENT, LAN, PIP, REAL_A, REMOTE, VIP, WAN};
+use super::{Bench, CLIENT, LAN, PIP, REAL_A, REMOTE, VIP, WAN, one_sided};
+use crate::config::{Encapsulation, Mode};
+use crate::counters::Refusal;
 use crate::device::Offload;
+use crate::route::Hop;
 use crate::testing::{Build, cut};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{Parsed, checksum, parse};
@@ -114,6 +117,32 @@ fn assert_sound(frame: &[u8]) {
     }
 }
 
+/// A frame that was good once, or never, and what its sender may have left undone.
+fn rubbish(n: usize, seeds: &[Vec<u8>], random: &mut Random) -> (Vec<u8>, Offload) {
+    let mut frame = if n.is_multiple_of(10) {
+        (0..random.below(200)).map(|_| random.next() as u8).collect()
+    } else {
+        seeds[random.below(seeds.len())].clone()
+    };
+    if n % 10 != 1 {
+        mutate(random, &mut frame);
+    }
+    let offload = match random.below(8) {
+        0 => Offload {
+            needs_csum: true,
+            csum_start: random.next() as u16,
+            csum_offset: random.next() as u16,
+            gso_type: random.next() as u8,
+            gso_size: random.next() as u16,
+            hdr_len: random.next() as u16,
+            csum_valid: false,
+        },
+        1 => Offload { needs_csum: true, csum_start: 34, csum_offset: 16, ..Offload::default() },
+        _ => Offload::default(),
+    };
+    (frame, offload)
+}
+
 #[test]
 fn rubbish_neither_panics_nor_leaves_as_rubbish() {
     let mut bench = Bench::new();
@@ -122,27 +151,7 @@ fn rubbish_neither_panics_nor_leaves_as_rubbish() {
     bench.connect(CLIENT, VIP);
     let mut left = 0;
     for n in 0..frames() {
-        let mut frame = if n % 10 == 0 {
-            (0..random.below(200)).map(|_| random.next() as u8).collect()
-        } else {
-            seeds[random.below(seeds.len())].clone()
-        };
-        if n % 10 != 1 {
-            mutate(&mut random, &mut frame);
-        }
-        let offload = match random.below(8) {
-            0 => Offload {
-                needs_csum: true,
-                csum_start: random.next() as u16,
-                csum_offset: random.next() as u16,
-                gso_type: random.next() as u8,
-                gso_size: random.next() as u16,
-                hdr_len: random.next() as u16,
-                csum_valid: false,
-            },
-            1 => Offload { needs_csum: true, csum_start: 34, csum_offset: 16, ..Offload::default() },
-            _ => Offload::default(),
-        };
+        let (frame, offload) = rubbish(n, &seeds, &mut random);
         if n % 5000 == 0 {
             for service in ["pop3/10", "syslog/10", "pop6/[fd"] {
                 bench.set_up(service, random.below(2) == 0);
@@ -160,4 +169,60 @@ fn rubbish_neither_panics_nor_leaves_as_rubbish() {
         }
     }
     assert!(left > frames() / 50, "most of it never got as far as to be forwarded: {left}");
+}
+
+/// The same in the modes that put something in front of packets and cut them, over a link so narrow that they must.
+#[test]
+fn rubbish_is_no_more_in_one_sided_modes() {
+    let modes = [
+        (Mode::Direct, Encapsulation::Ipip, "10.0.0.11"),
+        (Mode::Tunnel, Encapsulation::Ipip, "fd00::11"),
+        (Mode::Tunnel, Encapsulation::Gre, "10.0.0.11"),
+        (Mode::Tunnel, Encapsulation::Gue, "fd00::11"),
+    ];
+    for (mode, encapsulation, end) in modes {
+        let mut config = one_sided(mode, encapsulation);
+        config.services[0].reals.truncate(1);
+        config.services[0].reals[0].address = end.parse().unwrap();
+        let mut bench = Bench::with(config);
+        for id in 2..10 {
+            if let Some(hop) = bench.shared.hops.get(id).filter(|hop| hop.port == LAN) {
+                bench.shared.hops.set(id, Hop { mtu: 150, ..hop });
+            }
+        }
+        let mut random = Random(0x5eed);
+        let mut seeds = seeds();
+        let (_, sent, _) = bench.run(WAN, &Build::tcp(CLIENT, VIP, SYN).frame(), Offload::default()).unwrap();
+        let (source, kind) = if end.contains(':') { ("fd00::1", 2) } else { ("10.0.0.1", 3) };
+        let router = if end.contains(':') { "fd00::fe" } else { "10.0.0.254" };
+        seeds.push(Build::icmp(router, source, kind, if kind == 3 { 4 } else { 0 }, &sent[14..]).frame());
+        let mut large = Build::udp("198.18.0.7:5000", "203.0.113.10:514", &[7; 300]).frame();
+        large[20] = 0;
+        fix_v4_checksum(&mut large);
+        seeds.push(large);
+        let (mut left, mut in_pieces) = (0, 0);
+        for n in 0..frames() / 12 {
+            let (frame, offload) = rubbish(n, &seeds, &mut random);
+            if n % 5000 == 0 {
+                bench.wait(std::time::Duration::from_secs(40));
+            }
+            if n % 8 == 0 {
+                bench.run_ready().into_iter().filter_map(Result::ok).for_each(|(_, frame, _)| assert_sound(&frame));
+            }
+            let port = if random.below(2) == 0 { WAN } else { LAN };
+            let Ok((_, pieces, _)) = bench.run_all(port, &frame, offload) else { continue };
+            left += 1;
+            in_pieces += usize::from(pieces.len() > 1);
+            for piece in &pieces {
+                match parse(piece) {
+                    Err(Refusal::Fragment) if pieces.len() > 1 => {}
+                    _ => assert_sound(piece),
+                }
+            }
+        }
+        assert!(
+            left > frames() / 12 / 50 && in_pieces > 100,
+            "{mode:?} {encapsulation:?}: {left}, {in_pieces} in pieces"
+        );
+    }
 }

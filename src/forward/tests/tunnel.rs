@@ -405,8 +405,21 @@ fn errors_about_packets_that_were_not_sent_are_not_believed() {
     // Another client's port; another real server; another source.
     assert_eq!(forged(&mut bench, 55, 1), Verdict::Refuse(Refusal::IcmpUnsolicited));
     assert_eq!(forged(&mut bench, 33, 99), Verdict::NotOurs, "of a tunnel of the host's, perhaps");
-    assert_eq!(forged(&mut bench, 29, 99), Verdict::NotOurs);
+    assert_eq!(forged(&mut bench, 29, 99), Verdict::Refuse(Refusal::IcmpQuote), "not even the host has sent this");
     let mut data = Build::tcp(CLIENT, VIP, ACK);
     data.payload = vec![1; 1400];
     send(&mut bench, &data, Encapsulation::Ipip);
+}
+
+#[test]
+fn datagrams_that_choose_one_by_one_learn_of_a_narrow_link_too() {
+    let mut config = config(Encapsulation::Ipip);
+    config.services[1].per_packet = true;
+    let mut bench = Bench::with(config);
+    let datagram = Build::udp("198.18.0.7:5000", "203.0.113.10:514", &[7; 1400]);
+    let (_, frame, _) = bench.run(WAN, &datagram.frame(), Offload::default()).unwrap();
+    bench.moved();
+    assert_eq!(bench.stop(LAN, &too_big(&frame, 500, 1300)), Verdict::NotOurs, "no record says whose it was");
+    assert_eq!(bench.moved(), [("tunnel_mtu_learned", 1)]);
+    assert_eq!(bench.pass(WAN, &datagram).1.rest, 1280);
 }

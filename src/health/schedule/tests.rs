@@ -13,7 +13,15 @@ fn target(name: &str, slot: u16, rise: u32, fall: u32) -> Target {
         name: name.to_string(),
         kind: TargetKind::Real,
         slot,
-        check: Check { kind: CheckKind::Tcp, port: None, interval: INTERVAL, timeout: TIMEOUT, rise, fall },
+        check: Check {
+            kind: CheckKind::Tcp,
+            port: None,
+            interval: INTERVAL,
+            timeout: TIMEOUT,
+            rise,
+            fall,
+            passive: true,
+        },
         address: "10.0.0.11:110".parse().unwrap(),
         protocol: Protocol::Tcp,
         source: None,
@@ -378,4 +386,107 @@ proptest! {
             }
         }
     }
+}
+
+/// Connections that clients tried, each refused.
+fn refuse(world: &World, slot: u16, connections: u32) {
+    for _ in 0..connections {
+        world.status.slot(slot).evidence.note_refused();
+    }
+}
+
+/// Times at which probes start within `span`, counted from now, when each is answered at once.
+fn starts(world: &mut World, span: Duration, outcome: impl Fn() -> Outcome) -> Vec<Duration> {
+    let (start, mut times) = (world.now, Vec::new());
+    while world.now < start + span {
+        world.schedule.look_at_evidence(world.now);
+        for job in world.jobs() {
+            if let Job::Start(id) = job {
+                times.push(world.now - start);
+                world.schedule.finish(id, outcome(), world.now);
+            }
+        }
+        world.now += Duration::from_millis(10);
+    }
+    times
+}
+
+#[test]
+fn evidence_speeds_the_fall_and_a_probe_confirms_it() {
+    let mut slow = target("pop3/a", 0, 2, 4);
+    slow.check.interval = 10 * Duration::from_secs(1);
+    let mut world = World::new(vec![slow]);
+    world.answer(Outcome::Healthy);
+    world.answer(Outcome::Healthy);
+    world.advance(Duration::from_secs(3));
+    refuse(&world, 0, 2);
+    world.schedule.look_at_evidence(world.now);
+    assert!(world.jobs().is_empty(), "too little to go by");
+    world.status.slot(0).evidence.note_unanswered();
+    world.schedule.look_at_evidence(world.now);
+    assert_eq!(world.jobs(), [Job::Start(0)], "now, not in seven seconds");
+    assert!(world.up(0), "evidence alone takes nobody out");
+    world.schedule.finish(0, no("connection refused"), world.now);
+    let times = starts(&mut world, Duration::from_secs(9), || no("connection refused"));
+    assert!(!world.up(0), "{times:?}: three more, a quarter of the interval apart, in nine seconds instead of forty");
+    let reason = &world.schedule.transitions()[1].reason;
+    assert_eq!(reason, "connection refused; of clients' connections 2 were refused, 1 unanswered");
+}
+
+#[test]
+fn evidence_never_speeds_the_rise() {
+    let mut world = World::new(vec![target("pop3/a", 0, 2, 1)]);
+    world.answer(Outcome::Healthy);
+    world.answer(no("x"));
+    assert!(!world.up(0));
+    refuse(&world, 0, 100);
+    let times = starts(&mut world, 2 * INTERVAL, || no("x"));
+    assert!(times.len() <= 3, "at its usual pace: {times:?}");
+}
+
+#[test]
+fn a_probe_that_passes_ends_the_hurry() {
+    let mut world = World::new(vec![target("pop3/a", 0, 2, 4)]);
+    world.answer(Outcome::Healthy);
+    world.answer(Outcome::Healthy);
+    refuse(&world, 0, 3);
+    world.schedule.look_at_evidence(world.now);
+    world.answer(no("x"));
+    world.answer(Outcome::Healthy);
+    let times = starts(&mut world, 10 * INTERVAL, || Outcome::Healthy);
+    assert!(world.up(0) && (8..=12).contains(&times.len()), "as before: {times:?}");
+}
+
+/// Clients are refused for ever where checks pass, for instance at another port: that must not make a storm of probes.
+#[test]
+fn evidence_that_no_probe_confirms_costs_four_times_the_probes_at_most() {
+    let mut world = World::new(vec![target("pop3/a", 0, 2, 4)]);
+    world.answer(Outcome::Healthy);
+    world.answer(Outcome::Healthy);
+    let status = world.status.clone();
+    let times = starts(&mut world, 10 * INTERVAL, || {
+        (0..5).for_each(|_| status.slot(0).evidence.note_refused());
+        Outcome::Healthy
+    });
+    assert!(times.len() <= 44, "{times:?}");
+    // The probe that ended forgot what came while it ran.
+    assert!(!world.status.slot(0).evidence.is_enough());
+}
+
+#[test]
+fn evidence_is_not_heeded_where_that_was_not_wanted_or_nothing_could_confirm_it() {
+    for (kind, passive) in [(CheckKind::Tcp, false), (CheckKind::None, true)] {
+        let mut world = World::new(vec![Target {
+            check: Check { kind, passive, ..target("", 0, 2, 4).check },
+            ..target("pop3/a", 0, 2, 4)
+        }]);
+        assert!(!world.schedule.heeds_evidence());
+        if world.schedule.next_deadline().is_some() {
+            world.answer(Outcome::Healthy);
+        }
+        refuse(&world, 0, 100);
+        world.schedule.look_at_evidence(world.now);
+        assert!(world.jobs().is_empty() && world.up(0));
+    }
+    assert!(World::new(vec![target("pop3/a", 0, 2, 4)]).schedule.heeds_evidence());
 }

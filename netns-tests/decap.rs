@@ -1,0 +1,164 @@
+//! `farside decap` by itself: tunneled packets made by hand reach a server on the VIP, and nothing else does.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use crate::support::namespace::Namespace;
+use crate::support::process::Process;
+use crate::support::server::UdpEcho;
+use crate::support::tunnel::{Decap, WRAPS, Wrap, send, udp_packet, unfinish};
+use crate::support::wait::PATIENCE;
+use crate::support::world::{BOTH, World};
+
+const PORT: u16 = 7;
+
+/// A site whose box routes, so that the server's answers find the client.
+fn stage() -> (World, [IpAddr; 2]) {
+    let world = World::new(1);
+    let site = world.site(1);
+    site.host.sysctl("net/ipv4/ip_forward", "1");
+    site.host.sysctl("net/ipv6/conf/all/forwarding", "1");
+    let vips = BOTH.map(|family| site.vip(family));
+    (world, vips)
+}
+
+/// The client's socket, which takes what comes from the VIP.
+fn client(world: &World, vip: SocketAddr, address: IpAddr) -> UdpSocket {
+    let socket = world.client.inside(|| {
+        let socket = UdpSocket::bind((address, 0))?;
+        socket.connect(vip)?;
+        std::io::Result::Ok(socket)
+    });
+    let socket = socket.expect("a client's socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket
+}
+
+fn heard(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = vec![0; 65_536];
+    let received = loop {
+        match socket.recv(&mut buffer) {
+            // With a timeout the kernel does not go on waiting by itself after a signal.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => break received,
+        }
+    };
+    buffer.truncate(received.expect("the server's answer"));
+    buffer
+}
+
+/// Both versions of IP in both, small and as large as they come, whatever the wrapping; with a strict reverse path filter, too.
+#[test]
+fn every_tunnel_ends_at_the_vip() {
+    let (world, vips) = stage();
+    let (site, real) = (world.site(1), world.site(1).real('a'));
+    real.host.sysctl("net/ipv4/conf/all/rp_filter", "1");
+    let decap = Decap::start(&real.host, "eth0", &vips, &[]);
+    let mut delivered = 0;
+    for inside in BOTH {
+        let vip = SocketAddr::new(site.vip(inside), PORT);
+        let _echo = UdpEcho::start(&real.host, vip, "r1a");
+        let socket = client(&world, vip, world.client_address(inside));
+        let from = socket.local_addr().expect("an address");
+        for outside in BOTH {
+            for wrap in WRAPS {
+                for size in [0, 1, 1_400, 60_000] {
+                    let payload: Vec<u8> = (0..size).map(|n| (n * 7 + delivered) as u8).collect();
+                    let mut packet = udp_packet(from, vip, 0, &payload);
+                    // As packets are that come from this very machine, or that its kernel has merged.
+                    if size == 1_400 {
+                        unfinish(&mut packet);
+                    }
+                    send(&site.host, real.address(outside), wrap, 0, &packet);
+                    let case = format!("{inside:?} in {outside:?} {wrap:?}, {size} bytes");
+                    assert!(heard(&socket) == [b"r1a: ", &payload[..]].concat(), "{case}");
+                    delivered += 1;
+                }
+            }
+        }
+    }
+    decap.wait_count("delivered", delivered as u64);
+    decap.wait_count("received_gre", delivered as u64 / 4);
+    decap.wait_count("received_gue", delivered as u64 / 2);
+    decap.wait_count("received_ipv6", delivered as u64 / 8);
+}
+
+#[test]
+fn what_is_not_for_a_vip_or_was_not_asked_for_is_dropped_and_counted() {
+    let (world, vips) = stage();
+    let (site, real) = (world.site(1), world.site(1).real('a'));
+    let vip = SocketAddr::new(vips[0], PORT);
+    let decap = Decap::start(&real.host, "eth0", &vips[..1], &["--encapsulation", "gue"]);
+    let _echo = UdpEcho::start(&real.host, vip, "r1a");
+    let socket = client(&world, vip, world.client_address(BOTH[0]));
+    let from = socket.local_addr().expect("an address");
+    let to = real.address(BOTH[0]);
+    // The server's own address, another VIP, another protocol of IP, the other variant: none of them is answered.
+    send(&site.host, to, Wrap::Gue, 0, &udp_packet(from, SocketAddr::new(to, PORT), 0, b"inside"));
+    let other = SocketAddr::new(site.pip(BOTH[0]), PORT);
+    send(&site.host, to, Wrap::Gue, 0, &udp_packet(from, other, 0, b"other"));
+    send(&site.host, to, Wrap::Ipip, 0, &udp_packet(from, vip, 0, b"ipip"));
+    send(&site.host, to, Wrap::Gue1, 0, &udp_packet(from, vip, 0, b"variant"));
+    // Congestion where nobody knows the mark: lost. Where somebody does: passed on, in a packet that is still good.
+    send(&site.host, to, Wrap::Gue, 3, &udp_packet(from, vip, 0, b"congested"));
+    send(&site.host, to, Wrap::Gue, 3, &udp_packet(from, vip, 2, b"marked"));
+    assert_eq!(heard(&socket), b"r1a: marked");
+    decap.wait_count("drop_not_for_vip", 2);
+    decap.wait_count("drop_gue_variant", 1);
+    decap.wait_count("drop_congested", 1);
+    decap.wait_count("received_ipv4", 0);
+    decap.wait_count("delivered", 1);
+}
+
+/// The device and all that is on it goes with the process, however that ends; and the counters are told at the end.
+#[test]
+fn nothing_stays_behind() {
+    let (world, vips) = stage();
+    let real = world.site(1).real('a');
+    let before = real.host.run("ip", &["-o", "address"]);
+    let mut decap = Decap::start(&real.host, "eth0", &vips, &["--tun", "vips0"]);
+    let during = real.host.run("ip", &["-o", "address", "show", "dev", "vips0"]);
+    for vip in vips {
+        assert!(during.contains(&format!(" {vip}/")), "{during}");
+    }
+    assert!(decap.process.terminate().success());
+    assert!(decap.process.stderr().contains("\ndelivered 0\n"), "{}", decap.process.stderr());
+    assert_eq!(real.host.run("ip", &["-o", "address"]), before);
+    Decap::start(&real.host, "eth0", &vips, &[]).process.kill();
+    assert_eq!(real.host.run("ip", &["-o", "address"]), before);
+}
+
+/// What cannot work ends at once, with a sentence.
+#[test]
+fn a_start_that_cannot_succeed_says_why() {
+    let (world, vips) = stage();
+    let host = &world.site(1).real('a').host;
+    let vip = vips[0].to_string();
+    let refused = |host: &Namespace, program: &[&str], arguments: &[&str]| {
+        let bin = crate::support::farside::binary();
+        let words = [&program[1..], &[&bin, "decap"], arguments].concat();
+        let output = host.output(program[0], &words);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let as_root = ["env"];
+    let error = refused(host, &as_root, &["--interface", "nosuch0", "--vip", &vip]);
+    assert!(error.starts_with("farside: interface nosuch0 does not exist"), "{error}");
+    let error = refused(
+        host,
+        &as_root,
+        &["--interface", "eth0", "--vip", "255.255.255.255", "--tun", "a-name-too-long-for-it"],
+    );
+    assert!(error.contains("is not an interface's name"), "{error}");
+    let nobody = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"];
+    let error = refused(host, &nobody, &["--interface", "eth0", "--vip", &vip]);
+    assert!(error.contains("needs root"), "{error}");
+    let _first = Decap::start(host, "eth0", &vips, &[]);
+    let error = refused(host, &as_root, &["--interface", "eth0", "--vip", &vip]);
+    assert!(error.contains("UDP port 6080 is taken"), "{error}");
+    // A host that has no IPv6.
+    host.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+    let more = ["--gue-port", "6081"];
+    let mut second: Process = Decap::start(host, "eth0", &vips[1..], &more).process;
+    assert!(second.terminate().success(), "IPv6 is switched on where it was only off for new devices");
+}

@@ -1,0 +1,121 @@
+//! The worker and its device, with services in tunnel mode: what leaves in pieces.
+
+use super::*;
+use crate::config::{Encapsulation, Mode};
+use crate::device::memory::Memory;
+use crate::forward::tests::{Bench, CLIENT, LAN, VIP, WAN, one_sided};
+use crate::testing::Build;
+use crate::wire::l4::{ACK, SYN};
+
+/// A device that has room for so many copies at a time.
+struct Tight {
+    memory: Memory,
+    most: usize,
+    room: usize,
+}
+
+impl Device for Tight {
+    fn ports(&self) -> usize {
+        self.memory.ports()
+    }
+
+    fn receive(&mut self, port: usize, max: usize) -> usize {
+        self.memory.receive(port, max)
+    }
+
+    fn frame(&mut self, i: usize) -> crate::device::Frame<'_> {
+        self.memory.frame(i)
+    }
+
+    fn send(&mut self, i: usize, span: crate::device::Span, port: usize) -> bool {
+        self.memory.send(i, span, port)
+    }
+
+    fn send_copy(&mut self, frame: &[u8], offload: Offload, port: usize) -> bool {
+        self.room > 0 && {
+            self.room -= 1;
+            self.memory.send_copy(frame, offload, port)
+        }
+    }
+
+    fn make_room(&mut self) {
+        self.room = self.most;
+        self.memory.make_room();
+    }
+
+    fn flush(&mut self) {
+        self.room = self.most;
+        self.memory.flush();
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        self.memory.wait(timeout);
+    }
+}
+
+fn worker(most: usize) -> Worker<Tight> {
+    let bench = Bench::with(one_sided(Mode::Tunnel, Encapsulation::Gue));
+    let world = World {
+        shared: Arc::new(bench.shared),
+        services: Arc::new(ArcSwap::from_pointee(bench.services)),
+        fib: Arc::new(ArcSwap::from_pointee(bench.fib)),
+        timeouts: Arc::new(ArcSwap::from_pointee(bench.timeouts)),
+        counters: Arc::new(Counters::new(1)),
+        carried: None,
+        commands: World::commands(1),
+        start: Instant::now(),
+        stop: Arc::default(),
+    };
+    Worker::new(0, Tight { memory: Memory::new(2), most, room: most }, Arc::new(world))
+}
+
+/// A SYN, and behind it in the same batch two joined packets of many segments and a small one.
+fn play(worker: &mut Worker<Tight>) -> Vec<Vec<u8>> {
+    let memory = &mut worker.device_mut().memory;
+    let packet = |seq: u32, length: usize| Build {
+        partial: length > 1400,
+        seq,
+        payload: vec![seq as u8; length],
+        ..Build::tcp(CLIENT, VIP, ACK)
+    };
+    let joined = Offload {
+        needs_csum: true,
+        csum_start: 34,
+        csum_offset: 16,
+        gso_type: 1,
+        gso_size: 1400,
+        hdr_len: 54,
+        csum_valid: false,
+    };
+    memory.inject(WAN.into(), &Build::tcp(CLIENT, VIP, SYN).frame(), Offload::default());
+    memory.inject(WAN.into(), &packet(1, 14_000).frame(), joined);
+    memory.inject(WAN.into(), &packet(14_001, 10).frame(), Offload::default());
+    memory.inject(WAN.into(), &packet(14_011, 2800).frame(), joined);
+    assert_eq!(worker.burst(Now { tick: 1, micros: 1 }), 4);
+    let sent = worker.device_mut().memory.sent();
+    assert!(sent.iter().all(|(port, _, offload)| *port == usize::from(LAN) && *offload == Offload::default()));
+    sent.into_iter().map(|(_, frame, _)| frame).collect()
+}
+
+#[test]
+fn pieces_leave_however_little_room_the_device_has() {
+    let mut wide = worker(1000);
+    let all = play(&mut wide);
+    assert_eq!(all.len(), 1 + 10 + 1 + 2);
+    for most in [1, 3, 10] {
+        let mut tight = worker(most);
+        let sent = play(&mut tight);
+        assert!(sent.iter().all(|frame| all.contains(frame)) && sent.len() == all.len());
+        let counters = tight.world.counters.worker(0);
+        let bytes: usize = sent.iter().map(Vec::len).sum();
+        assert_eq!((counters.get(Count::TxPackets), counters.get(Count::TxBytes)), (14, bytes as u64));
+        assert_eq!((counters.get(Count::Cut), counters.refused(Refusal::TxFull)), (2, 0));
+    }
+}
+
+#[test]
+fn what_finds_no_room_at_all_is_counted() {
+    let mut none = worker(0);
+    assert_eq!(play(&mut none).len(), 2, "the two that left whole, from their own slots");
+    assert_eq!(none.world.counters.worker(0).refused(Refusal::TxFull), 12);
+}
