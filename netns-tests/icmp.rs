@@ -114,36 +114,3 @@ fn mss_is_clamped_to_the_narrowest_link() {
     play.heal(1);
     play.fall(1);
 }
-
-/// A link behind the router is narrower than what both ends believe: its errors have to find their way to the server,
-/// over one site or two, or nothing large would ever arrive.
-#[test]
-fn the_path_mtu_is_learned_through_farside() {
-    let size = 4 << 20;
-    let mut servers = Vec::new();
-    let play = Play::with(2, |world: &World, site, mut config| {
-        for real in &world.site(site).reals {
-            let start = |family| Downloads::start(&real.host, SocketAddr::new(real.address(family), 80), size);
-            servers.extend(BOTH.map(start));
-        }
-        for family in BOTH {
-            config.services.push(Service::standard(world, site, family, "web", "tcp", 80, &quick_check("tcp")));
-        }
-        config
-    });
-    servers.iter().for_each(|server| server.allow(size));
-    play.world.router.ip("link set client mtu 1300");
-    for carried in [false, true] {
-        if carried {
-            play.sicken(1);
-        }
-        let before = play.farside(1).counter("icmp_errors_translated");
-        for family in BOTH {
-            let from = SocketAddr::new(play.world.site(1).vip(family), 80);
-            let reading = Reading::start(&play.world.client, from, Duration::ZERO);
-            assert_eq!(reading.finish(), Ok(size), "{family:?}, carried: {carried}");
-        }
-        let translated = play.farside(1).counter("icmp_errors_translated") - before;
-        assert!(translated >= 2, "one for each family, carried: {carried}: {translated}");
-    }
-}

@@ -147,12 +147,21 @@ fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
 
 /// A client's datagram whose target is down. There is no connection that could break, only a sender that goes on sending,
 /// perhaps for ever (syslog): a live target takes over. A drained one keeps what it has; one that a reload has removed is
-/// asked by nobody any more whether it lives, and counts as down; the flows of a removed service stay where they are.
+/// asked by nobody any more whether it lives, and keeps it only as long as there is no other (those that came in its place may
+/// not have passed a check yet). The flows of a removed service stay where they are.
 #[inline]
 fn is_lost(flow: &Flow, ctx: &Context) -> bool {
-    flow.side == Side::Client
-        && ctx.shared.table.target_slot(flow.at).is_some_and(|slot| !ctx.shared.status.slot(slot).is_up())
-        && ctx.services.find(&flow.vip, flow.protocol, flow.family).is_some()
+    if flow.side != Side::Client {
+        return false;
+    }
+    let status = &ctx.shared.status;
+    let Some(slot) = ctx.shared.table.target_slot(flow.at).filter(|slot| !status.slot(*slot).is_up()) else {
+        return false;
+    };
+    ctx.services.find(&flow.vip, flow.protocol, flow.family).is_some_and(|service| {
+        let mut targets = service.reals.iter().chain(&service.remotes);
+        targets.any(|target| target.slot == slot || status.slot(target.slot).takes_new())
+    })
 }
 
 /// A packet without a flow: opens one if it may.

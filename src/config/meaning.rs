@@ -15,6 +15,7 @@ pub(super) fn check(walk: &mut Walk, written: &Written) {
     services(walk, written);
     for service in &written.services {
         targets(walk, service);
+        per_packet(walk, service);
         for remote in &service.remotes {
             carried(walk, written, service, remote);
         }
@@ -135,6 +136,19 @@ fn services(walk: &mut Walk, written: &Written) {
 
 fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// What goes by connections means nothing where each packet is one of its own.
+fn per_packet(walk: &mut Walk, service: &Service) {
+    let limited = service.max_connections > 0 || service.reals.iter().any(|real| real.max_connections > 0);
+    let others = [("persistence", !service.persistence.is_zero()), ("max_connections", limited)];
+    for (key, _) in others.into_iter().filter(|(_, used)| *used && service.per_packet.value) {
+        walk.wrong(
+            &service.per_packet.place,
+            format!("per_packet and `{key}` contradict each other: with per_packet there are no connections"),
+            "leave out one of the two",
+        );
+    }
 }
 
 /// A service's real servers and remote sites, among themselves and with its VIP.
@@ -319,7 +333,7 @@ fn resolve_service(service: Service) -> Option<super::Service> {
         persistence_mask_v6: service.persistence_mask_v6,
         max_connections: service.max_connections,
         overflow: service.overflow.value,
-        per_packet: service.per_packet,
+        per_packet: service.per_packet.value,
         check: service.check,
         reals: service.reals.into_iter().map(real).collect::<Option<_>>()?,
         remotes: service.remotes.into_iter().map(remote).collect::<Option<_>>()?,

@@ -50,7 +50,7 @@ pub(super) struct Service {
     pub persistence_mask_v6: u8,
     pub max_connections: u32,
     pub overflow: At<Overflow>,
-    pub per_packet: bool,
+    pub per_packet: At<bool>,
     pub check: Check,
     pub reals: Vec<Real>,
     pub remotes: Vec<Remote>,
@@ -299,7 +299,7 @@ fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {
     }
 }
 
-fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> bool {
+fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> At<bool> {
     let per_packet = section.or(walk, "per_packet", value::boolean, false);
     if per_packet.value && protocol != Protocol::Udp {
         walk.wrong(
@@ -308,7 +308,7 @@ fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> bool {
             "leave it out, or write protocol = \"udp\"",
         );
     }
-    per_packet.value
+    per_packet
 }
 
 fn weight(walk: &mut Walk, section: &Section) -> u32 {

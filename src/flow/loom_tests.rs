@@ -30,6 +30,7 @@ fn remote(client: u8, local: u16, worker: u8) -> NewFlow {
         pool: None,
         worker,
         track_acks: false,
+        per_packet: false,
         state: State::Established,
         hops: [0, 0],
         epoch: 0,

@@ -23,7 +23,10 @@ pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8
     if is_probe(&flow.client.addr, flow.family) {
         return;
     }
-    // Before the handshake is over there is nothing to reset: the client's next SYN finds another server.
+    // Before the handshake is over there is nothing to reset at the client: its next SYN finds another server.
+    if let Some(seq) = awaited_of_client(details) {
+        write(flow.family, flow.local, flow.target, seq, ctx, &mut send);
+    }
     if flow.protocol == TCP && !matches!(flow.state, State::SynSent | State::SynReceived) && flow.track_acks {
         let [client_ack, server_ack] = [Side::Client, Side::Server].map(|side| details.acks[side as usize]);
         write(flow.family, flow.vip, flow.client, client_ack, ctx, &mut send);
@@ -41,18 +44,22 @@ pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8
 /// for a while would cure the same; but how long a server goes on is its own affair, and the RST also frees its backlog.)
 /// Its sequence number is what the SYN-ACK acknowledged, so that it is the very next for the target (RFC 5961 3.2). One RST for each
 /// SYN-ACK at most, and only as many as farside may send anyway: forged SYNs cannot be turned into a flood.
+/// (A target whose very first SYN-ACK comes later than `tcp_syn` is not helped by this: nothing is known of it to reset.)
 pub fn half_open(gone: &FlowDetails, ctx: &mut Context, mut send: impl FnMut(&[u8], u8)) {
     let flow = &gone.flow;
-    let seq = gone.acks[Side::Server as usize];
-    // Without an acknowledgement it was a SYN of the server's own (simultaneous open): nothing is known of what it expects.
-    if flow.state != State::SynReceived || seq == 0 {
-        return;
-    }
+    let Some(seq) = awaited_of_client(gone) else { return };
     if !ctx.limits.resets.take(ctx.now) {
         ctx.counters.add(Count::AnswersSuppressed, 1);
         return;
     }
     write(flow.family, flow.local, flow.target, seq, ctx, &mut send);
+}
+
+/// The number that a target with a half-open connection expects next; None: it has none, or its SYN acknowledged nothing
+/// (simultaneous open), so that nobody knows.
+fn awaited_of_client(details: &FlowDetails) -> Option<u32> {
+    let seq = details.acks[Side::Server as usize];
+    (details.flow.state == State::SynReceived && seq != 0).then_some(seq)
 }
 
 fn write(family: u8, src: Endpoint, dst: Endpoint, seq: u32, ctx: &Context, send: &mut impl FnMut(&[u8], u8)) {

@@ -3,6 +3,7 @@
 use super::super::view::FlowDetails;
 use super::super::*;
 use super::*;
+use crate::wire::ip::UDP;
 use tcp::{ACK, FIN, SYN};
 
 #[test]
@@ -59,6 +60,39 @@ fn a_tunnel_is_told_whole_whichever_families_it_joins() {
             table.remove(flow.at).expect("it stands");
         }
     }
+}
+
+#[test]
+fn per_packet_flows_have_the_servers_key_alone() {
+    let table = table(16, 1);
+    let new = NewFlow { per_packet: true, protocol: UDP, state: State::Udp, ..nat(v4(1, 40_000)) };
+    let flow = insert(&table, &new, 5).expect("room");
+    assert_eq!(find(&table, &new.client_key()), None);
+    assert_eq!(
+        find(&table, &new.server_key().unwrap()).map(|found| (found.at, found.side)),
+        Some((flow.at, Side::Server))
+    );
+    assert_eq!((table.words(), table.claims().len()), (1, 1));
+    // The same client by the same VIP to another server, and to this one again.
+    insert(&table, &NewFlow { target: v4(21, 53), ..new }, 5).expect("a record of its own");
+    assert_eq!(insert(&table, &new, 5), Err(Refused::ServerTwin));
+    assert_eq!((table.words(), table.claims().len(), table.len()), (2, 2, 2));
+    table.remove(flow.at).expect("it stands");
+    assert_eq!((table.words(), table.claims().len(), table.len()), (1, 1, 1));
+}
+
+#[test]
+fn what_is_not_on_record_is_touched_in_vain() {
+    let table = table(1, 1);
+    let mut flow = NewFlow { per_packet: true, protocol: UDP, state: State::Udp, ..direct(v4(1, 40_000)) }.unrecorded();
+    insert(&table, &nat(v4(2, 2)), 5).expect("room");
+    table.touch(&flow, 9, 1, 100);
+    table.note_ack(&flow, 9);
+    assert!(!table.set_hop(&mut flow, Side::Server, 7, 1));
+    assert!(
+        table.details(flow.at).is_none() && table.target_slot(flow.at).is_none() && table.remove(flow.at).is_none()
+    );
+    table.for_each(|on| assert_eq!((on.packets, on.flow.hops, on.last_seen), ([0, 0], [0, 0], 5)));
 }
 
 #[test]

@@ -335,6 +335,24 @@ fn a_handshake_that_expires_half_way_is_reset_at_the_server() {
     }
 }
 
+/// The same where the target has gone down meanwhile and its connections are to be reset.
+#[test]
+fn a_handshake_half_way_is_reset_at_a_server_that_goes_down() {
+    for (mut bench, port, ..) in legs() {
+        bench.wait(Duration::from_secs(8000));
+        let (_, syn) = bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN));
+        let mut answer = Build::tcp(&syn.dst.to_string(), &syn.src.to_string(), SYN | ACK);
+        answer.ack = 1001;
+        bench.pass(port, &answer);
+        let sent = bench.reset_all();
+        assert_eq!(sent.len(), 1);
+        let reset = Seen::of(&sent[0].1);
+        assert_eq!((sent[0].0, reset.flags, reset.seq), (port, RST, 1001));
+        assert_eq!((reset.src, reset.dst), (syn.src, syn.dst));
+        assert_eq!(bench.shared.table.len(), 0);
+    }
+}
+
 #[test]
 fn a_handshake_that_never_began_or_was_finished_or_refused_is_not_reset_at_its_end() {
     let mut bench = Bench::new();

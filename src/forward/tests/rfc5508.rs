@@ -146,11 +146,8 @@ fn req_4_and_5_an_error_about_nothing_on_record_is_dropped_silently() {
         let about_answer = shifted(leg.error_about_answer(leg.router(), unreachable(&leg), 0).0);
         let about_request = shifted(leg.error_about_request(leg.router(), unreachable(&leg), 0).0);
         assert_eq!(leg.bench.stop(WAN, &about_answer), Verdict::Refuse(Refusal::IcmpUnsolicited));
-        // To the client itself, about nothing of farside's: that may be about a connection of the host's.
-        let (verdict, dropped) =
-            if leg.carried { (Verdict::Refuse(Refusal::IcmpUnsolicited), 2) } else { (Verdict::NotOurs, 1) };
-        assert_eq!(leg.bench.stop(leg.port, &about_request), verdict);
-        assert_eq!(leg.bench.moved(), [("drop_icmp_unsolicited", dropped)]);
+        assert_eq!(leg.bench.stop(leg.port, &about_request), Verdict::Refuse(Refusal::IcmpUnsolicited));
+        assert_eq!(leg.bench.moved(), [("drop_icmp_unsolicited", 2)]);
     }
 }
 

@@ -121,6 +121,14 @@ fn a_removed_server_counts_as_dead_and_a_removed_services_flows_stay() {
     before.services[1].reals.remove(0);
     bench.reload(&before);
     assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
+    // All are replaced at once, and none has passed a check yet: the old one will do.
+    before.services[1].reals[0] = real("10.0.0.13", 514);
+    bench.reload(&before);
+    bench.set_up("syslog", false);
+    assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
+    before.services[1].reals[0] = real("10.0.0.12", 514);
+    bench.reload(&before);
+    assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
     before.services.remove(1);
     bench.reload(&before);
     assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
@@ -305,4 +313,27 @@ fn a_one_sided_flow_moves_too() {
         assert_ne!(to(&mut bench), first);
         assert_eq!(bench.moved()[..3], [("flows_local", 2), ("flows_ended", 1), ("udp_flows_moved", 1)]);
     }
+}
+
+/// A place at a target is taken before it is known that the client has a record there already.
+#[test]
+fn per_packet_every_record_has_one_place_at_its_server() {
+    let mut bench = Bench::with(dns_config());
+    for _ in 0..20 {
+        sent(&mut bench, CLIENT, DNS);
+        sent(&mut bench, "198.18.0.8:5000", DNS);
+    }
+    assert_eq!(bench.active("dns/10.0.0.11") + bench.active("dns/10.0.0.12"), bench.shared.table.len());
+    bench.wait(Duration::from_secs(121));
+    assert_eq!((bench.active("dns/10.0.0.11"), bench.active("dns/10.0.0.12")), (0, 0));
+    let mut config = one_sided(Mode::Direct, Encapsulation::Ipip);
+    config.services[0].protocol = Protocol::Udp;
+    config.services[0].per_packet = true;
+    let mut bench = Bench::with(config);
+    for _ in 0..4 {
+        bench.run(WAN, &Build::udp(CLIENT, VIP, b"question").frame(), Offload::default()).unwrap();
+    }
+    let slots = bench.services.services()[0].reals.iter().map(|real| real.slot);
+    let active = |slot| bench.shared.status.slot(slot).active.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(slots.map(active).sum::<u32>(), 0);
 }
