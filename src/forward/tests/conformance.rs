@@ -28,7 +28,7 @@
 //! | CidrVip | [`base`] `only_the_vip_itself...` | differs: a VIP is one address |
 //! | HC (health checks in the encapsulation) | [`checks`] | same; by a door for each real server instead of a firewall mark |
 //! | XPopDecap, EgressDecap, DecapStats (a load balancer that takes off and puts on again) | [`base`] `tunnels_that_end_here...`, `...inside_a_tunnel_to_the_vip...` | differs: not offered; other sites are reached by their VIPs (`remote.rs`) |
-//! | decap: 17 GUE, 10 IPIP, 5 of tc | `decap::strip`, its `conformance.rs` | see there |
+//! | decap: 17 GUE, 10 IPIP, 5 of tc | `src/decap/conformance.rs` | see there |
 
 mod base;
 mod checks;
