@@ -4,35 +4,42 @@
 //!
 //! | Katran's cases | here | and |
 //! |---|---|---|
-//! | UDP and TCP to a v4 VIP, v4 real | [`base`], first two | same; TCP has to begin with a SYN, see below |
+//! | UDP to a v4 VIP, v4 real | [`base`] `a_datagram_to_a_v4_vip...` | same |
+//! | TCP to a v4 VIP, v4 real | [`base`] `a_connection_to_a_v4_vip...` | same, but it has to begin with a SYN |
 //! | TCP to a v4 VIP, v6 real | [`base`] `a_v4_vip_on_v6_reals...` | same, and v6 in v4 besides |
-//! | TCP to a v6 VIP, v6 real | [`base`] `...v6_vip...` | same |
+//! | TCP to a v6 VIP, v6 real | [`base`] `a_connection_to_a_v6_vip...` | same |
 //! | ToS and traffic class copied | [`base`] `every_dscp_and_mark...` | same, all 256 |
-//! | VIP of any port | [`base`] `a_port_without_a_service...` | differs: a service has a port; others are refused |
+//! | VIP of any port | [`base`] `a_port_without_a_service...` | differs: a service has one port, others are refused |
 //! | hash by destination port alone | [`sticky`] `all_of_a_clients_ports...` | differs: not offered; maglev hashes the client's address alone |
-//! | LRU hit | [`sticky`] `a_flow_stays...` | same; the table is exact and no flow is put out by another |
-//! | TCP to a VIP without state (any flags) | [`sticky`] `tcp_without_a_connection...` | differs: RST. What Katran's hash finds again after a restart, the flow table keeps |
-//! | ICMP echo, v4 and v6 | [`icmp`] `a_ping...` | same; large pings and pings in pieces are answered too |
-//! | frag-needed, packet-too-big steered by what they quote | [`icmp`] `an_error...` | same, and all other errors; one about no flow is dropped, where Katran hashes |
-//! | drop of IPv4 options | [`base`] `options...` | same; IPv6 extension headers that are harmless pass |
-//! | drop of IPv4 and IPv6 fragments | [`pieces`] | differs: forwarded after their first one |
-//! | pass of what is not for a VIP, of ARP | [`base`] `what_is_for_no_vip...` | same; ARP for a VIP is answered, as the VIP is on no interface |
+//! | LRU hit | [`sticky`] `a_flow_stays...` | same; and no new flow puts an old one out |
+//! | LRU miss in mid-connection | [`sticky`] `tcp_without_a_connection...` | differs: what is not on record gets an RST, and is not hashed |
+//! | the hash itself | [`sticky`] `two_boxes...`, `flows_of_many_clients...` | same: boxes choose alike, shares are equal |
+//! | ICMP echo, v4 and v6 | [`icmp`] `a_ping...` | same; large ones too, and in pieces (`fragments.rs`) |
+//! | frag-needed and packet-too-big, steered by what they quote | [`icmp`] `an_error_about_an_answer...` | same, and all other errors |
+//! | the same without a flow | [`icmp`] `an_error_about_no_flow...` | differs: dropped, and not hashed |
+//! | drop of IPv4 options | [`base`] `options...` | same; harmless IPv6 extension headers pass |
+//! | drop of IPv4 and IPv6 fragments | [`pieces`] `a_datagram_in_pieces...` | differs: forwarded after their first one |
+//! | pass of what is not for a VIP | [`base`] `what_is_for_no_vip...` | same |
+//! | pass of ARP | [`base`] `arp...` | same, but for VIPs it is answered: the host does not have them |
 //! | pass of tunnels that are not configured | [`base`] `tunnels_that_end_here...` | same |
-//! | QUIC connection ids (12 cases), UdpStableRt | [`sticky`] `a_quic_client...` | differs: not read; a flow is its 5-tuple, and maglev, source-hash and persistence keep a client that changes its port where it is. One that changes its address may get another real server |
-//! | TPR (server id in a TCP option, 17 cases, twice) | [`sticky`] `tcp_options...` | differs: not read, and passed on unchanged |
-//! | 1515 bytes: dropped | [`icmp`] `what_is_too_large...` | differs: told, or cut where its sender allows that |
-//! | IcmpTooBig | [`icmp`] `what_is_too_large...` | same, MTU less the overhead of each encapsulation |
-//! | UdpFlowMigration, UDP migration | [`sticky`] `datagrams_leave...`, `tcp_stays...` | same; no switch: UDP always leaves a dead server, TCP never |
+//! | QUIC connection ids, 12 cases; UdpStableRt | [`sticky`] `a_quic_client...` | differs: not read, a flow is its 5-tuple. Maglev, source hash and persistence keep a client whose port changes; one whose address changes may get another server |
+//! | 1515 bytes: dropped | [`icmp`] `a_datagram_of_1501_bytes...` | differs: told, or cut where its sender allows that |
+//! | UDP migration, UdpFlowMigration | [`sticky`] `datagrams_leave...`, `tcp_stays...` | same, without a switch: UDP always leaves a dead server, TCP never |
 //! | a VIP without real servers: dropped | [`base`] `without_a_real_server...` | differs: told |
-//! | LpmSrc (real server by source network) | [`sticky`] `clients_of_every_network...` | differs: not offered |
+//! | TPR, 17 cases twice: server's number in a TCP option | [`sticky`] `tcp_options...` | differs: not read, and passed on unchanged |
+//! | LpmSrc: server by the client's network | [`sticky`] `clients_of_every_network...` | differs: not offered |
 //! | CidrVip | [`base`] `only_the_vip_itself...` | differs: a VIP is one address |
-//! | HC (health checks in the encapsulation) | [`checks`] | same; by a door for each real server instead of a firewall mark |
-//! | XPopDecap, EgressDecap, DecapStats (a load balancer that takes off and puts on again) | [`base`] `tunnels_that_end_here...`, `...inside_a_tunnel_to_the_vip...` | differs: not offered; other sites are reached by their VIPs (`remote.rs`) |
+//! | IcmpTooBig | [`icmp`] `what_is_too_large...` | same, the MTU less the overhead of each encapsulation |
+//! | HC: health checks in the encapsulation | [`checks`] `a_check_reaches...` | same, by a door for each real server instead of a mark |
+//! | XPopDecap, EgressDecap, DecapStats: takes off and puts on again | [`base`] `a_packet_inside_a_tunnel_to_the_vip...` | differs: not offered; another site is reached by its VIP (`remote.rs`) |
+//! | the same with a TTL at its end: dropped | [`base`] `the_time_to_live_ends...` | differs: told |
+//! | none: NAT and direct mode | [`modes`] `in_nat_mode...`, `in_direct_mode...` | fields, sizes and stickiness of the same flows |
 //! | decap: 17 GUE, 10 IPIP, 5 of tc | `src/decap/conformance.rs` | see there |
 
 mod base;
 mod checks;
 mod icmp;
+mod modes;
 mod pieces;
 mod sticky;
 
@@ -164,4 +171,24 @@ fn error_about(packet: &Build, src: &str, (kind, code): (u8, u8), rest: u32) -> 
     let quoted = packet.packet();
     let to = packet.src.ip().to_string();
     Build { rest, ..Build::icmp(src, &to, kind, code, &quoted[..quoted.len().min(most)]) }
+}
+
+#[test]
+fn every_case_that_the_table_names_is_there() {
+    let cases = [
+        include_str!("conformance/base.rs"),
+        include_str!("conformance/checks.rs"),
+        include_str!("conformance/icmp.rs"),
+        include_str!("conformance/modes.rs"),
+        include_str!("conformance/pieces.rs"),
+        include_str!("conformance/sticky.rs"),
+    ]
+    .concat();
+    let table = include_str!("conformance.rs").lines().filter(|line| line.starts_with("//! |"));
+    let named: Vec<_> = table.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
+    let named: Vec<_> = named.iter().filter_map(|name| name.strip_suffix("...")).collect();
+    assert!(named.len() >= 20, "{named:?}");
+    for name in named {
+        assert!(cases.contains(&format!("fn {}", name.trim_start_matches('.'))), "no case begins with {name}");
+    }
 }
