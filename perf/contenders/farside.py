@@ -1,6 +1,7 @@
 """farside on AF_PACKET, defaults otherwise. In NAT mode the kernel does not forward (ip_forward = 0), so that what
 arrives was carried by farside. In direct and tunnel mode the box's kernel forwards the server's answers, as a router
 would; requests it cannot have carried, since the server's VIP is on no link that the box knows."""
+import functools
 import os
 import pathlib
 import re
@@ -60,8 +61,10 @@ class Farside(Contender):
             raise TrialFailed("there is no such program as the one named with --farside")
 
     @staticmethod
+    @functools.cache
     def _build(say):
-        """The release binary of this tree. cargo decides whether it is fresh, so a stale one is never measured."""
+        """The release binary of this tree, built once for all its modes. cargo decides whether it is fresh, so a stale
+        one is never measured."""
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
         binary = target / "release/farside"
         cargo = shutil.which("cargo") or shutil.which("cargo", path=os.path.expanduser("~/.cargo/bin"))
