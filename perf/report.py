@@ -114,7 +114,7 @@ def render(result, chosen, able):
     ours = [contender.name for contender in able if contender.ours]
     pairs = [(name, names[0]) for name in names[1:]]
     pairs += [(name, other) for name in ours for other in names[1:names.index(name)]]
-    ratios = [["ratios", *(case.name for case in measured)]]
+    ratios = [["ratios", *(case.name + ("" if case.metrics[0].higher else " (less is better)") for case in measured)]]
     for above, below in pairs:
         found = [result["summary"][case.name]["ratios"][above][below] for case in measured]
         ratios.append([f"{above} / {below}", *("-" if r is None else f"{r:.2f}" for r in found)])
