@@ -184,15 +184,10 @@ fn datagrams_leave_as_the_worker_would_send_them() {
         let kernel = lab.kernel(&frame).unwrap();
         assert_eq!(kernel[..frame.len()], lab.bench.run(WAN, &frame, Offload::default()).unwrap().1);
         assert_eq!(kernel[40..42], [0, 0]);
-        for word in 0..=u16::MAX {
-            let packet = Build::udp(SENDER, SYSLOG, &word.to_be_bytes());
-            let forwarded = lab.bench.run(WAN, &packet.frame(), Offload::default()).unwrap().1;
-            if forwarded[40..42] == [0xff, 0xff] {
-                same(&mut lab, WAN, &packet);
-                break;
-            }
-            assert_ne!(word, u16::MAX, "some word makes it so");
-        }
+        // Looked for in the kernel alone: it counts what the worker has sent more than it was handed, in 16 bits.
+        let mut summed = (0..=u16::MAX).map(|word| Build::udp(SENDER, SYSLOG, &word.to_be_bytes()));
+        let nothing = summed.find(|packet| lab.kernel(&packet.frame()).unwrap()[40..42] == [0xff, 0xff]);
+        same(&mut lab, WAN, &nothing.expect("one of all sums is nothing"));
         let short = |length: u8| {
             let mut frame = Build::udp(SENDER, SYSLOG, b"length").frame();
             frame[39] = length;
