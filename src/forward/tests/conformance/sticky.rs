@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{OnDown, Scheduler};
 use crate::flow::{Claims, FlowTable, HashKey};
 use crate::route::HopTable;
+use crate::service::status::StatusTable;
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -103,7 +104,7 @@ fn two_boxes_choose_the_same_server_for_a_new_connection() {
     let config = hashed();
     let flows = config.datapath.max_flows;
     let table = FlowTable::new(flows, 1, HashKey { k0: 77, k1: 78 }, Claims::own(flows));
-    let mut other = Bench::in_memory(config, table, HopTable::new());
+    let mut other = Bench::in_memory(config, table, HopTable::new(), StatusTable::new());
     let fib = bench_of(hashed());
     (other.shared.hops, other.fib) = (fib.shared.hops, fib.fib);
     for client in clients() {
