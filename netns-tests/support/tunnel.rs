@@ -120,6 +120,12 @@ impl Decap {
         Decap { process }
     }
 
+    /// What it has counted under `name`, as it says it now or said it last.
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.process.signal(Signal::USR1);
+        count(&self.process.stderr(), name)
+    }
+
     /// Waits until it has counted so many under `name`, asking it by SIGUSR1.
     #[track_caller]
     pub fn wait_count(&self, name: &str, wanted: u64) {
