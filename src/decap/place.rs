@@ -47,6 +47,11 @@ impl Place {
         self.tun.write(ip, header)
     }
 
+    /// The tun device's.
+    pub fn index(&self) -> u32 {
+        self.tun.index()
+    }
+
     /// What the one who started this should know of the host.
     pub fn notes(&self) -> &[String] {
         &self.notes
