@@ -62,6 +62,11 @@
 //!    ([`forward::reset::both_ends`]) and sweeps a slice of the table ([`FlowTable::sweep`]); what a flow held goes back
 //!    ([`forward::settle`]).
 //!
+//! Most packets of a long connection take a shorter way. Workers open connections, watch them and close them; of a TCP flow that
+//! stands the packets between are carried by the ingress program itself, by the same records, next hops and path MTUs, which
+//! lie in memory that both sides map ([`sys::rows`]). What it carries it carries as [`forward`] would, byte for byte
+//! (`forward/tests/kernel.rs`), and what is in the least out of the ordinary it leaves to the workers.
+//!
 //! Beside it one control thread ([`run`]) changes what workers read, never waiting for them: routes and services
 //! are published behind one pointer each ([`World`]), followed once per burst; what changes from moment to moment is one
 //! atomic word per thing, beside the snapshots ([`StatusTable`], [`HopTable`]).
@@ -82,6 +87,7 @@
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
 //! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
+//! | kernel path | the ingress program carries packets of flows that stand, instead of a worker (`src/bpf/farside.c`) |
 //! | known, remembered | of a client: the real server that it had last is known ([`service::persistence`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |

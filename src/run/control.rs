@@ -76,6 +76,7 @@ impl Control {
     /// Sets everything up but takes no VIP yet.
     pub fn start(path: PathBuf, config: Config) -> Result<Control, String> {
         pin::raise_memlock();
+        pin::raise_open_files();
         let allowed = pin::allowed_cpus().map_err(|why| format!("the allowed CPUs cannot be read: {why}"))?;
         let cpus = worker_cpus(&config, &allowed)?;
         let key = HashKey::random().map_err(|why| format!("the kernel gives no random numbers: {why}"))?;
