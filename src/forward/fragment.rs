@@ -108,14 +108,16 @@ impl Fragments {
             return Ok(None);
         }
         match self.datagrams.way(at) {
-            way @ (Way::Flow(..) | Way::Unrecorded { .. } | Way::Echo) => match self.datagrams.ranges(at).place(piece) {
-                Place::Fresh => Ok(Some(way)),
-                Place::Duplicate => Err(Refusal::FragmentDuplicate),
-                Place::Overlap => {
-                    self.datagrams.decide(at, Way::Overlapped, None, now);
-                    Err(Refusal::FragmentOverlap)
+            way @ (Way::Flow(..) | Way::Unrecorded { .. } | Way::Echo) => {
+                match self.datagrams.ranges(at).place(piece) {
+                    Place::Fresh => Ok(Some(way)),
+                    Place::Duplicate => Err(Refusal::FragmentDuplicate),
+                    Place::Overlap => {
+                        self.datagrams.decide(at, Way::Overlapped, None, now);
+                        Err(Refusal::FragmentOverlap)
+                    }
                 }
-            },
+            }
             Way::Overlapped => Err(Refusal::FragmentOverlap),
             // It may fare better the second time.
             Way::Refused if first => Ok(None),
