@@ -944,7 +944,8 @@ INLINE u32 path_mtu(const struct record *record, u32 version)
 	return word >> 24 & 0xffff;
 }
 
-// service/build.rs, probe_address: checks of servers that have the VIP are changed on their way, and a worker's.
+// service/build.rs, probe_address: checks come by a device of the process's own. Those of servers that have the VIP are on record as if
+// they went to a remote site; where they go only the door says, which is a worker's to ask.
 INLINE int is_probe(const struct tuple *t)
 {
 	return t->family == 4 ? (t->src[0] & 0xffff) == 0xfea9 : t->src[0] == 0x726166fd && t->src[1] == 0x65646973;
@@ -965,7 +966,7 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 		return 0;
 	if (state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN)
 		return 0;
-	if (mode >= MODE_DIRECT && is_probe(&look->t))
+	if (is_probe(&look->t))
 		return 0;
 	// The hop toward the server is for what the client sends.
 	u32 id = (d->side ? word : word >> 16) & 0xffff;
@@ -980,6 +981,9 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 			most = path;
 		// A checksum over all of it is the device's work, and it cannot be asked for here.
 		if (TARGET_V6(d->version) && ENCAPSULATION(d->version) >= ENCAPSULATION_GUE)
+			return 0;
+		// A source that is listed beyond these is chosen by a worker.
+		if (routes->listed[TARGET_V6(d->version)] > SOURCES)
 			return 0;
 		if (most <= grown || look->bytes + grown > 0xffff)
 			return 0;

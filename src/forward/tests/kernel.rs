@@ -3,7 +3,7 @@
 
 use super::bench::{CLIENT6, KEY, REAL6, REMOTE6, VIP6, config, ip, one_sided};
 use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
-use crate::config::{Config, Encapsulation, Mode};
+use crate::config::{CheckKind, Config, Encapsulation, Mode};
 use crate::device::Offload;
 use crate::flow::{Claims, FlowTable, TICK_MS};
 use crate::forward::paths::Paths;
@@ -205,6 +205,19 @@ fn a_tunnel_is_the_same_from_the_kernel() {
 }
 
 #[test]
+fn more_tunnel_sources_than_the_programs_know_are_the_workers_affair() {
+    for (most, carried) in [(16, true), (17, false)] {
+        let mut config = one_sided(Mode::Tunnel, Encapsulation::Ipip);
+        config.datapath.tunnel_sources = (1..=most).map(|n| [192, 0, 2, n].into()).collect();
+        let mut lab = Lab::with(config);
+        lab.settled_one_sided(CLIENT, VIP);
+        let packet = Build::tcp(CLIENT, VIP, ACK);
+        assert_eq!(lab.kernel(&packet.frame()).is_some(), carried, "{most}");
+        assert_eq!(lab.sum(|cell| &cell.missed), 0);
+    }
+}
+
+#[test]
 fn what_does_not_fit_a_tunnel_is_the_workers_also_by_what_a_router_has_said() {
     for (client, vip, real) in [(CLIENT, VIP, "10.0.0.11"), (CLIENT6, VIP6, "fd00::11")] {
         let mut config = one_sided(Mode::Tunnel, Encapsulation::Gre);
@@ -293,6 +306,29 @@ impl Lab {
         frame[..6].fill(0);
         self.programs.ask(&frame, || ()).1.verdict == REDIRECT
     }
+}
+
+/// On record it is a flow to a remote site at the VIP, whose next hop is the tunnel's.
+#[test]
+fn a_check_of_a_server_that_has_the_vip_is_never_carried() {
+    let mut config = one_sided(Mode::Tunnel, Encapsulation::Ipip);
+    config.services[0].check.kind = CheckKind::Tcp;
+    let mut lab = Lab::with(config);
+    let service = &lab.bench.services.services()[0];
+    let slot = service.reals[0].slot;
+    let door = lab.bench.probes.iter().find(|probe| probe.slot == slot).unwrap().door;
+    let (host, door) = ("169.254.64.1:40000", format!("{door}:110"));
+    let (_, syn, _) = lab.bench.run(LAN, &Build::tcp(host, &door, SYN).frame(), Offload::default()).unwrap();
+    let inner = Seen::of(&[&syn[..12], &[8, 0], &syn[34..]].concat());
+    let answer = |flags| Build::tcp(VIP, &inner.src.to_string(), flags);
+    lab.bench.pass(LAN, &answer(SYN | ACK));
+    let ack = Build::tcp(host, &door, ACK).frame();
+    for _ in 0..16 {
+        lab.bench.run(LAN, &ack, Offload::default()).unwrap();
+        lab.bench.pass(LAN, &answer(ACK));
+    }
+    assert!(lab.kernel(&answer(ACK).frame()).is_some(), "the flow has settled");
+    assert!(!lab.kernel_or_host(&ack));
 }
 
 #[test]
