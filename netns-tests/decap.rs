@@ -121,6 +121,11 @@ fn nothing_stays_behind() {
     for vip in vips {
         assert!(during.contains(&format!(" {vip}/")), "{during}");
     }
+    // Usable as soon as decap says that it is ready: the kernel does not look for another owner first.
+    assert!(
+        during.lines().any(|line| line.contains(&format!(" {}/128 ", vips[1])) && line.contains(" nodad")),
+        "{during}"
+    );
     assert!(decap.process.terminate().success());
     assert!(decap.process.stderr().contains("\ndelivered 0\n"), "{}", decap.process.stderr());
     assert_eq!(real.host.run("ip", &["-o", "address"]), before);

@@ -3,12 +3,11 @@
 use std::collections::HashSet;
 
 use crate::support::config::{Service, quick_check, real_target};
+use crate::support::names::{self, NAME};
 use crate::support::play::Play;
 use crate::support::process::Process;
-use crate::support::wait::{eventually, until};
+use crate::support::wait::eventually;
 use crate::support::world::{BOTH, Family, Real, World};
-
-const NAME: &str = "who.company.example";
 
 /// Name servers by their real server's name, and a play with the service besides POP3; `extra` are lines of [[service]].
 fn stage(extra: &str) -> (Vec<(String, Process)>, Play) {
@@ -28,17 +27,7 @@ fn stage(extra: &str) -> (Vec<(String, Process)>, Play) {
 
 /// A name server that tells its own name.
 fn start(real: &Real) -> Process {
-    let listen: Vec<_> = BOTH.map(|family| format!("--listen-address={}", real.address(family))).into();
-    let (a, txt) = (format!("--address=/{NAME}/192.0.2.99"), format!("--txt-record={NAME},{}", real.name));
-    let fixed =
-        ["--no-daemon", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--bind-interfaces", "--user=root"];
-    let arguments: Vec<&str> = fixed.into_iter().chain(listen.iter().map(String::as_str)).chain([&*a, &*txt]).collect();
-    let server = real.host.spawn("dnsmasq", "dnsmasq", &arguments);
-    let at = format!("@{}", real.address(Family::V4));
-    until("the name server", || {
-        real.host.output("dig", &["+short", "+time=1", "+tries=1", &at, NAME]).status.success()
-    });
-    server
+    names::start(real, &BOTH.map(|family| real.address(family)))
 }
 
 /// Which server answers a question from `port` of the client's.

@@ -24,6 +24,7 @@ mod host;
 mod icmp;
 mod links;
 mod lives;
+mod matrix;
 mod mtu;
 mod odd_tcp;
 mod outage;

@@ -2,13 +2,15 @@
 
        client                     box                        server
     198.18.1.2  wan0 ===== wan0  198.18.1.1
-                                 198.18.2.1  lan0 ===== lan0  198.18.2.2   nginx :80, iperf3 :5201
+                                 198.18.2.1  lan0 ===== lan0  198.18.2.2   nginx :80, iperf3 :5201,
+                                                                        a UDP sink :5202
                   VIP 198.18.1.10 (on the box, or answered for by farside)
 
 198.18.0.0/15 is set aside for benchmarks (RFC 2544). The namespaces carry the pid of the run in their names; everything
 inside them was started here, so it may be killed. What a killed run left behind is removed by the next one.
 """
 import ctypes
+import json
 import os
 import pathlib
 import re
@@ -21,7 +23,7 @@ import time
 
 CLIENT, BOX_WAN, VIP = "198.18.1.2", "198.18.1.1", "198.18.1.10"
 BOX_LAN, SERVER = "198.18.2.1", "198.18.2.2"
-HTTP_PORT, IPERF_PORT = 80, 5201
+HTTP_PORT, IPERF_PORT, SINK_PORT = 80, 5201, 5202
 PREFIX = "fsperf"
 ROLES = ("client", "box", "server")
 
@@ -35,7 +37,7 @@ http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 60s;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-  server {{ listen {address}:{port} backlog=4096; location / {{ default_type text/plain; return 200 "farside\\n"; }} }}
+  server {{ listen {port} backlog=4096; location / {{ default_type text/plain; return 200 "farside\\n"; }} }}
 }}
 """
 
@@ -52,6 +54,24 @@ while True:
     except OSError as error: why = error
     if time.monotonic() > end: sys.exit(f"no HTTP answer from {sys.argv[1]}: {why}")
     time.sleep(0.05)
+"""
+
+
+# Nobody reads: what does not fit the buffer is dropped, which costs the server least and sends no ICMP error. What has
+# arrived, the link's counters say.
+SINK = """\
+import signal, socket, sys
+sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sink.bind(("", int(sys.argv[1])))
+signal.pause()
+"""
+
+# ethtool -K LINK gro on, without ethtool: SIOCETHTOOL with ETHTOOL_SGRO.
+GRO_ON = """\
+import ctypes, fcntl, socket, struct, sys
+value = ctypes.create_string_buffer(struct.pack("=II", 0x2C, 1))
+request = struct.pack("=16sQ16x", sys.argv[1].encode(), ctypes.addressof(value))
+fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8946, request)
 """
 
 
@@ -162,19 +182,38 @@ class Lab:
             _ip("-n", netns, "link", "set", link, "up")
         _ip("-n", client, "route", "add", "default", "via", BOX_WAN)
         _ip("-n", server, "route", "add", "default", "via", BOX_LAN)
+        # Answers of direct and tunnel mode come from the VIP by lan0.
+        for link in ("all", "lan0"):
+            self.sysctl("box", f"net.ipv4.conf.{link}.rp_filter", 0)
         # Off until a contender asks for it: what is not the contender's work is then not done at all.
         self.sysctl("box", "net.ipv4.ip_forward", 0)
 
     def _start_servers(self):
         config = self.dir / "nginx.conf"
-        config.write_text(NGINX.format(dir=self.dir, address=SERVER, port=HTTP_PORT))
+        config.write_text(NGINX.format(dir=self.dir, port=HTTP_PORT))
         self.start("server", ["nginx", "-c", str(config), "-e", f"{self.dir}/nginx.log"])
-        self.start("server", ["iperf3", "-s", "-B", SERVER, "-p", str(IPERF_PORT)])
+        self.start("server", ["iperf3", "-4", "-s", "-p", str(IPERF_PORT)])
+        self.start("server", [sys.executable, "-c", SINK, str(SINK_PORT)])
         self.wait_for_listener(0, HTTP_PORT)
         self.wait_for_listener(1, IPERF_PORT)
+        self.wait_for_listener(2, SINK_PORT, "udp")
 
     def sysctl(self, role, key, value):
         self.run(role, ["sysctl", "-qw", f"{key}={value}"], 20)
+
+    def link(self, role, name):
+        """The link as `ip -s -j link` describes it."""
+        return json.loads(self.run(role, ["ip", "-s", "-j", "link", "show", name], 20))[0]
+
+    def gro_on(self, role, name):
+        """Has a veth receive with NAPI, so that it takes redirected frames."""
+        self.run(role, [sys.executable, "-c", GRO_ON, name], 20)
+
+    def receive_on(self, role, name, cpus):
+        """Spreads what the link receives over these CPUs by flow (RPS), as a NIC's queues would."""
+        mask = sum(1 << cpu for cpu in cpus)
+        words = [f"{mask >> 32 * n & 0xFFFF_FFFF:08x}" for n in reversed(range(max(cpus) // 32 + 1))]
+        self.run(role, ["tee", f"/sys/class/net/{name}/queues/rx-0/rps_cpus"], 20, stdin=",".join(words))
 
     def own_vip(self):
         """Gives the VIP to the box's kernel; contenders that answer for it themselves do without."""
@@ -218,10 +257,11 @@ class Lab:
                 raise TrialFailed(f"{what}: not within {seconds} s")
             time.sleep(0.01)
 
-    def wait_for_listener(self, index, port):
-        """Waits until process number `index` listens on the TCP port. /proc/PID/net is its own namespace's."""
-        table = pathlib.Path(f"/proc/{self.processes[index][0].pid}/net/tcp")
-        listening = re.compile(rf":{port:04X} [0-9A-F]+:0000 0A ")
+    def wait_for_listener(self, index, port, protocol="tcp"):
+        """Waits until process number `index` listens on the port. /proc/PID/net is its own namespace's."""
+        table = pathlib.Path(f"/proc/{self.processes[index][0].pid}/net/{protocol}")
+        state = {"tcp": "0A", "udp": "07"}[protocol]
+        listening = re.compile(rf":{port:04X} [0-9A-F]+:0000 {state} ")
 
         def listens():
             try:

@@ -31,17 +31,19 @@ def _ratio(trials, case, metric, above, below):
 
 def assemble(args, able, unable, trials, started, machine):
     names = [contender.name for contender in able]
-    summary = {}
+    summary, expected = {}, 0
     for case in args.chosen:
         figures = {name: {metric: spread(list(_by_round(trials, case.name, name, metric).values()))
                           for metric in [m.name for m in case.metrics] + ["cpu_s", CPU]} for name in names}
         ratios = {above: {below: _ratio(trials, case.name, case.metrics[0].name, above, below)
                           for below in names if below != above} for above in names}
+        refusals = {contender.name: why for contender in able if (why := case.refuses(contender))}
+        expected += args.rounds * (len(able) - len(refusals))
         summary[case.name] = {"title": case.title, "unit": case.metrics[0].unit, "work_unit": case.work_unit,
-                              "figures": figures, "ratios": ratios}
+                              "figures": figures, "ratios": ratios, "refusals": refusals}
     return {"started": started.isoformat(timespec="seconds"), "machine": machine,
-            "complete": not unable and len(trials) == len(args.chosen) * args.rounds * len(able),
-            "options": {"rounds": args.rounds, "seconds": args.seconds, "quick": args.quick},
+            "complete": not unable and len(trials) == expected,
+            "options": {"modes": args.modes, "rounds": args.rounds, "seconds": args.seconds, "quick": args.quick},
             "left_out": unable, "trials": trials, "summary": summary}
 
 
@@ -62,9 +64,9 @@ def _table(rows):
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _cell(figure, decimals):
+def _cell(figure, decimals, refusal=None):
     if figure is None:
-        return "failed"
+        return refusal or "failed"
     return f"{figure['median']:,.{decimals}f} ({figure['min']:,.{decimals}f}-{figure['max']:,.{decimals}f})"
 
 
@@ -83,6 +85,9 @@ def _header(result):
             lines.append("THE MACHINE WAS BUSY: trust the ratios a little, and the figures not at all")
     for name, why in result["left_out"].items():
         lines.append(f"LEFT OUT: {name}: {why}")
+    for case, summary in result["summary"].items():
+        for name, why in summary["refusals"].items():
+            lines.append(f"not in {case}: {name}: {why}")
     failed = [trial for trial in result["trials"] if "failure" in trial]
     if failed:
         lines.append(f"FAILED TRIALS: {len(failed)}; the first: {failed[0]['contender']}, {failed[0]['case']}: "
@@ -96,19 +101,20 @@ def render(result, chosen, able):
     rows = [["figures", *names]]
     costs = [["CPU ms of the whole machine per", *names]]
     for case in measured:
-        figures = result["summary"][case.name]["figures"]
+        figures, refusals = (result["summary"][case.name][key] for key in ("figures", "refusals"))
         for metric in case.metrics:
             if metric.name == "errors" and not any(f["errors"] and f["errors"]["max"] for f in figures.values()):
                 continue
-            cells = (_cell(figures[name][metric.name], metric.decimals) for name in names)
+            cells = (_cell(figures[name][metric.name], metric.decimals, refusals.get(name)) for name in names)
             rows.append([f"{case.name}, {metric.unit}", *cells])
         in_ms = [figures[n][CPU] and {k: figures[n][CPU][k] * 1e3 for k in ("median", "min", "max")} for n in names]
-        costs.append([f"{case.name}, {case.work_unit}", *(_cell(figure, 1) for figure in in_ms)])
+        cells = (_cell(figure, 1, refusals.get(name)) for name, figure in zip(names, in_ms))
+        costs.append([f"{case.name}, {case.work_unit}", *cells])
 
     ours = [contender.name for contender in able if contender.ours]
     pairs = [(name, names[0]) for name in names[1:]]
     pairs += [(name, other) for name in ours for other in names[1:names.index(name)]]
-    ratios = [["ratios", *(case.name for case in measured)]]
+    ratios = [["ratios", *(case.name + ("" if case.metrics[0].higher else " (less is better)") for case in measured)]]
     for above, below in pairs:
         found = [result["summary"][case.name]["ratios"][above][below] for case in measured]
         ratios.append([f"{above} / {below}", *("-" if r is None else f"{r:.2f}" for r in found)])

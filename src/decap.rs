@@ -67,16 +67,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let mut signals = Signals::catch().map_err(|why| format!("signals cannot be caught: {why}"))?;
     let mut doors = doors(&options)?;
     let place = Place::make(&options)?;
-    let mut agent = Agent {
-        vips: options.vips.iter().map(|vip| (family_of(*vip), Addr::from(*vip))).collect(),
-        variants: match options.encapsulation {
-            Encapsulation::Gue => GueVariants([true, false]),
-            Encapsulation::Gue1 => GueVariants([false, true]),
-            _ => GueVariants([true, true]),
-        },
-        place,
-        counts: Counts::default(),
-    };
+    let mut agent = Agent { taken: Taken::from(&options), place, counts: Counts::default() };
     let mut poll = Poll::new(
         doors.iter().map(|door| door.socket.as_raw_fd()).chain([signals.stop.as_raw_fd(), signals.tell.as_raw_fd()]),
     );
@@ -175,8 +166,7 @@ impl Door {
 
 /// What becomes of datagrams.
 struct Agent {
-    vips: Vec<(u8, Addr)>,
-    variants: GueVariants,
+    taken: Taken,
     place: Place,
     counts: Counts,
 }
@@ -184,7 +174,7 @@ struct Agent {
 impl Agent {
     fn datagram(&mut self, bytes: &mut [u8], class: u8, wrap: Wrap, with_header: bool) {
         self.counts.received[wrap as usize] += 1;
-        match self.unwrap(bytes, class, wrap, with_header) {
+        match self.taken.unwrap(bytes, class, wrap, with_header) {
             Ok((ip, header)) if self.place.deliver(ip, header) => {
                 self.counts.delivered += 1;
                 self.counts.delivered_bytes += ip.len() as u64;
@@ -193,7 +183,30 @@ impl Agent {
             Err(why) => self.counts.refused[why as usize] += 1,
         }
     }
+}
 
+/// What is taken out of tunnels.
+struct Taken {
+    vips: Vec<(u8, Addr)>,
+    variants: GueVariants,
+}
+
+impl From<&Options> for Taken {
+    fn from(options: &Options) -> Taken {
+        Taken {
+            vips: options.vips.iter().map(|vip| (family_of(*vip), Addr::from(*vip))).collect(),
+            variants: match options.encapsulation {
+                Encapsulation::Gue => GueVariants([true, false]),
+                Encapsulation::Gue1 => GueVariants([false, true]),
+                _ => GueVariants([true, true]),
+            },
+        }
+    }
+}
+
+impl Taken {
+    /// The inner packet, and what the tun device shall be told of it. `with_header`: the datagram starts with its outer IPv4
+    /// header; else `class` is what the outer header's traffic class was.
     fn unwrap<'a>(
         &self,
         bytes: &'a mut [u8],
@@ -296,3 +309,6 @@ fn asked(pipe: &mut UnixStream) -> bool {
 fn version_word(family: u8) -> &'static str {
     if family == V4 { "ipv4" } else { "ipv6" }
 }
+
+#[cfg(test)]
+mod conformance;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod abi;
+pub mod address;
 pub mod atomic;
 pub mod bpf;
 mod clsact;

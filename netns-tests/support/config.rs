@@ -17,6 +17,8 @@ pub struct Config {
     pub ports: String,
     /// `[proxy] port_rest`.
     pub port_rest: String,
+    /// Lines of `[datapath]` besides interfaces, workers and flows.
+    pub datapath: String,
     /// Lines of `[timeouts]`.
     pub timeouts: String,
     /// Lines of `[admin]` besides the socket.
@@ -66,6 +68,7 @@ impl Config {
             peers: others.map(|other| (other.name(), pips(other))).collect(),
             ports: "1024-65535".into(),
             port_rest: "5s".into(),
+            datapath: String::new(),
             timeouts: String::new(),
             admin: String::new(),
             workers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(2)),
@@ -113,7 +116,7 @@ impl Config {
         let mut line = |line: String| writeln!(text, "{line}").expect("writing to a string");
         line(format!("[site]\nname = \"{}\"\n", self.site));
         line("[datapath]\ninterfaces = [\"wan0\", \"lan0\"]".into());
-        line(format!("workers = {}\nmax_flows = {}\n", self.workers, self.max_flows));
+        line(format!("workers = {}\nmax_flows = {}\n{}\n", self.workers, self.max_flows, self.datapath));
         line(format!("[admin]\nsocket = \"{}\"\n{}\n", self.socket, self.admin));
         if !self.pips.is_empty() {
             line(format!("[proxy]\naddresses = [{}]\nports = \"{}\"", quoted(&self.pips), self.ports));

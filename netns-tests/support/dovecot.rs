@@ -51,6 +51,11 @@ impl Dovecot {
         dovecot
     }
 
+    /// Its log: who logged in (`Login: user=<jane>, ... rip=192.0.2.10, lip=10.1.0.11, ...`), and what went wrong.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.configuration.with_extension("log")).unwrap_or_default()
+    }
+
     /// Starts it (again) and waits for the greeting.
     pub fn run_again(&mut self, real: &Real) {
         assert!(self.process.is_none(), "Dovecot runs already");

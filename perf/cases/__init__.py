@@ -1,6 +1,7 @@
 """What is measured. A case is a file here (or a few that are one case with other numbers)."""
 from cases.bulk import Bulk
-from cases.http import Connections, KeepAlive
+from cases.http import Connections, KeepAlive, Latency
+from cases.udp import Udp64
 
 ALL = [
     Bulk("bulk1", streams=1, reverse=False),
@@ -9,4 +10,6 @@ ALL = [
     Bulk("bulk4-r", streams=4, reverse=True),
     Connections(),
     KeepAlive(),
+    Latency(),
+    Udp64(),
 ]

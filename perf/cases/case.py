@@ -24,6 +24,10 @@ class Case:
     work_unit = ""
     metrics = ()
 
+    def refuses(self, contender):
+        """Why this contender cannot take part, in a word or two for the table; None if it can."""
+        return None
+
     def warm_up(self, lab, target):
         """Neighbours learnt, pages touched, caches warm; not measured."""
 

@@ -1,4 +1,5 @@
-"""HTTP with wrk: new connections per second (each request its own), and requests with their latency on kept ones."""
+"""HTTP with wrk: new connections per second (each request its own), requests with their latency on kept ones, and the
+round trip of one request at a time."""
 import json
 import pathlib
 
@@ -9,8 +10,8 @@ SCRIPT = pathlib.Path(__file__).with_name("wrk.lua")
 CONNECTIONS = 64
 
 
-def _wrk(lab, target, seconds, *more):
-    out = lab.run("client", ["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s", "--timeout", "5s",
+def _wrk(lab, target, seconds, connections, *more):
+    out = lab.run("client", ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--timeout", "5s",
                              "-s", str(SCRIPT), *more, f"http://{target}:{HTTP_PORT}/"], seconds + 20)
     try:
         got = json.loads(out.strip().splitlines()[-1])
@@ -24,15 +25,16 @@ def _wrk(lab, target, seconds, *more):
 class _Wrk(Case):
     tools = {"wrk": "wrk"}
     headers = ()
+    connections = CONNECTIONS
 
     def warm_up(self, lab, target):
-        _wrk(lab, target, 1, *self.headers)
+        _wrk(lab, target, 1, self.connections, *self.headers)
 
     def measure(self, lab, target, seconds):
-        got = _wrk(lab, target, seconds, *self.headers)
+        got = _wrk(lab, target, seconds, self.connections, *self.headers)
         rate = got["requests"] / got["duration_us"] * 1e6
-        return {"rate": rate, "p50_ms": got["p50_us"] / 1e3, "p99_ms": got["p99_us"] / 1e3,
-                "errors": got["errors"], "work": got["requests"] / 1e3}
+        return {"rate": rate, "p50_ms": got["p50_us"] / 1e3, "p99_ms": got["p99_us"] / 1e3, "p50_us": got["p50_us"],
+                "p99_us": got["p99_us"], "errors": got["errors"], "work": got["requests"] / 1e3}
 
 
 class Connections(_Wrk):
@@ -50,3 +52,13 @@ class KeepAlive(_Wrk):
     work_unit = "1000 requests"
     metrics = (Metric("rate", "req/s"), Metric("p50_ms", "ms p50", higher=False, decimals=2),
                Metric("p99_ms", "ms p99", higher=False, decimals=2), Metric("errors", "errors", higher=False))
+
+
+class Latency(_Wrk):
+    """The machine is idle but for the one packet under way: what is measured is mostly how long it takes to wake up."""
+    name = "latency"
+    title = "wrk, one request at a time on a kept connection"
+    work_unit = "1000 requests"
+    connections = 1
+    metrics = (Metric("p50_us", "us p50", higher=False), Metric("p99_us", "us p99", higher=False),
+               Metric("errors", "errors", higher=False))

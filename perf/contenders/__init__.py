@@ -23,3 +23,10 @@ def farsides(given):
     if len(set(names)) < len(names) or taken & set(names):
         raise SystemExit("perf/run: every --farside needs a name of its own")
     return [Farside(name, path) for name, (_, _, path) in zip(names, split)]
+
+
+def modes(usual):
+    """A farside's other ways of carrying: without its kernel path, and in the modes in which answers go past it."""
+    name, binary = usual.name, usual.binary
+    return [Farside(f"{name}-ring", binary, kernel_path=False), Farside(f"{name}-direct", binary, mode="direct"),
+            Farside(f"{name}-tunnel", binary, mode="tunnel")]

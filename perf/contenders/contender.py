@@ -9,6 +9,7 @@ class Contender:
     tools = {}  # command -> Debian package
     version = None  # argv whose first line of output is the version
     ours = False  # a farside: its ratio to everybody before it is shown
+    udp = True
     target = lab.VIP  # where the client calls
 
     def prepare(self, say):

@@ -1,5 +1,7 @@
-"""farside on AF_PACKET, real servers in NAT mode, defaults otherwise. The kernel does not forward (ip_forward = 0), so
-what arrives was carried by farside."""
+"""farside on AF_PACKET, defaults otherwise. In NAT mode the kernel does not forward (ip_forward = 0), so that what
+arrives was carried by farside. In direct and tunnel mode the box's kernel forwards the server's answers, as a router
+would; requests it cannot have carried, since the server's VIP is on no link that the box knows."""
+import functools
 import os
 import pathlib
 import re
@@ -7,7 +9,7 @@ import shutil
 import subprocess
 
 from contenders.contender import Contender
-from lab import HTTP_PORT, IPERF_PORT, SERVER, VIP, TrialFailed
+from lab import HTTP_PORT, IPERF_PORT, SERVER, SINK_PORT, VIP, TrialFailed
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -16,7 +18,8 @@ SERVICE = """
 name = "{name}"
 vip = "{vip}"
 port = {port}
-mode = "nat"
+protocol = "{protocol}"
+mode = "{mode}"
 [service.check]
 kind = "none"
 [[service.real]]
@@ -24,23 +27,27 @@ name = "server"
 address = "{server}"
 """
 
+SERVICES = (("http", HTTP_PORT, "tcp"), ("bulk", IPERF_PORT, "tcp"), ("sink", SINK_PORT, "udp"))
+
 CONFIG = """\
 [site]
 name = "perf"
 [datapath]
 interfaces = ["wan0", "lan0"]
 backend = "af_packet"
-[admin]
+{datapath}[admin]
 socket = "{dir}/farside.sock"
 """
 
 
 class Farside(Contender):
-    title = "farside, af_packet, NAT mode"
     ours = True
 
-    def __init__(self, name, binary):
+    def __init__(self, name, binary, mode="nat", kernel_path=True):
         self.name = name
+        self.mode = mode
+        self.kernel_path = kernel_path
+        self.title = f"farside, af_packet, {mode} mode{'' if kernel_path else ', no kernel path'}"
         self.binary = binary and str(pathlib.Path(binary).resolve())
 
     @property
@@ -54,8 +61,10 @@ class Farside(Contender):
             raise TrialFailed("there is no such program as the one named with --farside")
 
     @staticmethod
+    @functools.cache
     def _build(say):
-        """The release binary of this tree. cargo decides whether it is fresh, so a stale one is never measured."""
+        """The release binary of this tree, built once for all its modes. cargo decides whether it is fresh, so a stale
+        one is never measured."""
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
         binary = target / "release/farside"
         cargo = shutil.which("cargo") or shutil.which("cargo", path=os.path.expanduser("~/.cargo/bin"))
@@ -77,9 +86,23 @@ class Farside(Contender):
 
     def start(self, lab):
         config = lab.dir / "farside.toml"
-        config.write_text(CONFIG.format(dir=lab.dir) + "".join(
-            SERVICE.format(name=name, vip=VIP, port=port, server=SERVER)
-            for name, port in (("http", HTTP_PORT), ("bulk", IPERF_PORT))))
+        # The default is not written: builds that are older than the key can be measured, too.
+        datapath = "" if self.kernel_path else "kernel_path = false\n"
+        config.write_text(CONFIG.format(dir=lab.dir, datapath=datapath) + "".join(
+            SERVICE.format(name=name, vip=VIP, port=port, protocol=protocol, mode=self.mode, server=SERVER)
+            for name, port, protocol in SERVICES))
+        self._set_up_server(lab)
         log = lab.start("box", [self.binary, "run", "--config", str(config)])
         ready = re.compile(r"\bready\s*$", re.M)
         lab.wait_for(lambda: ready.search(log.read_text(errors="replace")), "farside never said `ready`")
+
+    def _set_up_server(self, lab):
+        """What the server needs in direct and tunnel mode. Not every kernel has a tunnel end of its own."""
+        if self.mode == "nat":
+            return
+        lab.sysctl("box", "net.ipv4.ip_forward", 1)
+        if self.mode == "direct":
+            lab.run("server", [self.binary, "setup-server", "direct", "--vip", VIP, "--interface", "lan0", "--apply"],
+                    20)
+        else:
+            lab.start("server", [self.binary, "decap", "--interface", "lan0", "--vip", VIP, "--encapsulation", "ipip"])

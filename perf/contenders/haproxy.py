@@ -23,6 +23,7 @@ listen bulk
 class Haproxy(Contender):
     name = "haproxy"
     title = "HAProxy, mode tcp, 2 threads"
+    udp = False
     tools = {"haproxy": "haproxy"}
     version = ["haproxy", "-v"]
 

@@ -1,12 +1,13 @@
 """nftables: the kernel's own NAT, destination and source, with connection tracking."""
 from contenders.contender import Contender
-from lab import BOX_LAN, HTTP_PORT, IPERF_PORT, SERVER, VIP
+from lab import BOX_LAN, HTTP_PORT, IPERF_PORT, SERVER, SINK_PORT, VIP
 
 RULES = f"""\
 table ip perf {{
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     ip daddr {VIP} tcp dport {{ {HTTP_PORT}, {IPERF_PORT} }} dnat to {SERVER}
+    ip daddr {VIP} udp dport {SINK_PORT} dnat to {SERVER}
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat; policy accept;

@@ -263,6 +263,17 @@ struct {
 	__type(value, struct routes);
 } ROUTES SEC(".maps");
 
+// Targets' status words by slot; service/status.rs.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, u32);
+} STATUS SEC(".maps");
+
+#define STATUS_UP 1
+
 // forward/paths.rs
 #define PATHS_LEN 1024
 
@@ -545,6 +556,7 @@ struct ipv4 {
 
 #define IPV4_OFFSET 0x1fff
 #define IPV4_MF 0x2000
+#define IPV4_DF 0x4000
 
 INLINE int icmp4(struct __sk_buff *skb, u32 offset, const u32 *dst)
 {
@@ -743,6 +755,7 @@ INLINE int classify(struct __sk_buff *skb, u32 base, u32 *steer)
 #define KIND_UDP (1U << 4)
 #define KIND_ACKS (1U << 5)
 #define MODE(version) ((version) >> 6 & 3)
+#define MODE_REMOTE 1
 #define MODE_DIRECT 2
 #define MODE_TUNNEL 3
 #define ENTRY_INDEX ((1U << 30) - 1)
@@ -750,6 +763,7 @@ INLINE int classify(struct __sk_buff *skb, u32 base, u32 *steer)
 #define ESTABLISHED 2
 #define CLIENT_FIN 3
 #define SERVER_FIN 4
+#define UDP_STATE 9
 
 #define TCP_ACK 0x10
 // FIN, SYN, RST: they move the state, which is for the workers to see.
@@ -763,9 +777,33 @@ struct look {
 	u32 bytes;
 	u32 largest;
 	u32 ack;
+	// There is more than one packet in it.
+	u32 joined;
+	// A router may cut it.
+	u32 divisible;
 };
 
-// Reads the headers of a packet that the kernel path may carry: TCP that moves no state, whole, without options.
+// UDP may be more than one datagram, or one that its sender's device shall fragment: then there is a gso_size, and for a tunnel it
+// is a worker's.
+INLINE int read_udp(struct __sk_buff *skb, u32 header, struct look *look)
+{
+	struct tuple *t = &look->t;
+	u16 udp[4];
+
+	if (look->bytes < header + sizeof(udp) || load_bytes(skb, look->l4, udp, sizeof(udp)))
+		return 0;
+	u32 length = be16(udp[2]);
+	if (length < sizeof(udp) || length > look->bytes - header)
+		return 0;
+	t->sport = be16(udp[0]);
+	t->dport = be16(udp[1]);
+	look->largest = look->bytes;
+	if (skb->gso_size && header + sizeof(udp) + skb->gso_size < look->bytes)
+		look->largest = header + sizeof(udp) + skb->gso_size;
+	return 1;
+}
+
+// Reads the headers of a packet that the kernel path may carry: UDP, or TCP that moves no state; whole, without options.
 INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 {
 	struct tuple *t = &look->t;
@@ -774,6 +812,7 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 
 	if (skb->vlan_present || !is_host(skb))
 		return 0;
+	look->joined = skb->gso_size;
 	if (skb->protocol == be16(ETH_P_IP)) {
 		struct ipv4 ip;
 		if (load_bytes(skb, base, &ip, sizeof(ip)) || ip.version_ihl != 0x45)
@@ -785,6 +824,7 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 		t->src[0] = ip.src;
 		t->dst[0] = ip.dst;
 		ttl = ip.ttl;
+		look->divisible = !(be16(ip.frag) & IPV4_DF);
 		look->bytes = be16(ip.total);
 		look->l4 = base + sizeof(ip);
 	} else if (skb->protocol == be16(ETH_P_IPV6)) {
@@ -802,7 +842,11 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 		return 0;
 	}
 	u32 header = look->l4 - base;
-	if (t->protocol != IPPROTO_TCP || ttl < 2 || look->bytes < header + sizeof(tcp) || look->bytes > skb->len - base)
+	if (ttl < 2 || look->bytes > skb->len - base)
+		return 0;
+	if (t->protocol == IPPROTO_UDP)
+		return read_udp(skb, header, look);
+	if (t->protocol != IPPROTO_TCP || look->bytes < header + sizeof(tcp))
 		return 0;
 	if (load_bytes(skb, look->l4, tcp, sizeof(tcp)))
 		return 0;
@@ -829,7 +873,7 @@ INLINE u64 pair(u32 low, u32 high)
 INLINE int matches(const struct record *record, u32 version, u32 side, const struct tuple *t)
 {
 	side &= 1;
-	if (!(version & KIND_V6) != (t->family == 4) || version & KIND_UDP)
+	if (!(version & KIND_V6) != (t->family == 4) || !(version & KIND_UDP) != (t->protocol == IPPROTO_TCP))
 		return 0;
 	if (record->addrs[side] != pair(t->src[0], t->dst[0]))
 		return 0;
@@ -964,9 +1008,19 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 		return 0;
 	if ((u16)(word >> 48) != (u16)(d->version >> 11))
 		return 0;
-	if (state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN)
+	if (d->version & KIND_UDP) {
+		// forward.rs, is_lost: a client's datagram leaves a target that is down.
+		u32 slot = record->owner & 0xffff;
+		u32 *status = map_lookup(&STATUS, &slot);
+		if (state != UDP_STATE || (!d->side && !(status && *(volatile u32 *)status & STATUS_UP)))
+			return 0;
+	} else if (state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN) {
 		return 0;
+	}
 	if (is_probe(&look->t))
+		return 0;
+	// forward/fragment.rs, passes: of all clients' packets from one PIP those that may be cut get an identification of farside's own.
+	if (mode == MODE_REMOTE && !d->side && look->divisible)
 		return 0;
 	// The hop toward the server is for what the client sends.
 	u32 id = (d->side ? word : word >> 16) & 0xffff;
@@ -979,6 +1033,8 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 		u32 path = path_mtu(record, d->version);
 		if (path && path < most)
 			most = path;
+		if (d->version & KIND_UDP && look->joined)
+			return 0;
 		// A checksum over all of it is the device's work, and it cannot be asked for here.
 		if (TARGET_V6(d->version) && ENCAPSULATION(d->version) >= ENCAPSULATION_GUE)
 			return 0;
@@ -1067,6 +1123,7 @@ INLINE int decide(struct __sk_buff *skb, u32 base)
 #define V4_SRC (ETH_HLEN + 12)
 #define V6_PAYLOAD (ETH_HLEN + 4)
 #define TCP_CHECK 16
+#define UDP_CHECK 6
 
 // forward/rewrite.rs: addresses, TTL, ports, checksums. `first` (destination) and `second` (source) are the other side's ends.
 INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look)
@@ -1076,7 +1133,10 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 	// As they lie on the wire.
 	u32 old_ports = be16(look->t.sport) | (u32)be16(look->t.dport) << 16;
 	u32 new_ports = be16((u16)(ports >> 16)) | (u32)be16((u16)ports) << 16;
-	u32 check = look->l4 + TCP_CHECK;
+	int udp = look->t.protocol == IPPROTO_UDP;
+	u32 check = look->l4 + (udp ? UDP_CHECK : TCP_CHECK);
+	// A UDP sender that did not sum has said so with 0.
+	u64 sum = udp ? BPF_F_MARK_MANGLED_0 : 0;
 	u64 first = record->addrs[other];
 	u32 old[8], new[8];
 
@@ -1090,7 +1150,7 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 		if (load_bytes(skb, V4_TTL, ttl, 2))
 			return 0;
 		u16 less = ttl[0] - 1;
-		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR) || l3_replace(skb, V4_CHECK, 0, diff, 0) ||
+		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum) || l3_replace(skb, V4_CHECK, 0, diff, 0) ||
 		    l3_replace(skb, V4_CHECK, ttl[0], less, 2))
 			return 0;
 		store_bytes(skb, V4_TTL, &less, 2, 0);
@@ -1110,7 +1170,7 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 		new[0] = first >> 32;
 		new[4] = first;
 		s64 diff = csum_diff(old, 32, new, 32, 0);
-		if (load_bytes(skb, V6_PAYLOAD, bytes, 4) || l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR))
+		if (load_bytes(skb, V6_PAYLOAD, bytes, 4) || l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum))
 			return 0;
 		((u8 *)bytes)[3] -= 1;
 		copy(bytes + 1, new);
@@ -1118,7 +1178,7 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 		store_bytes(skb, V6_PAYLOAD, bytes, sizeof(bytes), BPF_F_RECOMPUTE_CSUM);
 	}
 	if (old_ports != new_ports) {
-		l4_replace(skb, check, old_ports, new_ports, 4);
+		l4_replace(skb, check, old_ports, new_ports, 4 | sum);
 		store_bytes(skb, look->l4, &new_ports, 4, 0);
 	}
 	return 1;

@@ -43,7 +43,7 @@ macro_rules! refusals {
 refusals! {
     /// The outer header or the tunnel's own is cut off, or says that it is longer than all there is.
     OuterHeader = "outer_header",
-    /// GRE of another version, with source routes, or with bits that nobody has given a meaning.
+    /// GRE of another version, or with source routes.
     GreFlags = "gre_flags",
     /// GRE has a checksum, and it is wrong.
     GreChecksum = "gre_checksum",
@@ -105,8 +105,10 @@ fn gre(bytes: &[u8]) -> Result<Inner, Refused> {
         return Err(Refused::OuterHeader);
     }
     let flags = be16(bytes, 0);
-    // A receiver has to drop what has other bits set (RFC 2784, 2.3): routes of RFC 1701, other versions.
-    if flags & !(CHECKSUM | KEY | SEQUENCE) != 0 {
+    // RFC 2784, 2.3: of the other bits the first ones (routes of RFC 1701) and the version have to be 0; those between them
+    // have no meaning yet, and a receiver has to ignore them.
+    const RESERVED: u16 = 0x03f8;
+    if flags & !(CHECKSUM | KEY | SEQUENCE | RESERVED) != 0 {
         return Err(Refused::GreFlags);
     }
     let fields = [CHECKSUM, KEY, SEQUENCE].iter().filter(|flag| flags & **flag != 0).count();

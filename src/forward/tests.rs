@@ -2,6 +2,7 @@
 
 mod bench;
 mod choice;
+mod conformance;
 mod cut;
 mod direct;
 mod evidence;

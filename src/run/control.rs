@@ -91,8 +91,9 @@ impl Control {
         let mut programs = Programs::load((key.k0, key.k1), &sizes, start_ns, TICK_MS * 1_000_000)
             .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
         let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
-        let SharedMaps { flows, records, hops, paths, carried } = programs.memory().ok_or("the maps are taken")?;
-        let status = Arc::new(StatusTable::new());
+        let SharedMaps { flows, records, hops, paths, status, carried } =
+            programs.memory().ok_or("the maps are taken")?;
+        let status = Arc::new(StatusTable::in_memory(status).ok_or("the map of status words has a wrong size")?);
         let hops = Arc::new(HopTable::in_memory(hops).ok_or("the map of next hops has a wrong size")?);
         let shared = Arc::new(Shared {
             table: FlowTable::in_memory(records, flows, cpus.len(), key, claims),

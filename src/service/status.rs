@@ -20,7 +20,9 @@
 //! is never below its targets' sum.
 
 use super::evidence::Evidence;
+use crate::sys::rows::{Rows, StatusCell};
 use crossbeam_utils::CachePadded;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
@@ -35,10 +37,10 @@ pub const UP: u32 = 1;
 /// An operator drains it: no new connections, whatever the checks say.
 pub const DRAINED: u32 = 2;
 
-#[derive(Default)]
 pub struct TargetSlot {
-    /// [`UP`] and [`DRAINED`].
-    word: AtomicU32,
+    /// All slots' status words, and which is this one's: [`UP`] and [`DRAINED`]. The kernel programs read them too.
+    words: Arc<Rows<StatusCell>>,
+    at: usize,
     /// Open connections, and those that are being made.
     pub active: AtomicU32,
     /// Flows on record, the closed ones and checks included: as long as there are any, the slot is not another's.
@@ -59,17 +61,37 @@ pub struct TargetSlot {
 }
 
 impl TargetSlot {
+    fn new(words: &Arc<Rows<StatusCell>>, at: usize) -> TargetSlot {
+        TargetSlot {
+            words: words.clone(),
+            at,
+            active: AtomicU32::new(0),
+            on_record: AtomicU32::new(0),
+            total: AtomicU64::new(0),
+            connect_us: AtomicU32::new(0),
+            evidence: Evidence::default(),
+            life: AtomicU32::new(0),
+            service: AtomicU16::new(0),
+            one_sided: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    fn word(&self) -> &AtomicU32 {
+        &self.words[self.at].word
+    }
+
     /// May it be given a new connection, its limit apart?
     pub fn takes_new(&self) -> bool {
-        self.word.load(SeqCst) & (UP | DRAINED) == UP
+        self.word().load(SeqCst) & (UP | DRAINED) == UP
     }
 
     pub fn is_up(&self) -> bool {
-        self.word.load(Relaxed) & UP != 0
+        self.word().load(Relaxed) & UP != 0
     }
 
     pub fn is_drained(&self) -> bool {
-        self.word.load(Relaxed) & DRAINED != 0
+        self.word().load(Relaxed) & DRAINED != 0
     }
 
     /// Of the target that has the slot now. It changes only while there is no connection.
@@ -117,7 +139,7 @@ impl TargetSlot {
 
     /// As new, for another target. It must be idle, and down.
     pub fn reset(&self) {
-        self.word.store(0, SeqCst);
+        self.word().store(0, SeqCst);
         self.life.store(self.life().wrapping_add(1), SeqCst);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);
@@ -127,17 +149,17 @@ impl TargetSlot {
 
     pub fn set_up(&self, up: bool) {
         if up {
-            self.word.fetch_or(UP, SeqCst)
+            self.word().fetch_or(UP, SeqCst)
         } else {
-            self.word.fetch_and(!UP, SeqCst)
+            self.word().fetch_and(!UP, SeqCst)
         };
     }
 
     pub fn set_drained(&self, drained: bool) {
         if drained {
-            self.word.fetch_or(DRAINED, SeqCst)
+            self.word().fetch_or(DRAINED, SeqCst)
         } else {
-            self.word.fetch_and(!DRAINED, SeqCst)
+            self.word().fetch_and(!DRAINED, SeqCst)
         };
     }
 
@@ -173,8 +195,19 @@ pub struct StatusTable {
 
 impl StatusTable {
     pub fn new() -> StatusTable {
+        let words: Box<[_]> = (0..MAX_TARGETS).map(|_| StatusCell::default()).collect();
+        StatusTable::on(words.into())
+    }
+
+    /// Status words in memory that is all zero. None: these are not [`MAX_TARGETS`] words.
+    pub fn in_memory(words: Rows<StatusCell>) -> Option<StatusTable> {
+        (words.len() == MAX_TARGETS).then(|| StatusTable::on(words))
+    }
+
+    fn on(words: Rows<StatusCell>) -> StatusTable {
+        let words = Arc::new(words);
         StatusTable {
-            slots: (0..MAX_TARGETS).map(|_| CachePadded::default()).collect(),
+            slots: (0..MAX_TARGETS).map(|at| CachePadded::new(TargetSlot::new(&words, at))).collect(),
             services: (0..MAX_SERVICES).map(|_| CachePadded::default()).collect(),
         }
     }
@@ -232,7 +265,8 @@ mod tests {
 
     #[test]
     fn checks_measure_those_whose_answers_do_not_pass_by_and_nobody_else() {
-        let slot = TargetSlot::default();
+        let status = StatusTable::new();
+        let slot = status.slot(3);
         slot.note_check(500);
         assert_eq!(slot.connect_us.load(Relaxed), 0);
         slot.note_connect(400);

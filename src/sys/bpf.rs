@@ -2,7 +2,7 @@
 
 use super::clsact;
 use super::map::Mapping;
-use super::rows::{CarriedCell, FlowBucket, FlowCell, HopCell, Plain, Rows};
+use super::rows::{CarriedCell, FlowBucket, FlowCell, HopCell, Plain, Rows, StatusCell};
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
@@ -68,6 +68,8 @@ pub struct SharedMaps {
     pub records: Rows<FlowCell>,
     pub hops: Rows<HopCell>,
     pub paths: Rows<AtomicU64>,
+    /// Targets' status words, by slot.
+    pub status: Rows<StatusCell>,
     /// By CPU number.
     pub carried: Rows<CarriedCell>,
 }
@@ -119,8 +121,9 @@ struct Routes {
     sources: [[[u8; 16]; SOURCES]; 2],
 }
 
-/// max_entries of HOPS, PATHS, PORTS and CARRIED.
+/// max_entries of HOPS, STATUS, PATHS, PORTS and CARRIED.
 const HOPS: usize = 16384;
+const TARGETS: usize = 16384;
 const PATHS: usize = 1024;
 const PORTS: usize = 256;
 const CPUS: usize = 1024;
@@ -236,6 +239,7 @@ impl Programs {
             records: rows(&ebpf, "RECORDS", max_flows as usize)?,
             hops: rows(&ebpf, "HOPS", HOPS)?,
             paths: rows(&ebpf, "PATHS", PATHS)?,
+            status: rows(&ebpf, "STATUS", TARGETS)?,
             carried: rows(&ebpf, "CARRIED", CPUS)?,
         };
         let (ports, routes) = (array(&mut ebpf, "PORTS")?, array(&mut ebpf, "ROUTES")?);

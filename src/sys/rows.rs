@@ -64,6 +64,14 @@ pub struct HopCell {
     zero: AtomicU32,
 }
 
+/// A target's status word; `service/status.rs` says what it means. Arrays of kernel programs have places of eight bytes.
+#[repr(C)]
+#[derive(Default)]
+pub struct StatusCell {
+    pub word: AtomicU32,
+    zero: AtomicU32,
+}
+
 /// What one CPU has carried in the kernel. The kernel programs write, each CPU its own.
 #[repr(C, align(64))]
 #[derive(Default)]
@@ -90,6 +98,8 @@ unsafe impl Plain for HopCell {}
 unsafe impl Plain for CarriedCell {}
 // SAFETY: an atomic.
 unsafe impl Plain for AtomicU64 {}
+// SAFETY: atomics only.
+unsafe impl Plain for StatusCell {}
 
 /// A row of cells of fixed length; reads like a slice.
 pub struct Rows<T> {
@@ -112,8 +122,11 @@ impl<T> From<Box<[T]>> for Rows<T> {
 }
 
 impl<T: Plain> Rows<T> {
+    const WHOLE_PLACES: () = assert!(size_of::<T>().is_multiple_of(8));
+
     /// The first `len` cells behind a descriptor that holds as many, all zero at first.
     pub(super) fn mapped(fd: BorrowedFd<'_>, len: usize) -> io::Result<Rows<T>> {
+        let () = Rows::<T>::WHOLE_PLACES;
         let mapping = Mapping::new(fd, len * size_of::<T>())?;
         let start = NonNull::new(mapping.start().cast::<T>()).ok_or_else(|| io::Error::other("nothing is mapped"))?;
         Ok(Rows { start, len, mapping: Some(mapping) })

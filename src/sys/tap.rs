@@ -107,13 +107,7 @@ impl Tap {
                 request.ifr_ifru.ifru_addr = unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(place) };
                 ioctl(ioctl_socket()?.as_fd(), libc::SIOCSIFADDR, &mut request)
             }
-            IpAddr::V6(address) => {
-                let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::DGRAM, None)?;
-                let mut request = In6Ifreq { address: address.octets(), prefix_len: 128, index: self.index as i32 };
-                // SAFETY: `request` is laid out as the kernel's in6_ifreq, which this reads on an IPv6 socket.
-                let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as libc::Ioctl, &mut request) };
-                if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-            }
+            IpAddr::V6(_) => super::address::add(self.index, address, 128),
         }
     }
 
@@ -140,14 +134,6 @@ impl Tap {
         // SAFETY: both parts are readable and as large as we say; writev does not write to them.
         unsafe { libc::writev(self.fd.as_raw_fd(), parts.as_ptr(), 2) >= 0 }
     }
-}
-
-/// `struct in6_ifreq` (linux/ipv6.h).
-#[repr(C)]
-struct In6Ifreq {
-    address: [u8; 16],
-    prefix_len: u32,
-    index: i32,
 }
 
 impl AsRawFd for Tap {

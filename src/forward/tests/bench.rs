@@ -175,11 +175,11 @@ impl Bench {
     pub fn with(config: Config) -> Bench {
         let flows = config.datapath.max_flows;
         let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
-        Bench::in_memory(config, table, HopTable::new())
+        Bench::in_memory(config, table, HopTable::new(), StatusTable::new())
     }
 
     /// On tables that are somewhere else too.
-    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable) -> Bench {
+    pub fn in_memory(config: Config, table: FlowTable, hops: HopTable, status: StatusTable) -> Bench {
         let hops = Arc::new(hops);
         let net = |text: &str| text.parse::<Prefix>().unwrap();
         let fib = Fib::builder()
@@ -199,7 +199,7 @@ impl Bench {
         let shared = Shared {
             table,
             ledger: Ledger::new(1),
-            status: Arc::new(StatusTable::new()),
+            status: Arc::new(status),
             memory: Memory::new(config.datapath.max_persistent, KEY),
             hops,
             resolve: Arc::new(ResolveQueue::new()),

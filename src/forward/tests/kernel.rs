@@ -8,12 +8,14 @@ use crate::device::Offload;
 use crate::flow::{Claims, FlowTable, TICK_MS};
 use crate::forward::paths::Paths;
 use crate::route::{Hop, HopTable};
+use crate::service::status::StatusTable;
 use crate::sys::bpf::{Programs, SharedMaps, Sizes, WayPort, Ways, monotonic_ns};
 use crate::sys::pin::{allowed_cpus, pin_to};
 use crate::sys::rows::{CarriedCell, Rows};
 use crate::testing::{Build, Seen};
-use crate::wire::ip::{FlowKey, TCP, V4, V6, family_of};
+use crate::wire::ip::{FlowKey, TCP, UDP, V4, V6, family_of};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
+use pnet_packet::ipv4;
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -43,15 +45,17 @@ impl Lab {
         let sizes = Sizes { claims_buckets: 64, flow_buckets, max_flows, workers: 1 };
         let start = monotonic_ns() - 1000 * TICK_MS * 1_000_000;
         let mut programs = Programs::load((KEY.k0, KEY.k1), &sizes, start, TICK_MS * 1_000_000).unwrap();
-        let SharedMaps { flows, records, hops, paths, carried } = programs.memory().unwrap();
+        let SharedMaps { flows, records, hops, paths, status, carried } = programs.memory().unwrap();
         let table = FlowTable::in_memory(records, flows, 1, KEY, Claims::own(max_flows));
-        let mut bench = Bench::in_memory(config, table, HopTable::in_memory(hops).unwrap());
+        let hops = HopTable::in_memory(hops).unwrap();
+        let mut bench = Bench::in_memory(config, table, hops, StatusTable::in_memory(status).unwrap());
         bench.shared.paths = Paths::in_memory(paths).unwrap();
         let services = [VIP, VIP6].map(|vip| {
             let vip: std::net::SocketAddr = vip.parse().unwrap();
             (vip.ip(), vip.port(), TCP)
         });
-        programs.set_services(&services).unwrap();
+        let syslog = (ip("203.0.113.10"), 514, UDP);
+        programs.set_services(&[services[0], services[1], syslog]).unwrap();
         programs
             .set_pips(&[(ip(super::PIP), 1024..=1123, false), (ip(super::bench::PIP6), 1024..=1123, false)])
             .unwrap();
@@ -153,6 +157,70 @@ fn a_packet_of_a_flow_that_stands_leaves_as_the_worker_would_send_it() {
         assert_eq!([0, 1].map(|side| after.1[side] - before.1[side]), [8, 8], "on record, by both");
     }
     assert_eq!(lab.sum(|cell| &cell.missed), 0);
+}
+
+const SENDER: &str = "198.18.0.7:5000";
+const SYSLOG: &str = "203.0.113.10:514";
+
+#[test]
+fn datagrams_leave_as_the_worker_would_send_them() {
+    for up in [true, false] {
+        let mut lab = Lab::new();
+        lab.bench.set_up("syslog/10.0.0.11", up);
+        let first = lab.bench.pass(WAN, &Build::udp(SENDER, SYSLOG, b"first")).1;
+        let (target, local) = (first.dst.to_string(), first.src.to_string());
+        assert_eq!(target, if up { "10.0.0.11:514" } else { "198.51.100.10:514" });
+        let back = if up { LAN } else { WAN };
+        for _ in 0..16 {
+            lab.bench.pass(WAN, &Build::udp(SENDER, SYSLOG, b"more"));
+            lab.bench.pass(back, &Build::udp(&target, &local, b"answer"));
+        }
+        for payload in [&b""[..], b"x", &[7; 1400]] {
+            same(&mut lab, WAN, &Build::udp(SENDER, SYSLOG, payload));
+            same(&mut lab, back, &Build::udp(&target, &local, payload));
+        }
+        // Not summed, and a sum that comes out as nothing.
+        let mut frame = Build::udp(SENDER, SYSLOG, b"not summed").frame();
+        frame[40..42].fill(0);
+        let kernel = lab.kernel(&frame).unwrap();
+        assert_eq!(kernel[..frame.len()], lab.bench.run(WAN, &frame, Offload::default()).unwrap().1);
+        assert_eq!(kernel[40..42], [0, 0]);
+        // The sum over nothing is what makes it so.
+        let nothing = Build::udp(SENDER, SYSLOG, &[0; 2]).frame();
+        let forwarded = lab.bench.run(WAN, &nothing, Offload::default()).unwrap().1;
+        let packet = Build::udp(SENDER, SYSLOG, &forwarded[40..42]);
+        assert_eq!(lab.bench.run(WAN, &packet.frame(), Offload::default()).unwrap().1[40..42], [0xff, 0xff]);
+        same(&mut lab, WAN, &packet);
+        let short = |length: u8| {
+            let mut frame = Build::udp(SENDER, SYSLOG, b"length").frame();
+            frame[39] = length;
+            frame
+        };
+        for length in [7, 15] {
+            assert_eq!(lab.kernel(&short(length)), None);
+        }
+    }
+}
+
+#[test]
+fn a_datagram_for_a_target_that_is_down_is_the_workers_and_a_drained_one_keeps_its_own() {
+    let mut lab = Lab::new();
+    for _ in 0..17 {
+        lab.bench.pass(WAN, &Build::udp(SENDER, SYSLOG, b"more"));
+    }
+    let frame = Build::udp(SENDER, SYSLOG, b"more").frame();
+    assert!(lab.kernel(&frame).is_some());
+    let key = FlowKey { src: super::endpoint(SENDER), dst: super::endpoint(SYSLOG), protocol: UDP, family: V4 };
+    let table = &lab.bench.shared.table;
+    let slot = table.details(table.lookup(&key, table.hash(&key)).unwrap().at).unwrap().target_slot;
+    lab.bench.shared.status.slot(slot).set_drained(true);
+    assert!(lab.kernel(&frame).is_some());
+    lab.bench.shared.status.slot(slot).set_up(false);
+    assert_eq!(lab.kernel(&frame), None);
+    let answer = Build::udp("10.0.0.11:514", SENDER, b"late").frame();
+    assert!(!lab.kernel_or_host(&answer), "no answer has shown the way back yet");
+    lab.bench.pass(LAN, &Build::udp("10.0.0.11:514", SENDER, b"late"));
+    assert!(lab.kernel(&answer).is_some(), "what it still answers reaches the client");
 }
 
 #[test]
@@ -305,6 +373,26 @@ impl Lab {
         let mut frame = frame.to_vec();
         frame[..6].fill(0);
         self.programs.ask(&frame, || ()).1.verdict == REDIRECT
+    }
+}
+
+/// All clients' packets to a remote site come from one PIP: what a router may cut gets an identification of farside's own.
+#[test]
+fn what_may_be_cut_on_its_way_to_a_remote_site_is_the_workers() {
+    for (up, carried) in [(true, true), (false, false)] {
+        let mut lab = Lab::new();
+        lab.bench.set_up("pop3/10.0.0", up);
+        let (to, from) = lab.settled(CLIENT, VIP);
+        let divisible = |src: &str, dst: &str| {
+            let mut frame = Build::tcp(src, dst, ACK).frame();
+            frame[20] = 0;
+            let check = ipv4::checksum(&ipv4::Ipv4Packet::new(&frame[14..]).unwrap());
+            frame[24..26].copy_from_slice(&check.to_be_bytes());
+            frame
+        };
+        assert_eq!(lab.kernel(&divisible(CLIENT, VIP)).is_some(), carried);
+        assert!(lab.kernel(&divisible(&to, &from)).is_some(), "an answer keeps the server's");
+        assert_eq!(lab.sum(|cell| &cell.missed), 0);
     }
 }
 

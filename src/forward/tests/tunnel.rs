@@ -13,9 +13,9 @@ use crate::wire::l4::{ACK, SYN};
 use pnet_packet::{Packet, ipv4, ipv6, udp};
 use std::net::IpAddr;
 
-const ALL: [Encapsulation; 4] = [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue, Encapsulation::Gue1];
+pub const ALL: [Encapsulation; 4] = [Encapsulation::Ipip, Encapsulation::Gre, Encapsulation::Gue, Encapsulation::Gue1];
 
-const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, LAN];
+pub const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, LAN];
 
 /// An encapsulated packet read back, lengths and checksums of the outer headers verified by an independent implementation.
 #[derive(Debug, PartialEq)]
@@ -75,7 +75,8 @@ pub fn open(frame: &[u8], shim: usize) -> Opened {
     Opened { src, dst, ttl, tos, label, protocol, ports, shim: l4[at..at + shim].to_vec(), inner }
 }
 
-fn shim(encapsulation: Encapsulation) -> usize {
+/// Bytes of [`Opened::shim`].
+pub fn shim(encapsulation: Encapsulation) -> usize {
     match encapsulation {
         Encapsulation::Ipip | Encapsulation::Gue1 => 0,
         Encapsulation::Gre | Encapsulation::Gue => 4,
