@@ -1,13 +1,13 @@
 //! `farside decap` by itself: tunneled packets made by hand reach a server on the VIP, and nothing else does.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::support::namespace::Namespace;
 use crate::support::process::Process;
 use crate::support::server::UdpEcho;
 use crate::support::tunnel::{Decap, WRAPS, Wrap, send, udp_packet, unfinish};
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{PATIENCE, eventually};
 use crate::support::world::{BOTH, World};
 
 const PORT: u16 = 7;
@@ -35,16 +35,20 @@ fn client(world: &World, vip: SocketAddr, address: IpAddr) -> UdpSocket {
 }
 
 fn heard(socket: &UdpSocket) -> Vec<u8> {
+    try_hear(socket).expect("the server's answer")
+}
+
+fn try_hear(socket: &UdpSocket) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; 65_536];
     let received = loop {
         match socket.recv(&mut buffer) {
             // With a timeout the kernel does not go on waiting by itself after a signal.
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            received => break received,
+            received => break received?,
         }
     };
-    buffer.truncate(received.expect("the server's answer"));
-    buffer
+    buffer.truncate(received);
+    Ok(buffer)
 }
 
 /// Both versions of IP in both, small and as large as they come, whatever the wrapping; with a strict reverse path filter, too.
@@ -54,33 +58,49 @@ fn every_tunnel_ends_at_the_vip() {
     let (site, real) = (world.site(1), world.site(1).real('a'));
     real.host.sysctl("net/ipv4/conf/all/rp_filter", "1");
     let decap = Decap::start(&real.host, "eth0", &vips, &[]);
-    let mut delivered = 0;
+    let (mut cases, mut sent) = (0, 0);
     for inside in BOTH {
         let vip = SocketAddr::new(site.vip(inside), PORT);
         let _echo = UdpEcho::start(&real.host, vip, "r1a");
         let socket = client(&world, vip, world.client_address(inside));
+        socket.set_read_timeout(Some(PATIENCE / 10)).expect("a timeout");
         let from = socket.local_addr().expect("an address");
         for outside in BOTH {
             for wrap in WRAPS {
                 for size in [0, 1, 1_400, 60_000] {
-                    let payload: Vec<u8> = (0..size).map(|n| (n * 7 + delivered) as u8).collect();
+                    let payload: Vec<u8> = (0..size).map(|n| (n * 7 + cases) as u8).collect();
                     let mut packet = udp_packet(from, vip, 0, &payload);
                     // As packets are that come from this very machine, or that its kernel has merged.
                     if size == 1_400 {
                         unfinish(&mut packet);
                     }
-                    send(&site.host, real.address(outside), wrap, 0, &packet);
-                    let case = format!("{inside:?} in {outside:?} {wrap:?}, {size} bytes");
-                    assert!(heard(&socket) == [b"r1a: ", &payload[..]].concat(), "{case}");
-                    delivered += 1;
+                    let answer = [b"r1a: ", &payload[..]].concat();
+                    eventually(&format!("{inside:?} in {outside:?} {wrap:?}, {size} bytes"), || {
+                        send(&site.host, real.address(outside), wrap, 0, &packet);
+                        sent += 1;
+                        // A kernel at work loses some of the pieces between two namespaces: nobody has said a datagram arrives.
+                        match try_hear(&socket) {
+                            Ok(heard) if heard == answer => Ok(()),
+                            Ok(_) => Err("another answer".into()),
+                            Err(error) => Err(error.to_string()),
+                        }
+                    });
+                    cases += 1;
                 }
             }
         }
     }
-    decap.wait_count("delivered", delivered as u64);
-    decap.wait_count("received_gre", delivered as u64 / 4);
-    decap.wait_count("received_gue", delivered as u64 / 2);
-    decap.wait_count("received_ipv6", delivered as u64 / 8);
+    // None was lost here, and none delivered twice.
+    for loss in ["drop_undelivered", "drop_socket_full"] {
+        decap.wait_count(loss, 0);
+    }
+    for (name, share) in [("delivered", 1), ("received_gre", 4), ("received_gue", 2), ("received_ipv6", 8)] {
+        let count = decap.count(name);
+        assert!(
+            (cases / share..=cases / share + sent - cases).contains(&count),
+            "{name} {count} of {cases}, {sent} sent"
+        );
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn start(real: &Real) -> Process {
 fn ask(play: &Play, family: Family, port: u16) -> Result<String, String> {
     let any = if family == Family::V4 { "0.0.0.0" } else { "::" };
     let (from, at) = (format!("{any}#{port}"), format!("@{}", play.world.site(1).vip(family)));
-    let dig = ["-b", &from, &at, NAME, "TXT", "+short", "+time=2", "+tries=1"];
+    let dig = ["-b", &from, &at, NAME, "TXT", "+short", "+time=2", "+tries=3"];
     let output = play.world.client.output("dig", &dig);
     let text = String::from_utf8_lossy(&output.stdout).trim().trim_matches('"').to_string();
     if output.status.success() { Ok(text) } else { Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr))) }

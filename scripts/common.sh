@@ -9,8 +9,8 @@ need_root() {
     exit 1
 }
 
-# install_packages PACKAGE...: installs those that are missing. Their daemons are not started: tests and demo start
-# their own, and the machine's owner did not ask for any.
+# install_packages PACKAGE...: installs those that are missing. Their daemons are not started, now or at the next boot: tests and
+# demo start their own, and the machine's owner did not ask for any.
 install_packages() {
     local missing= package
     for package in "$@"; do
@@ -22,9 +22,11 @@ install_packages() {
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes
     fi
-    local status=0
+    local status=0 daemon new=
+    for daemon in dovecot nginx; do [ -e "/usr/sbin/$daemon" ] || new="$new $daemon"; done
     install_missing $missing || status=$?
     [ -z "$ours" ] || rm -f "$policy"
+    for daemon in $new; do systemctl -q disable "$daemon" 2>/dev/null || true; done
     return $status
 }
 

@@ -82,6 +82,8 @@ impl Session {
     }
 }
 
+const TRIES: u32 = 6;
+
 /// A UDP client with a port of its own.
 pub struct Datagrams {
     socket: UdpSocket,
@@ -96,15 +98,21 @@ impl Datagrams {
             io::Result::Ok(socket)
         });
         let socket = socket.expect("a UDP socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(PATIENCE / TRIES)).expect("a timeout");
         Datagrams { socket }
     }
 
-    /// Sends, and waits for an answer, or the error that ICMP brought.
+    /// Sends, and waits for an answer, or the error that ICMP brought. What brings neither is sent again, as clients do: under load
+    /// the kernel loses datagrams between namespaces.
     pub fn ask(&self, text: &str) -> io::Result<String> {
-        self.socket.send(text.as_bytes())?;
         let mut buffer = [0; 65_536];
-        let n = self.socket.recv(&mut buffer)?;
-        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+        for _ in 0..TRIES {
+            self.socket.send(text.as_bytes())?;
+            match self.socket.recv(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Ok(String::from_utf8_lossy(&buffer[..received?]).into_owned()),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }

@@ -120,6 +120,19 @@ impl Decap {
         Decap { process }
     }
 
+    /// What it has counted under `name` by now, asking it by SIGUSR1.
+    #[track_caller]
+    pub fn count(&self, name: &str) -> u64 {
+        let before = self.process.stderr().len();
+        self.process.signal(Signal::USR1);
+        // The last of the counters.
+        eventually("the counters", || {
+            let said = self.process.stderr()[before..].to_owned();
+            if said.contains("\ndrop_congested ") && said.ends_with('\n') { Ok(()) } else { Err(said) }
+        });
+        count(&self.process.stderr()[before..], name).unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
     /// Waits until it has counted so many under `name`, asking it by SIGUSR1.
     #[track_caller]
     pub fn wait_count(&self, name: &str, wanted: u64) {
