@@ -13,7 +13,7 @@ use crate::support::namespace::Namespace;
 use crate::support::play::{PORT, Play, site_of};
 use crate::support::server::{Pop3, listen};
 use crate::support::tunnel::Decap;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{PATIENCE, eventually};
 use crate::support::world::{BOTH, Family, World};
 
 const ENCAPSULATIONS: [&str; 4] = ["ipip", "gre", "gue", "gue1"];
@@ -88,6 +88,13 @@ struct Servers {
     decaps: Vec<Decap>,
 }
 
+impl Servers {
+    /// Bytes that the kernel programs have taken out of tunnels.
+    fn by_program(&self) -> u64 {
+        self.decaps.iter().map(|decap| decap.count("delivered_by_program_bytes")).sum()
+    }
+}
+
 /// The real servers of a site become far ends of tunnels; `outside`: the family of the tunnels, if not that of the VIP.
 fn dig(
     world: &World,
@@ -95,6 +102,7 @@ fn dig(
     mut config: Config,
     encapsulation: &str,
     outside: Option<Family>,
+    program: &str,
     servers: &mut Servers,
 ) -> Config {
     let own = world.site(site);
@@ -103,7 +111,7 @@ fn dig(
     }
     let vips: Vec<IpAddr> = BOTH.map(|family| own.vip(family)).to_vec();
     for real in &own.reals {
-        servers.decaps.push(Decap::start(&real.host, "eth0", &vips, &[]));
+        servers.decaps.push(Decap::start(&real.host, "eth0", &vips, &["--program", program]));
         for family in BOTH {
             let at = |port| SocketAddr::new(own.vip(family), port);
             servers.pop3.push(Pop3::start(&real.host, at(PORT), &real.name));
@@ -124,9 +132,11 @@ fn dig(
     })
 }
 
-fn stage(sites: u8, encapsulation: &str, outside: Option<Family>) -> (Servers, Play) {
+fn stage(sites: u8, encapsulation: &str, outside: Option<Family>, program: &str) -> (Servers, Play) {
     let mut servers = Servers::default();
-    let play = Play::with(sites, |world, site, config| dig(world, site, config, encapsulation, outside, &mut servers));
+    let play = Play::with(sites, |world, site, config| {
+        dig(world, site, config, encapsulation, outside, program, &mut servers)
+    });
     (servers, play)
 }
 
@@ -134,7 +144,7 @@ fn stage(sites: u8, encapsulation: &str, outside: Option<Family>) -> (Servers, P
 fn uploads_reach_servers_by_every_encapsulation() {
     for encapsulation in ENCAPSULATIONS {
         for outside in [None, Some(Family::V4), Some(Family::V6)] {
-            let (_servers, play) = stage(1, encapsulation, outside);
+            let (servers, play) = stage(1, encapsulation, outside, "auto");
             for family in BOTH {
                 upload(&play.world.client, SocketAddr::new(play.world.site(1).vip(family), 9), 4 << 20);
             }
@@ -143,13 +153,27 @@ fn uploads_reach_servers_by_every_encapsulation() {
             let told = counters["drop_too_big"] > 0 && counters["icmp_errors_sent"] > 0;
             assert!(told && counters["cut"] > 0, "{encapsulation}, {outside:?}: {counters:#?}");
             assert_eq!(counters["drop_send_refused"], 0, "{encapsulation}, {outside:?}: {counters:#?}");
+            // Both VIPs' upload went by the program, but for what is said in the first moments.
+            let by_program = servers.by_program();
+            assert!(by_program > 8 << 20, "{encapsulation}, {outside:?}: {by_program}");
         }
     }
 }
 
 #[test]
+fn uploads_reach_servers_without_the_program() {
+    for (encapsulation, outside) in ENCAPSULATIONS.into_iter().zip([None, Some(Family::V4), Some(Family::V6), None]) {
+        let (servers, play) = stage(1, encapsulation, outside, "off");
+        for family in BOTH {
+            upload(&play.world.client, SocketAddr::new(play.world.site(1).vip(family), 9), 4 << 20);
+        }
+        assert_eq!(servers.by_program(), 0, "{encapsulation}, {outside:?}");
+    }
+}
+
+#[test]
 fn what_is_carried_ends_in_the_other_sites_tunnel() {
-    let (_servers, play) = stage(2, "gue", None);
+    let (_servers, play) = stage(2, "gue", None, "auto");
     play.sicken(1);
     for family in BOTH {
         assert_eq!(site_of(&play.who(1, family).expect("a session")), 2);
@@ -186,7 +210,7 @@ fn a_narrow_link_in_the_tunnel_is_told_to_the_client() {
                 own.real('a').address(Family::V4),
                 own.real('a').address(Family::V6)
             ));
-            let config = dig(world, site, config, encapsulation, None, &mut servers);
+            let config = dig(world, site, config, encapsulation, None, "auto", &mut servers);
             let vips: Vec<IpAddr> = BOTH.map(|family| own.vip(family)).to_vec();
             servers.decaps.clear();
             servers.decaps.push(Decap::start(b, "narrow", &vips, &[]));

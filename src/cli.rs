@@ -114,6 +114,9 @@ enum Command {
         /// The name of the tun device; %d becomes a number
         #[arg(long, value_name = "NAME", default_value = "fardecap%d")]
         tun: String,
+        /// Whether a kernel program takes plain packets at the interfaces, ahead of the sockets
+        #[arg(long, value_enum, default_value = "auto")]
+        program: decap::program::Use,
     },
 }
 
@@ -160,8 +163,8 @@ pub fn main() -> ExitCode {
             };
             said(setup::setup(&options, what))
         }
-        Command::Decap { interface, vip, encapsulation, gue_port, tun } => {
-            decap::run(&decap::Options { interfaces: interface, vips: vip, encapsulation, gue_port, tun })
+        Command::Decap { interface, vip, encapsulation, gue_port, tun, program } => {
+            decap::run(&decap::Options { interfaces: interface, vips: vip, encapsulation, gue_port, tun, program })
         }
     };
     match done {

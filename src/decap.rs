@@ -1,18 +1,23 @@
 //! The far end of a tunnel for real servers whose kernel has none: takes packets out of their tunnels and hands them to the
 //! host by a tun device that has the VIPs on it. The host answers clients by itself, past farside.
 //!
-//! Datagrams come by raw IP sockets (IPIP, 6in4, GRE) and UDP sockets (GUE), [`strip`] finds what is inside, [`place`] is the
-//! device and the host's settings around it. One thread does it all: a server needs no more than its clients send it.
+//! Plain packets are taken by a kernel program at the interface ([`program`]), if the kernel lets it be there. The rest comes by
+//! raw IP sockets (IPIP, 6in4, GRE) and UDP sockets (GUE), which are open in any case: they also keep the kernel from answering
+//! "protocol unreachable". [`strip`] finds what is inside, [`place`] is the device and the host's settings around it. One thread
+//! does it all: a server needs no more than its clients send it.
 
 mod place;
+pub mod program;
 pub mod strip;
 
 use crate::sys::abi::{VNET_DATA_VALID, VNET_NEEDS_CSUM, VnetHdr};
+use crate::sys::decap::Taken as ByProgram;
 use crate::sys::poll::Poll;
 use crate::sys::socket::interface_index;
 use crate::sys::tunnel::{Inbox, TunnelSocket};
 use crate::wire::ip::{Addr, V4, family_of};
 use place::Place;
+use program::Fast;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::net::IpAddr;
@@ -46,6 +51,7 @@ pub struct Options {
     pub gue_port: u16,
     /// The tun device's name; "%d" lets the kernel number it.
     pub tun: String,
+    pub program: program::Use,
 }
 
 /// At most this many batches are taken from one socket before the others have their turn.
@@ -68,10 +74,12 @@ pub fn run(options: &Options) -> Result<(), String> {
     let mut doors = doors(&options)?;
     let place = Place::make(&options)?;
     let mut agent = Agent { taken: Taken::from(&options), place, counts: Counts::default() };
-    let mut poll = Poll::new(
-        doors.iter().map(|door| door.socket.as_raw_fd()).chain([signals.stop.as_raw_fd(), signals.tell.as_raw_fd()]),
-    );
-    for note in agent.place.notes() {
+    let mut notes = agent.place.notes().to_vec();
+    let mut fast = Fast::start(&options, agent.place.index(), &mut notes);
+    let own = [signals.stop.as_raw_fd(), signals.tell.as_raw_fd()];
+    let mut poll =
+        Poll::new(doors.iter().map(|door| door.socket.as_raw_fd()).chain(own).chain(fast.as_ref().map(Fast::events)));
+    for note in notes {
         tell(&format!("note: {note}"));
     }
     let vips: Vec<String> = options.vips.iter().map(IpAddr::to_string).collect();
@@ -84,12 +92,19 @@ pub fn run(options: &Options) -> Result<(), String> {
                 door.take(&mut agent, &mut inbox);
             }
         }
+        if let Some(fast) = &mut fast
+            && poll.is_ready(doors.len() + own.len())
+            && let Err(why) = fast.look_again()
+        {
+            tell(&format!("note: the kernel program does not know the host's addresses: {why}"));
+        }
+        let text = || agent.counts.text(fast.as_ref().map(Fast::taken).unwrap_or_default());
         if asked(&mut signals.stop) {
-            tell(&agent.counts.text());
+            tell(&text());
             return Ok(());
         }
         if asked(&mut signals.tell) {
-            tell(&agent.counts.text());
+            tell(&text());
         }
     }
 }
@@ -250,13 +265,21 @@ struct Counts {
 }
 
 impl Counts {
-    fn text(&self) -> String {
+    /// `taken`: by the kernel program. It is part of what was received and delivered.
+    fn text(&self, taken: ByProgram) -> String {
         let mut text = String::from("counters");
-        let received =
-            ["received_ipv4", "received_ipv6", "received_gre", "received_gue"].into_iter().zip(self.received);
+        let mut received = self.received;
+        for (packets, wrap) in taken.packets.into_iter().zip([Wrap::Ipv4, Wrap::Ipv6, Wrap::Gre, Wrap::Gue, Wrap::Gue])
+        {
+            received[wrap as usize] += packets;
+        }
+        let by_program: u64 = taken.packets.iter().sum();
+        let received = ["received_ipv4", "received_ipv6", "received_gre", "received_gue"].into_iter().zip(received);
         let own = [
-            ("delivered", self.delivered),
-            ("delivered_bytes", self.delivered_bytes),
+            ("delivered", self.delivered + by_program),
+            ("delivered_bytes", self.delivered_bytes + taken.bytes),
+            ("delivered_by_program", by_program),
+            ("delivered_by_program_bytes", taken.bytes),
             ("drop_undelivered", self.undelivered),
             ("drop_socket_full", self.lost),
         ];

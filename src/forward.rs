@@ -159,8 +159,11 @@ fn is_lost(flow: &Flow, ctx: &Context) -> bool {
         return false;
     };
     ctx.services.find(&flow.vip, flow.protocol, flow.family).is_some_and(|service| {
-        let mut targets = service.reals.iter().chain(&service.remotes);
-        targets.any(|target| target.slot == slot || status.slot(target.slot).takes_new())
+        let takes_new = |target: &Target| target.weight > 0 && status.slot(target.slot).takes_new();
+        // A peer's are carried to no other site.
+        let peer = ctx.services.is_peer(&flow.client.addr, flow.family);
+        service.reals.iter().any(|real| real.slot == slot || takes_new(real))
+            || service.remotes.iter().any(|remote| remote.slot == slot || !peer && takes_new(remote))
     })
 }
 

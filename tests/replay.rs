@@ -496,7 +496,9 @@ fn counts_are_one_flat_object_with_all_names() {
     let replayed = Bench::new().replay_of(&handshake(), &[]);
     let expected = farside::counters::Count::ALL.iter().map(|count| count.name());
     let expected = expected.chain(farside::counters::Refusal::ALL.iter().map(|refusal| refusal.name()));
-    let mut expected: Vec<&str> = expected.chain(["flows_active"]).collect();
+    // What the kernel programs carry and lose stands beside the workers' counts.
+    let kernel = ["kernel_packets", "kernel_bytes", "drop_kernel_missed"];
+    let mut expected: Vec<&str> = expected.chain(["flows_active"]).chain(kernel).collect();
     expected.sort_unstable();
     assert_eq!(replayed.counts.keys().collect::<Vec<_>>(), expected);
     assert!(replayed.counts.values().all(|count| count.is_u64()));

@@ -556,6 +556,7 @@ struct ipv4 {
 
 #define IPV4_OFFSET 0x1fff
 #define IPV4_MF 0x2000
+#define IPV4_DF 0x4000
 
 INLINE int icmp4(struct __sk_buff *skb, u32 offset, const u32 *dst)
 {
@@ -754,6 +755,7 @@ INLINE int classify(struct __sk_buff *skb, u32 base, u32 *steer)
 #define KIND_UDP (1U << 4)
 #define KIND_ACKS (1U << 5)
 #define MODE(version) ((version) >> 6 & 3)
+#define MODE_REMOTE 1
 #define MODE_DIRECT 2
 #define MODE_TUNNEL 3
 #define ENTRY_INDEX ((1U << 30) - 1)
@@ -777,6 +779,8 @@ struct look {
 	u32 ack;
 	// There is more than one packet in it.
 	u32 joined;
+	// A router may cut it.
+	u32 divisible;
 };
 
 // UDP may be more than one datagram, or one that its sender's device shall fragment: then there is a gso_size, and for a tunnel it
@@ -820,6 +824,7 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 		t->src[0] = ip.src;
 		t->dst[0] = ip.dst;
 		ttl = ip.ttl;
+		look->divisible = !(be16(ip.frag) & IPV4_DF);
 		look->bytes = be16(ip.total);
 		look->l4 = base + sizeof(ip);
 	} else if (skb->protocol == be16(ETH_P_IPV6)) {
@@ -983,7 +988,8 @@ INLINE u32 path_mtu(const struct record *record, u32 version)
 	return word >> 24 & 0xffff;
 }
 
-// service/build.rs, probe_address: checks of servers that have the VIP are changed on their way, and a worker's.
+// service/build.rs, probe_address: checks come by a device of the process's own. Those of servers that have the VIP are on record as if
+// they went to a remote site; where they go only the door says, which is a worker's to ask.
 INLINE int is_probe(const struct tuple *t)
 {
 	return t->family == 4 ? (t->src[0] & 0xffff) == 0xfea9 : t->src[0] == 0x726166fd && t->src[1] == 0x65646973;
@@ -1011,7 +1017,10 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 	} else if (state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN) {
 		return 0;
 	}
-	if (mode >= MODE_DIRECT && is_probe(&look->t))
+	if (is_probe(&look->t))
+		return 0;
+	// forward/fragment.rs, passes: of all clients' packets from one PIP those that may be cut get an identification of farside's own.
+	if (mode == MODE_REMOTE && !d->side && look->divisible)
 		return 0;
 	// The hop toward the server is for what the client sends.
 	u32 id = (d->side ? word : word >> 16) & 0xffff;
@@ -1028,6 +1037,9 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 			return 0;
 		// A checksum over all of it is the device's work, and it cannot be asked for here.
 		if (TARGET_V6(d->version) && ENCAPSULATION(d->version) >= ENCAPSULATION_GUE)
+			return 0;
+		// A source that is listed beyond these is chosen by a worker.
+		if (routes->listed[TARGET_V6(d->version)] > SOURCES)
 			return 0;
 		if (most <= grown || look->bytes + grown > 0xffff)
 			return 0;

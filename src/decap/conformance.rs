@@ -35,6 +35,7 @@ fn taken(encapsulation: Encapsulation) -> Taken {
         encapsulation,
         gue_port: 6080,
         tun: String::new(),
+        program: super::program::Use::Off,
     })
 }
 

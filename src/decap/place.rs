@@ -7,10 +7,14 @@ use crate::sys::tap::Tap;
 use crate::wire::ip::{V4, V6, family_of};
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 /// The most that a tun device takes. It is handed whole packets, as long as they come; what the host sends never goes out here.
 const MTU: u32 = 65_535;
+
+/// Until addresses are in use; what takes longer is told and not waited for.
+const SETTLED: Duration = Duration::from_secs(2);
 
 pub struct Place {
     tun: Tap,
@@ -39,12 +43,33 @@ impl Place {
             place.add(*vip, *number)?;
             *number += 1;
         }
+        place.settle(&options.vips);
         Ok(place)
+    }
+
+    /// The kernel puts an IPv6 address into use a moment after it has taken it; servers that start on our word shall be able to
+    /// listen on it.
+    fn settle(&mut self, vips: &[IpAddr]) {
+        let start = Instant::now();
+        for vip in vips.iter().filter(|vip| vip.is_ipv6()) {
+            while let Err(why) = UdpSocket::bind((*vip, 0)) {
+                if start.elapsed() > SETTLED {
+                    self.notes.push(format!("servers cannot listen on the VIP {vip}: {why}"));
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Hands a packet to the host. False: it does not take it.
     pub fn deliver(&self, ip: &[u8], header: VnetHdr) -> bool {
         self.tun.write(ip, header)
+    }
+
+    /// The tun device's.
+    pub fn index(&self) -> u32 {
+        self.tun.index()
     }
 
     /// What the one who started this should know of the host.

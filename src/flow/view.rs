@@ -51,7 +51,7 @@ impl NewFlow {
     /// The flow as its first packet sees it, without a record: what is done to it on record is done to nothing.
     pub fn unrecorded(&self) -> Flow {
         Flow {
-            at: FlowRef { index: u32::MAX, version: 0 },
+            at: FlowRef::NONE,
             side: Side::Client,
             family: self.family,
             target_family: self.target_family,
@@ -88,6 +88,11 @@ pub struct FlowRef {
     pub(super) version: u32,
 }
 
+impl FlowRef {
+    /// No record's.
+    const NONE: FlowRef = FlowRef { index: u32::MAX, version: 0 };
+}
+
 /// What the table knew of a flow at the moment of a look: plain data, whole, and possibly out of date by now. Changes go
 /// through the table, which tells if the flow is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +121,11 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Or is it one that [`NewFlow::unrecorded`] made?
+    pub fn is_recorded(&self) -> bool {
+        self.at != FlowRef::NONE
+    }
+
     /// The key of packets that come from `side`.
     pub fn key(&self, side: Side) -> FlowKey {
         let (src, dst) = match side {

@@ -26,7 +26,7 @@ mod datagrams;
 mod ids;
 mod ranges;
 
-use super::{Context, Now, Verdict, carry, reply, stray, whole};
+use super::{Context, Now, Verdict, carry, per_packet, reply, stray, whole};
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, HashKey, Mode, Side, Tick};
@@ -108,14 +108,16 @@ impl Fragments {
             return Ok(None);
         }
         match self.datagrams.way(at) {
-            way @ (Way::Flow(..) | Way::Echo) => match self.datagrams.ranges(at).place(piece) {
-                Place::Fresh => Ok(Some(way)),
-                Place::Duplicate => Err(Refusal::FragmentDuplicate),
-                Place::Overlap => {
-                    self.datagrams.decide(at, Way::Overlapped, None, now);
-                    Err(Refusal::FragmentOverlap)
+            way @ (Way::Flow(..) | Way::Unrecorded { .. } | Way::Echo) => {
+                match self.datagrams.ranges(at).place(piece) {
+                    Place::Fresh => Ok(Some(way)),
+                    Place::Duplicate => Err(Refusal::FragmentDuplicate),
+                    Place::Overlap => {
+                        self.datagrams.decide(at, Way::Overlapped, None, now);
+                        Err(Refusal::FragmentOverlap)
+                    }
                 }
-            },
+            }
             Way::Overlapped => Err(Refusal::FragmentOverlap),
             // It may fare better the second time.
             Way::Refused if first => Ok(None),
@@ -207,6 +209,10 @@ pub fn handle(frame: &mut Frame, packet: &Packet, fragment: &Fragment, hash: u64
             Some(details) => carry(frame, packet, Flow { side, ..details.flow }, ctx),
             None => Verdict::Refuse(Refusal::Fragment),
         },
+        Some(Way::Unrecorded { target, ports }) => match per_packet::again(packet, target, ports, ctx) {
+            Some(flow) => carry(frame, packet, flow, ctx),
+            None => Verdict::Refuse(Refusal::Fragment),
+        },
         Some(Way::Echo) => echo(frame, packet, fragment, ctx),
         Some(_) => ctx.fragments.keep(frame, &name, fragment, ctx.now, ctx.counters),
         None if is_own(packet, ctx) => ctx.fragments.keep(frame, &name, fragment, ctx.now, ctx.counters),
@@ -229,7 +235,7 @@ fn lead(frame: &mut Frame, packet: &Packet, name: &Name, hash: u64, ctx: &mut Co
         Verdict::NotOurs => {}
         // Those that follow wait for it.
         Verdict::Hold => _ = ctx.fragments.place(name, ctx.now, ctx.counters),
-        _ if matches!(decided, Some(Way::Flow(..) | Way::Echo)) => {}
+        _ if matches!(decided, Some(Way::Flow(..) | Way::Unrecorded { .. } | Way::Echo)) => {}
         _ => ctx.fragments.refuse(name, ctx.now, ctx.counters),
     }
     verdict
@@ -242,7 +248,10 @@ pub fn passes(bytes: &mut [u8], packet: &Packet, flow: &Flow, ctx: &mut Context)
     let id = match &packet.fragment {
         Some(fragment) => {
             let name = name_of(packet, fragment, ctx);
-            let way = Way::Flow(flow.at, flow.side);
+            let way = match flow.is_recorded() {
+                true => Way::Flow(flow.at, flow.side),
+                false => Way::Unrecorded { target: flow.target, ports: [flow.client.port, flow.vip.port] },
+            };
             let fresh_id = shared_source.then_some(packet.family);
             let piece = piece_of(packet, fragment);
             ctx.fragments.pass(&name, piece, (way, fresh_id), ctx.now, ctx.counters)

@@ -5,7 +5,8 @@ use super::{Context, flow_to, give_up, open_to};
 use crate::counters::Refusal;
 use crate::flow::{Flow, Side};
 use crate::service::{Service, Target};
-use crate::wire::ip::FlowKey;
+use crate::wire::Packet;
+use crate::wire::ip::{Endpoint, FlowKey, UDP};
 
 /// The flow of a client's datagram to `target`, as the client's side sees it: of an old record or a new one, and of none where the
 /// answers pass farside by. `key` and `hash` are the datagram's. A record keeps the place at the target that the choice has taken;
@@ -34,4 +35,14 @@ fn find(target: &Target, key: &FlowKey, ctx: &Context) -> Option<Result<Flow, Re
     // The same client address and port may ask the same server by another VIP, whose answers could not be told from these.
     let same = flow.vip == key.dst;
     Some(if same { Ok(Flow { side: Side::Client, ..flow }) } else { Err(Refusal::TupleClash) })
+}
+
+/// Of a later fragment of a datagram that is on no record: the flow that its first one had, to `target`, with `ports` from the client
+/// and to the VIP. None: the service has no such target any more.
+pub fn again(packet: &Packet, target: Endpoint, ports: [u16; 2], ctx: &Context) -> Option<Flow> {
+    let [src, dst] = [(packet.src, ports[0]), (packet.dst, ports[1])].map(|(addr, port)| Endpoint { addr, port });
+    let key = FlowKey { src, dst, protocol: UDP, family: packet.family };
+    let service = ctx.services.find(&dst, key.protocol, key.family).filter(|service| service.mode.one_sided())?;
+    let real = service.reals.iter().find(|real| real.endpoint == target)?;
+    Some(flow_to(real, service.mode, service, &key, src, None, ctx).unrecorded())
 }

@@ -115,16 +115,7 @@ impl Answers for Control {
         page.metric("farside_info", "gauge", "Version and site.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("site", self.config.site.as_str())];
         page.sample("farside_info", &labels, 1);
-        for count in Count::ALL {
-            let name = format!("farside_{}_total", count.name());
-            page.metric(&name, "counter", "See `farside show counters`.");
-            page.sample(&name, &[], self.world.counters.total(*count));
-        }
-        page.metric("farside_dropped_total", "counter", "Packets that went no further, by reason.");
-        for refusal in Refusal::ALL {
-            let reason = refusal.name().trim_start_matches("drop_");
-            page.sample("farside_dropped_total", &[("reason", reason)], self.world.counters.total_refused(*refusal));
-        }
+        count_metrics(&mut page, &self.world.counts());
         page.metric("farside_flows", "gauge", "Connections on record.");
         page.sample("farside_flows", &[], self.world.shared.table.len());
         page.metric("farside_flows_max", "gauge", "The most connections that can be on record.");
@@ -179,6 +170,22 @@ impl Control {
     }
 }
 
+/// What `show counters` prints.
+fn count_metrics(page: &mut Page, counts: &BTreeMap<String, u64>) {
+    let (dropped, others): (Vec<_>, Vec<_>) =
+        counts.iter().map(|(name, count)| (name.as_str(), *count)).partition(|(name, _)| name.starts_with("drop_"));
+    // Of flows on record there is a gauge.
+    for (name, count) in others.into_iter().filter(|(name, _)| *name != "flows_active") {
+        let name = format!("farside_{name}_total");
+        page.metric(&name, "counter", "See `farside show counters`.");
+        page.sample(&name, &[], count);
+    }
+    page.metric("farside_dropped_total", "counter", "Packets that went no further, by reason.");
+    for (name, count) in dropped {
+        page.sample("farside_dropped_total", &[("reason", name.trim_start_matches("drop_"))], count);
+    }
+}
+
 fn flow_row(details: &FlowDetails, service: &str, now: u32) -> FlowRow {
     let flow = &details.flow;
     let [client_packets, server_packets] = details.packets.map(u64::from);
@@ -216,4 +223,25 @@ fn text(endpoint: &Endpoint, family: u8) -> String {
 
 fn protocol_name(protocol: u8) -> &'static str {
     if protocol == TCP { "tcp" } else { "udp" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel programs carry and lose is among it.
+    #[test]
+    fn metrics_have_all_counts() {
+        let counts = [("rx_packets", 7), ("kernel_packets", 5), ("drop_kernel_missed", 2), ("flows_active", 1)];
+        let mut page = Page::default();
+        count_metrics(&mut page, &counts.map(|(name, count)| (name.to_string(), count)).into());
+        let samples: Vec<String> =
+            page.finish().lines().filter(|line| !line.starts_with('#')).map(str::to_string).collect();
+        let expected = [
+            "farside_kernel_packets_total 5",
+            "farside_rx_packets_total 7",
+            "farside_dropped_total{reason=\"kernel_missed\"} 2",
+        ];
+        assert_eq!(samples, expected);
+    }
 }

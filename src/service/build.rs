@@ -73,7 +73,7 @@ impl<F: Fn(IpAddr) -> bool> Host for F {
     }
 }
 
-/// Builds the snapshot.
+/// Builds the snapshot. After an error the targets that are served by the one before are as they were.
 pub fn build(
     config: &Config,
     registry: &mut Registry,
@@ -113,9 +113,6 @@ pub fn build(
             Ok(Target { max_connections: real.max_connections, backup: real.backup, ..target })
         });
         let reals = reals.collect::<Result<Vec<_>, String>>()?;
-        for real in &reals {
-            status.slot(real.slot).set_one_sided(service.mode != config::Mode::Nat);
-        }
         let mut remotes = Vec::new();
         for remote in &service.remotes {
             let mut target = target(&remote.site, remote.vip, remote.port, remote.weight, remote.priority)?;
@@ -136,8 +133,6 @@ pub fn build(
         served.per_packet = service.per_packet;
         services.push(served.on(service_slot, terms(service)));
     }
-    registry.retire_others(&slots, status);
-    registry.retire_other_services(&services.iter().map(|service| service.slot).collect(), status);
     let pips = config.proxy.iter().flat_map(|proxy| {
         let pip = |ip: &IpAddr| {
             let host_owned = host.owns(*ip);
@@ -152,6 +147,12 @@ pub fn build(
     map.tunnels = tunnels(config);
     let mut probes = add_probes(&mut map)?;
     doors::open_reals(&mut map, config, ledger, &mut host, &mut probes)?;
+    // From here on nothing fails: a configuration that is refused leaves the targets of the one before alone.
+    for service in map.services() {
+        service.reals.iter().for_each(|real| status.slot(real.slot).set_one_sided(service.mode.one_sided()));
+    }
+    registry.retire_others(&slots, status);
+    registry.retire_other_services(&map.services().iter().map(|service| service.slot).collect(), status);
     Ok((map, probes))
 }
 

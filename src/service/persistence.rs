@@ -21,7 +21,9 @@
 //! *Remembering*: look for the client's tag again. If another worker has meanwhile remembered the same client, its word counts:
 //! two first connections of one client at the same moment end up on one server. Else the word goes where the client's
 //! own old word is, or into an empty place, or in place of the oldest word of the bucket, which is what forgets clients when
-//! there are more than room. A bucket has twice the places that `max_persistent` asks for, so that it takes a crowd to
+//! there are more than room. Both is decided on one reading of the bucket: who has not seen the other's word there has seen
+//! its place as it was before, chooses the same place, and loses it. A bucket has twice the places that `max_persistent` asks
+//! for, so that it takes a crowd to
 //! make one overflow. Always one CAS; if it fails the bucket is looked at again, a few times, and then not
 //! remembering is the lesser evil. (Should the control thread empty a place between the looks of two workers, each may find
 //! another place for the same client: the first place counts from then on, and one connection was somewhere else.)
@@ -125,9 +127,12 @@ impl Memory {
 
     /// The first word with the client's tag.
     fn tagged(&self, client: Client) -> Option<Known> {
-        let words =
-            self.bucket(client).iter().enumerate().map(|(place, word)| Known { place, word: word.load(Relaxed) });
-        words.into_iter().find(|known| known.word >> TAG_SHIFT == tag(client))
+        tagged(&self.read(client), client)
+    }
+
+    /// The words of the client's bucket, each read once.
+    fn read(&self, client: Client) -> [u64; BUCKET] {
+        self.bucket(client).each_ref().map(|word| word.load(Relaxed))
     }
 
     /// The client has come again, to the server that is `known`.
@@ -154,10 +159,11 @@ impl Memory {
             | u64::from(slot) << SLOT_SHIFT
             | stamp(now);
         for _ in 0..TRIES {
-            let (place, old) = match self.tagged(client) {
+            let words = self.read(client);
+            let (place, old) = match tagged(&words, client) {
                 Some(other) if Some(other) != known && age(other.word, now) <= timeout => return Kept::Others(other),
                 Some(own) => (own.place, own.word),
-                None => emptiest(bucket, now),
+                None => emptiest(&words, now),
             };
             if bucket[place].compare_exchange(old, word, Relaxed, Relaxed).is_ok() {
                 return Kept::Mine { evicted: old != 0 && old >> TAG_SHIFT != tag(client) };
@@ -203,11 +209,16 @@ fn age(word: u64, now: Tick) -> Tick {
     if since >> (STAMP_BITS - 1) == 0 { since } else { 0 }
 }
 
-/// The first empty place, else that of the oldest word; and what stands there.
-fn emptiest(bucket: &[AtomicU64; BUCKET], now: Tick) -> (usize, u64) {
+/// The first of a bucket's words that has the client's tag.
+fn tagged(words: &[u64; BUCKET], client: Client) -> Option<Known> {
+    let place = words.iter().position(|word| word >> TAG_SHIFT == tag(client))?;
+    Some(Known { place, word: words[place] })
+}
+
+/// The first empty place of a bucket, else that of the oldest word; and what stands there.
+fn emptiest(words: &[u64; BUCKET], now: Tick) -> (usize, u64) {
     let mut oldest = (0, 0, 0);
-    for (place, word) in bucket.iter().enumerate() {
-        let word = word.load(Relaxed);
+    for (place, word) in words.iter().copied().enumerate() {
         if word == 0 {
             return (place, 0);
         }

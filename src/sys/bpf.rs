@@ -1,15 +1,12 @@
 //! The kernel programs (`src/bpf/farside.c`) and their maps: loaded, told what is farside's, attached.
 
-use super::clsact;
+use super::ingress::sentence;
 use super::map::Mapping;
 use super::rows::{CarriedCell, FlowBucket, FlowCell, HopCell, Plain, Rows, StatusCell};
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
-use aya::programs::links::LinkOrder;
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{SchedClassifier, SocketFilter, TcAttachType};
+use aya::programs::{SchedClassifier, SocketFilter};
 use aya::{Ebpf, EbpfLoader, Pod};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
@@ -17,6 +14,8 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+
+pub use super::ingress::Ingress;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/farside.o");
 
@@ -141,7 +140,7 @@ struct ServiceKey {
 /// `struct address` in farside.c.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct AddressKey {
+pub(super) struct AddressKey {
     addr: [u8; 16],
     family: u32,
 }
@@ -179,23 +178,6 @@ impl AsRef<[AtomicU64]> for Claims {
         // SAFETY: the mapping is page-aligned, holds `words` words (`Programs::load` made it so) and lives as long as
         // `self`; the kernel programs read it one aligned word at a time.
         unsafe { std::slice::from_raw_parts(self.map.start().cast::<AtomicU64>(), self.words) }
-    }
-}
-
-/// Keeps farside's packets that come in by one interface from the host's stack, until it is dropped.
-pub struct Ingress {
-    link: Option<SchedClassifierLink>,
-    /// The interface at which we have added a clsact qdisc.
-    clsact: Option<String>,
-}
-
-impl Drop for Ingress {
-    fn drop(&mut self) {
-        drop(self.link.take());
-        if let Some(interface) = &self.clsact {
-            // The interface may have gone, and the qdisc with it.
-            let _ = clsact::remove_if_empty(interface);
-        }
     }
 }
 
@@ -351,29 +333,7 @@ impl Programs {
     /// link that the kernel takes away when this process ends, however it ends; before that by a filter, which
     /// stays after a crash until the next start.
     pub fn attach_ingress(&mut self, interface: &str) -> io::Result<Ingress> {
-        clean_leftovers(interface)?;
-        let program = ingress(&mut self.ebpf)?;
-        let tcx = if self.clsact_only {
-            Err("not asked".to_owned())
-        } else {
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            program
-                .attach_with_options(interface, TcAttachType::Ingress, options)
-                .map_err(|error| sentence("tcx", &error).to_string())
-        };
-        let (id, clsact) = match tcx {
-            Ok(id) => (id, None),
-            Err(tcx) => {
-                let made = clsact::add(interface)?;
-                let options = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
-                let id = program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(|error| {
-                    sentence(&format!("cannot attach the ingress program to {interface} ({tcx})"), &error)
-                })?;
-                (id, made.then(|| interface.to_owned()))
-            }
-        };
-        let link = program.take_link(id).map_err(|error| sentence("the ingress link was lost", &error))?;
-        Ok(Ingress { link: Some(link), clsact })
+        Ingress::attach(ingress(&mut self.ebpf)?, INGRESS, interface, self.clsact_only)
     }
 
     /// For every packet socket: takes farside's packets only.
@@ -404,15 +364,7 @@ impl Programs {
 
 /// Takes away what a farside that crashed has left at the interface (kernels before 6.6). True: there was something.
 pub fn clean_leftovers(interface: &str) -> io::Result<bool> {
-    if !clsact::exists(interface)? {
-        return Ok(false);
-    }
-    match aya::programs::tc::qdisc_detach_program(interface, TcAttachType::Ingress, INGRESS) {
-        // The qdisc was there for our filter, or is as good as not there.
-        Ok(()) => clsact::remove_if_empty(interface).map(|_| true),
-        Err(aya::programs::TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(sentence(&format!("cannot remove an old filter from {interface}"), &error)),
-    }
+    super::ingress::clean_leftovers(INGRESS, interface)
 }
 
 /// Puts a loaded program into an array for tail calls.
@@ -481,13 +433,13 @@ impl From<IpAddr> for AddressKey {
 }
 
 /// A BPF hash map beside what we have put into it.
-struct Table<K: Pod, V: Pod> {
+pub(super) struct Table<K: Pod, V: Pod> {
     map: HashMap<MapData, K, V>,
     now: BTreeMap<K, V>,
 }
 
 impl<K: Pod + Ord + Hash, V: Pod + PartialEq> Table<K, V> {
-    fn take(ebpf: &mut Ebpf, name: &str) -> io::Result<Table<K, V>> {
+    pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> io::Result<Table<K, V>> {
         let map = ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("farside.o lacks {name}")))?;
         let map = HashMap::try_from(map).map_err(|error| sentence(name, &error))?;
         Ok(Table { map, now: BTreeMap::new() })
@@ -507,7 +459,7 @@ impl<K: Pod + Ord + Hash, V: Pod + PartialEq> Table<K, V> {
     }
 
     /// Makes `entries` all there is; first adds, then removes.
-    fn set(&mut self, entries: BTreeMap<K, V>) -> io::Result<()> {
+    pub(super) fn set(&mut self, entries: BTreeMap<K, V>) -> io::Result<()> {
         self.add(&entries)?;
         let gone: Vec<K> = self.now.keys().filter(|key| !entries.contains_key(key)).copied().collect();
         for key in gone {
@@ -516,27 +468,6 @@ impl<K: Pod + Ord + Hash, V: Pod + PartialEq> Table<K, V> {
         }
         Ok(())
     }
-}
-
-/// The error with all its causes in one line.
-fn sentence(what: &str, error: &dyn Error) -> io::Error {
-    let mut text = format!("{what}: {error}");
-    let mut kind = io::ErrorKind::Other;
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
-        }
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            kind = error.kind();
-        }
-        cause = error.source();
-    }
-    if kind == io::ErrorKind::PermissionDenied {
-        text.push_str(" (this needs CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW: run as root)");
-    }
-    io::Error::new(kind, text)
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum Way {
     Awaited,
     /// They go the way of this flow's packets from that side.
     Flow(FlowRef, Side),
+    /// Nothing is on record: the first one chose this target of the service, for a client's datagram with these ports.
+    Unrecorded { target: Endpoint, ports: [u16; 2] },
     /// They go back as an echo.
     Echo,
     /// The first one was refused.
@@ -140,7 +142,7 @@ impl Datagrams {
     pub fn is_reused(&self, at: usize, now: Now) -> bool {
         self.places[at].is_some_and(|datagram| {
             datagram.key.family == V4
-                && matches!(datagram.way, Way::Flow(..) | Way::Echo)
+                && matches!(datagram.way, Way::Flow(..) | Way::Unrecorded { .. } | Way::Echo)
                 && now.tick.wrapping_sub(datagram.since) > REUSE_TICKS
         })
     }

@@ -466,6 +466,32 @@ fn pieces_reach_a_real_server_that_has_the_vip_itself() {
     }
 }
 
+/// One that chooses for itself and leaves no record: all pieces go where the first one does.
+#[test]
+fn a_datagram_in_pieces_chooses_once_where_each_chooses_for_itself() {
+    for (mode, grown) in [(Mode::Direct, 0), (Mode::Tunnel, 20)] {
+        for order in [[0, 1, 2], [2, 0, 1]] {
+            let mut config = one_sided(mode, Encapsulation::Ipip);
+            let mut other = config.services[1].reals[0].clone();
+            (other.name, other.address) = ("10.0.0.12:514".into(), [10, 0, 0, 12].into());
+            config.services[1].reals.push(other);
+            config.services[1].per_packet = true;
+            let mut bench = Bench::with(config);
+            let mut macs = Vec::new();
+            for id in 0..2 {
+                let frames = pieces(V4.client, V4.vip, ID + id);
+                let (port, left) = sent(run(&mut bench, WAN, order.map(|at| &frames[at])));
+                assert!(left.iter().all(|frame| frame[..6] == left[0][..6]), "{mode:?}");
+                macs.push(left[0][5]);
+                let inner: Vec<_> = left.iter().map(|frame| [&frame[..14], &frame[14 + grown..]].concat()).collect();
+                assert_eq!((port, Seen::of(&join(&inner)).payload), (LAN, text()));
+            }
+            macs.sort_unstable();
+            assert_eq!((macs, bench.shared.table.len()), (vec![11, 12], 0));
+        }
+    }
+}
+
 /// The outer header leaves less room than the client's link has.
 #[test]
 fn a_piece_that_fills_the_link_is_cut_in_a_tunnel() {

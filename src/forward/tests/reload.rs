@@ -1,12 +1,15 @@
 //! A reload loses no connection: those of removed services, real servers, remote sites and PIPs run on until they end.
 
-use super::bench::{config, ip};
+use super::bench::{config, ip, one_sided};
 use super::{Bench, CLIENT, LAN, PIP, REAL_A, REMOTE, VIP, WAN};
+use crate::config::{CheckKind, Encapsulation, Mode};
 use crate::counters::Refusal;
 use crate::forward::Verdict;
+use crate::service::build::{Host, Lent, build};
 use crate::testing::Build;
 use crate::wire::ip::{Addr, TCP, V4};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
+use std::net::IpAddr;
 use std::time::Duration;
 
 const OTHER: &str = "198.18.0.8:40000";
@@ -151,4 +154,31 @@ fn what_is_no_connection_of_a_leaving_service_stays_refused() {
     without.services.remove(0);
     bench.reload(&without);
     assert_eq!(bench.stop(WAN, &Build::tcp(OTHER, VIP, RST)), Verdict::Refuse(Refusal::NoFlow));
+}
+
+/// A host that has no address to check a server from.
+struct NoWay;
+
+impl Host for NoWay {
+    fn owns(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn lend(&mut self, _: IpAddr, _: IpAddr) -> Result<Option<Lent>, String> {
+        Err("no way".into())
+    }
+}
+
+#[test]
+fn a_configuration_that_is_refused_leaves_the_targets_alone() {
+    let mut bench = Bench::new();
+    let mut new = one_sided(Mode::Direct, Encapsulation::Ipip);
+    new.proxy = None;
+    new.services.iter_mut().for_each(|service| service.check.kind = CheckKind::Tcp);
+    new.services[0].reals.remove(0);
+    let Bench { shared, registry, .. } = &mut bench;
+    let refused = build(&new, registry, &shared.status, &shared.ledger, NoWay).err().unwrap();
+    assert!(refused.contains("no way"), "{refused}");
+    let (_, syn) = bench.connect(CLIENT, VIP);
+    assert_eq!(syn.dst.to_string(), REAL_A, "it is in the old configuration, and up");
 }

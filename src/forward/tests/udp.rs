@@ -134,6 +134,22 @@ fn a_removed_server_counts_as_dead_and_a_removed_services_flows_stay() {
     assert_eq!(sent(&mut bench, CLIENT, SYSLOG), B);
 }
 
+/// Who takes none of the connection is no other: a server of weight 0, and to a peer's flow another site.
+#[test]
+fn a_removed_server_keeps_its_flow_if_nobody_else_would_take_it() {
+    for client in [CLIENT, "198.51.100.250:2000"] {
+        let mut config = config();
+        config.services[1].reals = vec![real("10.0.0.11", 514), real("10.0.0.12", 514)];
+        let mut bench = Bench::with(config.clone());
+        assert_eq!(sent(&mut bench, client, SYSLOG), A);
+        config.services[1].reals.remove(0);
+        config.services[1].reals[0].weight = 0;
+        bench.reload(&config);
+        bench.set_up("syslog/north", client != CLIENT);
+        assert_eq!(sent(&mut bench, client, SYSLOG), A, "{client}");
+    }
+}
+
 /// DNS on two real servers, each question for itself.
 fn dns_config() -> Config {
     let mut config = config();
