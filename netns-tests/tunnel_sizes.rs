@@ -13,7 +13,7 @@ use crate::support::namespace::Namespace;
 use crate::support::play::{PORT, Play, site_of};
 use crate::support::server::{Pop3, listen};
 use crate::support::tunnel::Decap;
-use crate::support::wait::{PATIENCE, eventually};
+use crate::support::wait::PATIENCE;
 use crate::support::world::{BOTH, Family, World};
 
 const ENCAPSULATIONS: [&str; 4] = ["ipip", "gre", "gue", "gue1"];

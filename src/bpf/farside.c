@@ -1079,6 +1079,8 @@ INLINE int in_step(struct step *step, const struct record *record, const struct 
 	}
 	u16 sent = record->packets[side];
 	if ((__s16)(u16)(sent - step->handed[side]) >= 0) {
+		// Ahead it is by packets that were never counted here, such as the SYN.
+		step->handed[side] = sent;
 		step->since = now;
 		return 1;
 	}
