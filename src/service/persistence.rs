@@ -23,10 +23,10 @@
 //! own old word is, or into an empty place, or in place of the oldest word of the bucket, which is what forgets clients when
 //! there are more than room. Both is decided on one reading of the bucket: who has not seen the other's word there has seen
 //! its place as it was before, chooses the same place, and loses it. A bucket has twice the places that `max_persistent` asks
-//! for, so that it takes a crowd to
-//! make one overflow. Always one CAS; if it fails the bucket is looked at again, a few times, and then not
-//! remembering is the lesser evil. (Should the control thread empty a place between the looks of two workers, each may find
-//! another place for the same client: the first place counts from then on, and one connection was somewhere else.)
+//! for, so that it takes a crowd to make one overflow. Always one CAS; if it fails the bucket is looked at again, a few
+//! times, and then not remembering is the lesser evil. (Should the control thread empty a place between the looks of two
+//! workers, each may find another place for the same client: the first place counts from then on, and one connection was
+//! somewhere else.)
 //!
 //! *Stamps* wrap after 48 days and mean something for half of that; a word that is older is taken away by control, which
 //! walks over the table all the time ([`Memory::sweep`]). It takes away what has expired, too, so that the oldest words of a bucket
