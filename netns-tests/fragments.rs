@@ -82,6 +82,40 @@ fn large_datagrams_arrive_in_pieces_both_ways() {
 
 /// As they come by ways of different length.
 #[test]
+fn a_real_servers_answer_may_come_in_pieces_out_of_order() {
+    let (_servers, play) = stage();
+    let site = play.world.site(1);
+    for version in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{version}/conf/all/forwarding");
+        let forwards = site.host.inside(|| std::fs::read_to_string(&path));
+        assert_eq!(forwards.expect("a setting").trim(), "0", "{path}: the host would forward them untranslated");
+    }
+    for (n, family) in BOTH.into_iter().enumerate() {
+        let source = play.world.client_address(family);
+        let socket = play.world.client.inside(|| UdpSocket::bind((source, 0)).expect("a socket"));
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let own = socket.local_addr().expect("its address");
+        let mut answer = [0; 8000];
+        socket.send_to(b"who?", vip(&play, family)).expect("a question is sent");
+        let length = socket.recv(&mut answer).expect("an answer");
+        let name = String::from_utf8_lossy(&answer[..length]).split(':').next().unwrap_or_default().to_owned();
+        let real = site.reals.iter().find(|real| real.name == name).unwrap_or_else(|| panic!("no server {name}"));
+        let raw = real.host.inside(|| {
+            Socket::new(Domain::for_address(SocketAddr::new(source, 0)), Type::RAW, Some(Protocol::from(255)))
+        });
+        let text = text(4000, n);
+        let server = SocketAddr::new(real.address(family), PORT).to_string();
+        let pieces = cut(&Build::udp(&server, &own.to_string(), text.as_bytes()).frame(), 77, &[1440, 2880]);
+        for at in [2, 1, 0] {
+            let to = SocketAddr::new(source, 0);
+            raw.as_ref().expect("a raw socket").send_to(&pieces[at][14..], &to.into()).expect("a piece is sent");
+        }
+        let (length, from) = socket.recv_from(&mut answer).unwrap_or_else(|e| panic!("{family:?}: {e}"));
+        assert_eq!((from, &answer[..length] == text.as_bytes()), (vip(&play, family), true), "{family:?}");
+    }
+}
+
+#[test]
 fn pieces_out_of_order_and_doubled_arrive() {
     let (_servers, play) = stage();
     let orders: [&[usize]; 5] = [&[2, 1, 0], &[1, 2, 0], &[0, 2, 1], &[2, 0, 1], &[1, 0, 0, 1, 2]];

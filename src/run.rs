@@ -7,6 +7,7 @@
 
 mod checks;
 mod control;
+mod forwarding;
 mod kernel;
 mod metrics;
 mod preflight;

@@ -28,6 +28,8 @@ pub struct ServiceMap {
     vips: HashSet<(Addr, u8)>,
     pips: HashMap<(Addr, u8), Pip>,
     peers: HashSet<(Addr, u8)>,
+    /// Real servers in NAT mode.
+    answering: HashSet<(Addr, u8)>,
     /// Addresses of the probe interface, each standing for one target of one service: see [`ServiceMap::probe`].
     probes: HashMap<(Endpoint, u8, u8), Behind>,
     doors: HashSet<(Addr, u8)>,
@@ -146,7 +148,10 @@ impl ServiceMap {
         let by_vip = services.iter().enumerate().map(|(at, s)| ((s.vip, s.protocol, s.family), at)).collect();
         let vips = services.iter().map(|s| (s.vip.addr, s.family)).collect();
         let pips = pips.into_iter().collect();
+        let nat = services.iter().filter(|service| service.mode == Mode::Nat);
+        let answering = nat.flat_map(|service| service.reals.iter().map(|real| (real.endpoint.addr, service.family)));
         ServiceMap {
+            answering: answering.collect(),
             services: services.into(),
             by_vip,
             vips,
@@ -209,6 +214,16 @@ impl ServiceMap {
                 Some((service, &service.reals[*real]))
             }
         }
+    }
+
+    /// Do answers of this real server pass by here?
+    pub fn answers(&self, addr: &Addr, family: u8) -> bool {
+        self.answering.contains(&(*addr, family))
+    }
+
+    /// Every real server whose answers do.
+    pub fn answering(&self) -> impl Iterator<Item = &(Addr, u8)> {
+        self.answering.iter()
     }
 
     /// Of a service that is configured, or of one whose last connections still run.

@@ -14,7 +14,8 @@
 //   c  TCP and UDP that the claims set holds: what a real server answers on a flow in NAT mode
 //   d  ICMP to a VIP; errors that quote a packet of a, b or c; the rest of ICMP to a PIP
 //   e  ARP requests and neighbour solicitations for a VIP or PIP
-//   f  fragments of all these; later ones follow the first, those of an unknown one follow their address
+//   f  fragments of all these; later ones follow the first, those of an unknown one follow their address, or are a real server's
+//      and go to both
 //
 // Farside's and the host's:
 //
@@ -302,13 +303,26 @@ struct {
 	__type(value, struct decision);
 } DECISION SEC(".maps");
 
-// Datagrams whose first fragment was farside's.
+#define DATAGRAM_OURS 1
+#define DATAGRAM_HOSTS 2
+
+// Datagrams whose first fragment was farside's; and of real servers also those of the host.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct datagram);
 	__type(value, u32);
 } DATAGRAMS SEC(".maps");
+
+// Real servers whose answers pass by here, where the host does not forward: a later fragment of theirs that has overtaken its first
+// may be farside's or for the host itself, so both get it.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, u32);
+} REALS SEC(".maps");
 
 // Source and destination as the packet has them.
 struct tuple {
@@ -496,7 +510,7 @@ INLINE int quoted(const struct tuple *t, const u32 *dst)
 	return claimed(t->dst, t->src, t->dport, t->sport, t->protocol, t->family);
 }
 
-// What classify() says of g.
+// What classify() says of g, and of a later fragment that may be either's.
 #define BOTH 2
 
 // A packet of protocol `protocol` may be what farside has put a client's packet in.
@@ -528,17 +542,26 @@ INLINE int is_host(struct __sk_buff *skb)
 // f. `ours`: whether the first fragment is farside's, if this is it.
 INLINE int fragment(struct datagram *d, int first, int ours, u32 *steer)
 {
-	u32 one = 1;
+	struct address key = { .family = d->family };
+	copy(key.addr, d->src);
+	u32 *real = map_lookup(&REALS, &key);
+
 	*steer = spread_datagram(d);
 	if (first) {
 		// Identifications come again: what follows the host's first fragment is the host's, whatever was called so before.
-		if (ours)
-			map_update(&DATAGRAMS, d, &one, BPF_ANY);
+		u32 whose = ours ? DATAGRAM_OURS : DATAGRAM_HOSTS;
+		if (ours || real)
+			map_update(&DATAGRAMS, d, &whose, BPF_ANY);
 		else
 			map_delete(&DATAGRAMS, d);
 		return ours;
 	}
-	return map_lookup(&DATAGRAMS, d) || farsides_alone(d->dst, d->family);
+	u32 *whose = map_lookup(&DATAGRAMS, d);
+	if (whose)
+		return *whose == DATAGRAM_OURS;
+	if (farsides_alone(d->dst, d->family))
+		return 1;
+	return real ? BOTH : 0;
 }
 
 struct ipv4 {

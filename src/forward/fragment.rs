@@ -15,11 +15,11 @@
 //! identification: there the packets get one of farside's own, those among them that a router may still cut (DF not set; RFC
 //! 6864 5.3). It is the client's elsewhere, and the server's in answers: a server counts for each client by itself.
 //!
-//! *What the kernel program does not know.* A later fragment that comes before the first one, and is not addressed to what is
-//! farside's alone, is left to the host: an answer of a real server in NAT mode, or a client's piece to a VIP that the host has
-//! itself. Neither addresses nor identification tell it from what the host routes for that server or serves there, to take it
-//! would mean to swallow the host's, and to give it back later is impossible. That packet then stays incomplete, as if
-//! the network had lost a piece.
+//! *Whose is it?* A later fragment that comes before the first one, and is not addressed to what is farside's alone, may be an
+//! answer of a real server in NAT mode, or the host's: nothing tells. Where the host does not forward, both get it: what is for
+//! the host itself it takes, the rest it drops, and here the copy that no first one follows expires. Where it forwards, it would send
+//! farside's pieces on untranslated, so it alone gets them; the same with a client's piece to a VIP that the host has itself.
+//! That packet then stays incomplete, as if the network had lost a piece.
 
 mod copies;
 mod datagrams;
@@ -215,13 +215,16 @@ pub fn handle(frame: &mut Frame, packet: &Packet, fragment: &Fragment, hash: u64
         },
         Some(Way::Echo) => echo(frame, packet, fragment, ctx),
         Some(_) => ctx.fragments.keep(frame, &name, fragment, ctx.now, ctx.counters),
-        None if is_own(packet, ctx) => ctx.fragments.keep(frame, &name, fragment, ctx.now, ctx.counters),
+        None if may_be_own(packet, ctx) => ctx.fragments.keep(frame, &name, fragment, ctx.now, ctx.counters),
         None => Verdict::NotOurs,
     }
 }
 
-fn is_own(packet: &Packet, ctx: &Context) -> bool {
-    ctx.services.is_vip(&packet.dst, packet.family) || ctx.services.pip(&packet.dst, packet.family).is_some()
+/// Without its first fragment nobody knows. One of a real server's may be an answer, and if it is not the host has it as well.
+fn may_be_own(packet: &Packet, ctx: &Context) -> bool {
+    ctx.services.is_vip(&packet.dst, packet.family)
+        || ctx.services.pip(&packet.dst, packet.family).is_some()
+        || ctx.services.answers(&packet.src, packet.family)
 }
 
 /// A first fragment.

@@ -2,7 +2,7 @@
 
 use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
-use super::{preflight, probe, worker_cpus};
+use super::{forwarding, preflight, probe, worker_cpus};
 use crate::announce::Announcer;
 use crate::config::{self, CheckKind, Config, OnDown};
 use crate::counters::Counters;
@@ -70,6 +70,8 @@ pub struct Control {
     remembered: usize,
     /// Pools that were warned about: nearly all lent.
     low: Vec<PoolId>,
+    /// The host forwards what comes in by farside's interfaces: IPv4, IPv6.
+    forwards: [bool; 2],
 }
 
 impl Control {
@@ -154,6 +156,7 @@ impl Control {
             looked: Instant::now(),
             remembered: 0,
             low: Vec::new(),
+            forwards: forwarding::of(&config.datapath.interfaces),
             config,
         };
         control.world.shared.ledger.set_rest(control.rest());
@@ -246,6 +249,7 @@ impl Control {
             self.looked = now;
             self.watch_ports();
             self.let_go();
+            self.watch_forwarding();
             self.forget_clients();
         }
     }
@@ -256,6 +260,16 @@ impl Control {
         let timeout = |slot| timeouts.get(&slot).copied().unwrap_or(0);
         let now = self.world.now().tick;
         self.remembered = self.world.shared.memory.sweep(self.remembered, MEMORY_LOOK, now, timeout);
+    }
+
+    /// Looks whether the host forwards packets, which anybody may switch at any time.
+    fn watch_forwarding(&mut self) {
+        let forwards = forwarding::of(&self.config.datapath.interfaces);
+        if std::mem::replace(&mut self.forwards, forwards) != forwards
+            && let Err(why) = self.capture()
+        {
+            error!("{why}");
+        }
     }
 
     /// Takes what a reload has removed off the kernel's hands once its last connection has ended.
@@ -278,6 +292,7 @@ impl Control {
         let told = |why: std::io::Error| format!("kernel programs: {why}");
         let services = self.world.services.load_full();
         self.programs.set_pips(&pips(&services, &self.leaving)).map_err(told)?;
+        self.programs.set_reals(&forwarding::answering(&services, self.forwards)).map_err(told)?;
         if self.serving {
             self.programs.set_services(&captured(&services, &self.leaving)).map_err(told)?;
         }

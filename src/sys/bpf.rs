@@ -40,6 +40,7 @@ pub struct Programs {
     services: Table<ServiceKey, u32>,
     vips: Table<AddressKey, u32>,
     pips: Table<AddressKey, Pip>,
+    reals: Table<AddressKey, u32>,
     /// As told last; `owned` decides the flags of both maps, whichever was told first.
     told_services: Vec<(IpAddr, u16, u8)>,
     told_pips: Vec<(IpAddr, RangeInclusive<u16>, bool)>,
@@ -233,6 +234,7 @@ impl Programs {
             services: Table::take(&mut ebpf, "SERVICES")?,
             vips: Table::take(&mut ebpf, "VIPS")?,
             pips: Table::take(&mut ebpf, "PIPS")?,
+            reals: Table::take(&mut ebpf, "REALS")?,
             ebpf,
             told_services: Vec::new(),
             told_pips: Vec::new(),
@@ -256,6 +258,12 @@ impl Programs {
     pub fn set_pips(&mut self, pips: &[(IpAddr, RangeInclusive<u16>, bool)]) -> io::Result<()> {
         self.told_pips = pips.to_vec();
         self.tell_pips()
+    }
+
+    /// Real servers whose later fragments, when they come ahead of their first, go to farside and to the host: where the host
+    /// would not forward them.
+    pub fn set_reals(&mut self, reals: &[IpAddr]) -> io::Result<()> {
+        self.reals.set(reals.iter().map(|real| (AddressKey::from(*real), 1)).collect())
     }
 
     /// The addresses that the host has itself. For VIPs and PIPs among them the host goes on answering ARP, neighbour

@@ -190,6 +190,20 @@ fn pieces_in_any_order_arrive() {
 }
 
 #[test]
+fn a_real_servers_pieces_wait_for_their_first_and_a_strangers_are_the_hosts() {
+    for ends in BOTH {
+        let mut bench = bench(false);
+        run(&mut bench, WAN, [&Build::udp(ends.client, ends.vip, b"?").frame()]);
+        let answer = pieces(ends.real, ends.client, ID);
+        assert_eq!(run(&mut bench, LAN, [&answer[2], &answer[1]]), [Verdict::Kept; 2].map(Err));
+        let (port, all) = sent(run(&mut bench, LAN, [&answer[0]]));
+        assert_eq!((port, all.len()), (WAN, 3));
+        let stranger = pieces(ends.other_client, ends.client, ID);
+        assert_eq!(run(&mut bench, LAN, [&stranger[2]]), [Err(Verdict::NotOurs)]);
+    }
+}
+
+#[test]
 fn what_waited_leaves_in_the_order_it_came() {
     let mut bench = bench(false);
     let frames = pieces(V4.client, V4.vip, ID);
@@ -545,7 +559,7 @@ fn all_of_a_packet_waits_until_its_next_hop_is_known() {
 fn a_later_fragment_of_nobodys_is_the_hosts() {
     let mut bench = bench(false);
     for ends in BOTH {
-        let frames = pieces(ends.real, ends.client, ID);
+        let frames = pieces(ends.other_client, ends.client, ID);
         assert_eq!(run(&mut bench, LAN, &frames), [Verdict::NotOurs; 3].map(Err));
     }
     assert_eq!(bench.moved(), []);

@@ -409,6 +409,29 @@ fn fragments_follow_the_first_of_them() {
 }
 
 #[test]
+fn a_real_servers_later_fragment_that_comes_first_goes_to_both() {
+    let mut programs = programs();
+    let at = |src: &str, dst: &str, fragment, id, payload: &[u8]| {
+        ethernet(kind(dst), &ip_packet(src, dst, UDP, fragment, id, payload))
+    };
+    for (real, client) in [(REAL, CLIENT), (REAL6, CLIENT6)] {
+        let later = |id| at(real, client, (2, false), id, &[0; 16]);
+        says!(programs, "host's", later(90));
+        assert!(!reaches_farside(&programs, &later(90)));
+        programs.set_reals(&[ip(REAL), ip(REAL6)]).unwrap();
+        says!(programs, "host's", later(90), at(client, real, (2, false), 90, &[0; 16]));
+        assert!(reaches_farside(&programs, &later(90)), "farside's too");
+        assert!(!reaches_farside(&programs, &at(client, real, (2, false), 90, &[0; 16])));
+        // The first one says whose it is.
+        says!(programs, "host's", at(real, client, (0, true), 90, &ports(2049, 4000)), later(90));
+        assert!(!reaches_farside(&programs, &later(90)), "the host's alone");
+        claim(&programs, flow_hash(real, 53, client, 4000, UDP), false);
+        says!(programs, "ours", at(real, client, (0, true), 91, &ports(53, 4000)), later(91));
+        programs.set_reals(&[]).unwrap();
+    }
+}
+
+#[test]
 fn extension_headers_are_looked_behind() {
     let mut programs = programs();
     let mut payload = vec![60, 0, 1, 4, 0, 0, 0, 0];
