@@ -8,7 +8,7 @@ use super::view::{FlowDetails, idle};
 use super::{Tick, Timeouts};
 
 impl FlowTable {
-    /// Looks at the next `budget` records of the worker's range (at most all of them once), removes the flows that have
+    /// Looks at the next `budget` records of the worker's range (at most all that were ever in use, once), removes the flows that have
     /// expired, and calls `gone` for each, counters as they were at last. Flows whose hops are not of route epoch `epoch` forget
     /// them, so that the epoch, which wraps, never comes round to one that is still on record. Returns the number
     /// removed. A worker sweeps its own range only.
@@ -22,7 +22,7 @@ impl FlowTable {
         mut gone: impl FnMut(&FlowDetails),
     ) -> u32 {
         let range = self.free.range(worker);
-        let size = range.end - range.start;
+        let size = self.sweep_range(worker);
         let share = self.free.share(worker);
         let mut hand = share.hand.load(Relaxed);
         let mut removed = 0;
@@ -51,9 +51,8 @@ impl FlowTable {
         removed
     }
 
-    /// Records of a worker's range, for choosing a budget.
+    /// Records of a worker's range that a sweep has to look at, for choosing a budget: none that was never in use.
     pub fn sweep_range(&self, worker: usize) -> u32 {
-        let range = self.free.range(worker);
-        range.end - range.start
+        self.free.reached(worker)
     }
 }

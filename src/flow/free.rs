@@ -17,6 +17,9 @@ pub struct Share {
     head: AtomicU64,
     /// Records of this range that are in use.
     used: AtomicU32,
+    /// So many records of this range, from its start, have ever been in use: there is nothing to sweep behind them. Records are
+    /// handed out from the start on, so that it follows the most flows that there were at a time.
+    high: AtomicU32,
     /// Where the sweep goes on, counted from the start of the range. Only the range's worker moves it.
     pub hand: AtomicU32,
 }
@@ -38,6 +41,7 @@ impl FreeList {
                     CachePadded::new(Share {
                         head: AtomicU64::new(0),
                         used: AtomicU32::new(0),
+                        high: AtomicU32::new(0),
                         hand: AtomicU32::new(0),
                     })
                 })
@@ -71,8 +75,14 @@ impl FreeList {
             let share = self.share(worker + i);
             let index = share.pop(records)?;
             share.used.fetch_add(1, Relaxed);
+            share.reach(index % self.stride + 1);
             Some(index)
         })
+    }
+
+    /// How many records of a worker's range there may be something in.
+    pub fn reached(&self, worker: usize) -> u32 {
+        self.share(worker).high.load(Relaxed)
     }
 
     /// Gives a record back that [`FreeList::take`] gave out.
@@ -104,6 +114,12 @@ impl Share {
                 Ok(_) => return Some(index),
                 Err(other) => old = other,
             }
+        }
+    }
+
+    fn reach(&self, count: u32) {
+        if self.high.load(Relaxed) < count {
+            self.high.fetch_max(count, Relaxed);
         }
     }
 
