@@ -5,31 +5,19 @@ use std::net::{SocketAddr, UdpSocket};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::client::Datagrams;
-use crate::support::config::{Service, quick_check};
 use crate::support::play::Play;
 use crate::support::server::UdpEcho;
 use crate::support::wait::PATIENCE;
-use crate::support::world::{BOTH, Family, World};
+use crate::support::world::{BOTH, Family};
 use crate::testing::{Build, cut};
+use crate::udp::{PORT, stage_with};
 
-const PORT: u16 = 7;
-
-/// The usual play with two workers, and a UDP echo besides.
+/// With two workers, whatever the number of CPUs.
 fn stage() -> (Vec<UdpEcho>, Play) {
-    let mut servers = Vec::new();
-    let play = Play::with(2, |world: &World, site, mut config| {
-        for real in &world.site(site).reals {
-            let start = |family| UdpEcho::start(&real.host, SocketAddr::new(real.address(family), PORT), &real.name);
-            servers.extend(BOTH.map(start));
-        }
-        for family in BOTH {
-            let check = format!("{}\nport = 110", quick_check("tcp"));
-            config.services.push(Service::standard(world, site, family, "echo", "udp", PORT, &check));
-        }
+    stage_with(|mut config| {
         config.workers = 2;
         config
-    });
-    (servers, play)
+    })
 }
 
 fn vip(play: &Play, family: Family) -> SocketAddr {

@@ -4,15 +4,19 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use crate::support::client::Datagrams;
-use crate::support::config::{Service, quick_check};
+use crate::support::config::{Config, Service, quick_check};
 use crate::support::play::Play;
 use crate::support::server::UdpEcho;
 use crate::support::world::{BOTH, Family, World};
 
-const PORT: u16 = 7;
+pub const PORT: u16 = 7;
 
-/// The usual play, and a UDP echo besides. Its health is asked at the POP3 servers' port.
 fn stage() -> (Vec<UdpEcho>, Play) {
+    stage_with(|config| config)
+}
+
+/// The usual play, and a UDP echo besides. Its health is asked at the POP3 servers' port. `change`: what else is different.
+pub fn stage_with(change: impl Fn(Config) -> Config) -> (Vec<UdpEcho>, Play) {
     let mut servers = Vec::new();
     let play = Play::with(2, |world: &World, site, mut config| {
         for real in &world.site(site).reals {
@@ -23,7 +27,7 @@ fn stage() -> (Vec<UdpEcho>, Play) {
             let check = format!("{}\nport = 110", quick_check("tcp"));
             config.services.push(Service::standard(world, site, family, "echo", "udp", PORT, &check));
         }
-        config
+        change(config)
     });
     (servers, play)
 }

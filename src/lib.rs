@@ -87,7 +87,7 @@
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
 //! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
-//! | kernel path | the ingress program carries packets of flows that stand, instead of a worker (`src/bpf/farside.c`) |
+//! | kernel path | the ingress program carries packets of flows that stand, instead of a worker (`src/bpf/path.h`) |
 //! | known, remembered | of a client: the real server that it had last is known ([`service::persistence`]) |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |

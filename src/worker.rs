@@ -115,17 +115,41 @@ pub fn now_after(elapsed: Duration) -> Now {
     Now { tick: (elapsed.as_millis() / u128::from(TICK_MS)) as u32, micros: elapsed.as_micros() as u32 }
 }
 
-pub struct Worker<D: Device> {
+/// What a [`Context`] is made of: apart from the device and from where frames wait, which are lent out beside it.
+struct Scene {
     index: u8,
-    device: D,
     world: Arc<World>,
     services: Cache<Arc<ArcSwap<ServiceMap>>, Arc<ServiceMap>>,
     fib: Cache<Arc<ArcSwap<Fib>>, Arc<Fib>>,
-    timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
     limits: Limits,
+    fragments: Fragments,
+}
+
+impl Scene {
+    fn counters(&self) -> &WorkerCounters {
+        self.world.counters.worker(usize::from(self.index))
+    }
+
+    fn context(&mut self, now: Now) -> Context<'_> {
+        Context {
+            shared: &self.world.shared,
+            services: self.services.load(),
+            fib: self.fib.load(),
+            counters: self.world.counters.worker(usize::from(self.index)),
+            limits: &mut self.limits,
+            fragments: &mut self.fragments,
+            worker: self.index,
+            now,
+        }
+    }
+}
+
+pub struct Worker<D: Device> {
+    scene: Scene,
+    device: D,
+    timeouts: Cache<Arc<ArcSwap<Timeouts>>, Arc<Timeouts>>,
     held: Held,
     cutter: Cutter,
-    fragments: Fragments,
     /// Where a fragment that waited is run again.
     scratch: Box<[u8]>,
     parsed: [Result<Parsed, Refusal>; BATCH],
@@ -140,31 +164,33 @@ pub struct Worker<D: Device> {
 impl<D: Device> Worker<D> {
     pub fn new(index: u8, device: D, world: Arc<World>) -> Worker<D> {
         Worker {
-            index,
             device,
-            services: Cache::new(world.services.clone()),
-            fib: Cache::new(world.fib.clone()),
             timeouts: Cache::new(world.timeouts.clone()),
-            limits: Limits::default(),
             held: Held::new(),
             cutter: Cutter::new(),
-            fragments: Fragments::new(usize::from(index), world.counters.workers(), world.shared.table.hash_key()),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             parsed: [Err(Refusal::ShortFrame); BATCH],
             hashes: [0; BATCH],
             swept_at: 0,
             sweep_due: 0,
             resetting: None,
-            world,
+            scene: Scene {
+                index,
+                services: Cache::new(world.services.clone()),
+                fib: Cache::new(world.fib.clone()),
+                limits: Limits::default(),
+                fragments: Fragments::new(usize::from(index), world.counters.workers(), world.shared.table.hash_key()),
+                world,
+            },
         }
     }
 
     /// Polls until the world stops.
     pub fn run(&mut self, idle: Idle) {
         let mut busy_at = Instant::now();
-        while !self.world.stop.load(Relaxed) {
+        while !self.scene.world.stop.load(Relaxed) {
             let at = Instant::now();
-            if self.burst(now_after(at.saturating_duration_since(self.world.start))) > 0 {
+            if self.burst(now_after(at.saturating_duration_since(self.scene.world.start))) > 0 {
                 busy_at = at;
             } else if idle == Idle::Adaptive && !self.has_chores() && at.duration_since(busy_at) > SPIN {
                 self.device.wait(if self.held.is_empty() { NAP } else { HELD_NAP });
@@ -209,8 +235,7 @@ impl<D: Device> Worker<D> {
 
     /// Parse all, hash all, prefetch; then forward each: the cache misses of a batch overlap.
     fn batch(&mut self, count: usize, now: Now) {
-        let shared = &*self.world.shared;
-        let counters = self.world.counters.worker(usize::from(self.index));
+        let shared = &*self.scene.world.shared;
         let mut bytes = 0;
         for i in 0..count {
             let frame = self.device.frame(i);
@@ -231,18 +256,10 @@ impl<D: Device> Worker<D> {
                 shared.table.prefetch_record(*hash, packet.family);
             }
         }
+        let mut ctx = self.scene.context(now);
+        let counters = ctx.counters;
         counters.add(Count::RxPackets, count as u64);
         counters.add(Count::RxBytes, bytes);
-        let mut ctx = Context {
-            shared,
-            services: self.services.load(),
-            fib: self.fib.load(),
-            counters,
-            limits: &mut self.limits,
-            fragments: &mut self.fragments,
-            worker: self.index,
-            now,
-        };
         for i in 0..count {
             let mut frame = self.device.frame(i);
             match forward(&mut frame, self.parsed[i], self.hashes[i], &mut ctx) {
@@ -256,10 +273,7 @@ impl<D: Device> Worker<D> {
                         send_copy(&mut self.device, counters, piece, Offload::default(), port);
                     }
                 }
-                Verdict::Hold => match self.held.keep(&frame, now) {
-                    Ok(()) => counters.add(Count::Held, 1),
-                    Err(refusal) => counters.refuse(refusal),
-                },
+                Verdict::Hold => hold(&mut self.held, &frame, counters, now),
                 Verdict::Kept => {}
                 Verdict::Refuse(refusal) => counters.refuse(refusal),
                 Verdict::NotOurs => counters.add(Count::NotOurs, 1),
@@ -269,77 +283,44 @@ impl<D: Device> Worker<D> {
 
     /// Runs the held packets again: by now their neighbors may have answered.
     fn run_held(&mut self, now: Now) {
-        let counters = self.world.counters.worker(usize::from(self.index));
-        let mut ctx = Context {
-            shared: &self.world.shared,
-            services: self.services.load(),
-            fib: self.fib.load(),
-            counters,
-            limits: &mut self.limits,
-            fragments: &mut self.fragments,
-            worker: self.index,
-            now,
-        };
+        let mut ctx = self.scene.context(now);
         let (device, cutter) = (&mut self.device, &mut self.cutter);
         self.held.retry(|frame| run_copy(frame, device, cutter, &mut ctx));
-        counters.refuse_many(Refusal::NeighborUnresolved, self.held.expire(now) as u64);
+        ctx.counters.refuse_many(Refusal::NeighborUnresolved, self.held.expire(now) as u64);
         self.device.flush();
     }
 
     /// Runs the fragments whose first one has come by now.
     fn run_fragments(&mut self, now: Now) {
-        let Worker { device, cutter, fragments, scratch, held, .. } = self;
         let mut any = false;
-        while let Some(mut frame) = fragments.take_ready(scratch) {
-            let counters = self.world.counters.worker(usize::from(self.index));
-            let mut ctx = Context {
-                shared: &self.world.shared,
-                services: self.services.load(),
-                fib: self.fib.load(),
-                counters,
-                limits: &mut self.limits,
-                fragments,
-                worker: self.index,
-                now,
-            };
+        while let Some(mut frame) = self.scene.fragments.take_ready(&mut self.scratch) {
+            let mut ctx = self.scene.context(now);
             any = true;
-            if !run_copy(&mut frame, device, cutter, &mut ctx) {
-                match held.keep(&frame, now) {
-                    Ok(()) => counters.add(Count::Held, 1),
-                    Err(refusal) => counters.refuse(refusal),
-                }
+            if !run_copy(&mut frame, &mut self.device, &mut self.cutter, &mut ctx) {
+                hold(&mut self.held, &frame, ctx.counters, now);
             }
         }
         if any {
-            device.flush();
+            self.device.flush();
         }
     }
 
     fn count_losses(&mut self) {
         let lost = self.device.losses();
-        let counters = self.world.counters.worker(usize::from(self.index));
+        let counters = self.scene.counters();
         counters.refuse_many(Refusal::RingFull, lost.ring_full);
         counters.refuse_many(Refusal::SendRefused, lost.send_refused);
     }
 
     /// Goes on with what control wants, a slice of the records at a time.
     fn obey(&mut self, now: Now) {
-        let worker = usize::from(self.index);
+        let worker = usize::from(self.scene.index);
         if self.resetting.is_none() {
-            let Some(Command::ResetTarget(slot)) = self.world.commands[worker].pop() else { return };
+            let Some(Command::ResetTarget(slot)) = self.scene.world.commands[worker].pop() else { return };
             self.resetting = Some((slot, 0));
         }
         let Some((slot, cursor)) = self.resetting else { return };
-        let ctx = Context {
-            shared: &self.world.shared,
-            services: self.services.load(),
-            fib: self.fib.load(),
-            counters: self.world.counters.worker(worker),
-            limits: &mut self.limits,
-            fragments: &mut self.fragments,
-            worker: self.index,
-            now,
-        };
+        let ctx = self.scene.context(now);
         let device = &mut self.device;
         let next = ctx.shared.table.scan_range(worker, cursor, RESET_SLICE, |details| {
             if details.target_slot == slot {
@@ -359,12 +340,12 @@ impl<D: Device> Worker<D> {
         if ticks > 0 {
             self.count_losses();
         }
-        let shared = &*self.world.shared;
-        let worker = usize::from(self.index);
+        let worker = usize::from(self.scene.index);
         if ticks > 0 {
-            self.fragments.expire(now, self.world.counters.worker(worker));
+            let ctx = self.scene.context(now);
+            ctx.fragments.expire(now, ctx.counters);
             self.swept_at = now.tick;
-            let range = shared.table.sweep_range(worker);
+            let range = ctx.shared.table.sweep_range(worker);
             let due = (range / SWEEP_TICKS + 1).saturating_mul(ticks);
             self.sweep_due = self.sweep_due.saturating_add(due).min(range);
         }
@@ -373,17 +354,8 @@ impl<D: Device> Worker<D> {
         }
         let slice = self.sweep_due.min(most);
         self.sweep_due -= slice;
-        let counters = self.world.counters.worker(worker);
-        let mut ctx = Context {
-            shared,
-            services: self.services.load(),
-            fib: self.fib.load(),
-            counters,
-            limits: &mut self.limits,
-            fragments: &mut self.fragments,
-            worker: self.index,
-            now,
-        };
+        let mut ctx = self.scene.context(now);
+        let (shared, counters) = (ctx.shared, ctx.counters);
         let (device, timeouts, mut sent_any) = (&mut self.device, self.timeouts.load(), false);
         shared.table.sweep(worker, slice, now.tick, ctx.fib.epoch(), timeouts, |gone| {
             settle(gone, shared, counters, now);
@@ -422,6 +394,14 @@ fn run_copy<D: Device>(frame: &mut Frame, device: &mut D, cutter: &mut Cutter, c
         Verdict::Kept | Verdict::NotOurs => {}
     }
     true
+}
+
+/// Keeps a copy of a frame until its next hop's MAC is known.
+fn hold(held: &mut Held, frame: &Frame, counters: &WorkerCounters, now: Now) {
+    match held.keep(frame, now) {
+        Ok(()) => counters.add(Count::Held, 1),
+        Err(refusal) => counters.refuse(refusal),
+    }
 }
 
 /// All that waited for one neighbor may leave at once, or all pieces of large packets, and the device has room for part of it.

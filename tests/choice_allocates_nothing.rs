@@ -8,33 +8,9 @@ use farside::service::pick::{Asker, Books, Choice};
 use farside::service::status::StatusTable;
 use farside::service::{Service, Target, Terms};
 use farside::wire::ip::{Addr, Endpoint, TCP, V4};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The system's allocator, counting the calls of each thread.
-struct Counting;
-
-// SAFETY: every call is handed to the system's allocator as it came; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.with(|calls| calls.set(calls.get() + 1));
-        // SAFETY: the caller's promises are those that System asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        CALLS.with(|calls| calls.set(calls.get() + 1));
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+mod counting;
+use counting::counted;
 
 fn target(slot: u16, backup: bool) -> Target {
     Target {
@@ -72,25 +48,27 @@ fn a_connection_finds_its_target_without_the_allocator() {
         let service = Service::new("s".into(), vip, (V4, TCP), scheduler, OnDown::Keep, reals, remotes).on(0, terms);
         let (memory, counters) = (Memory::new(64, HashKey { k0: 1, k1: 2 }), Counters::new(1));
         let mut chosen = [0; 10];
-        let before = CALLS.get();
-        for round in 0..20_u32 {
-            let (mut held, mut count) = ([0; 30], 0);
-            // More clients than are remembered, each with one connection more than there is room for.
-            for n in 0..200 {
-                let books = Books { status: &status, memory: &memory, counters: counters.worker(0), now: round * 5 };
-                let addr = Addr::v4((n + round * 10).to_be_bytes());
-                match service.pick(&books, &Asker { addr: &addr, peer: n % 7 == 0, clashes: n % 3 / 2 }) {
-                    Choice::Real(target) | Choice::Remote(target) => {
-                        chosen[usize::from(target.slot)] += 1;
-                        (held[count], count) = (target.slot, count + 1);
+        let calls = counted(|| {
+            for round in 0..20_u32 {
+                let (mut held, mut count) = ([0; 30], 0);
+                // More clients than are remembered, each with one connection more than there is room for.
+                for n in 0..200 {
+                    let books =
+                        Books { status: &status, memory: &memory, counters: counters.worker(0), now: round * 5 };
+                    let addr = Addr::v4((n + round * 10).to_be_bytes());
+                    match service.pick(&books, &Asker { addr: &addr, peer: n % 7 == 0, clashes: n % 3 / 2 }) {
+                        Choice::Real(target) | Choice::Remote(target) => {
+                            chosen[usize::from(target.slot)] += 1;
+                            (held[count], count) = (target.slot, count + 1);
+                        }
+                        Choice::Nobody(_) => {}
                     }
-                    Choice::Nobody(_) => {}
                 }
+                held[..count].iter().for_each(|slot| status.release(*slot));
+                memory.sweep(0, 4, round * 5, |_| 9);
             }
-            held[..count].iter().for_each(|slot| status.release(*slot));
-            memory.sweep(0, 4, round * 5, |_| 9);
-        }
-        assert_eq!(CALLS.get() - before, 0, "{scheduler:?}");
+        });
+        assert_eq!(calls, 0, "{scheduler:?}");
         assert!(chosen.iter().all(|times| *times > 0), "{scheduler:?} was everywhere: {chosen:?}");
         assert!(counters.total(Count::PersistenceHits) > 0 && counters.total(Count::ChosenOverflow) > 0);
     }

@@ -9,33 +9,7 @@
 //
 // Built by scripts/build-bpf; the object beside this file is what is shipped. Oldest kernel: 6.1.
 
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <linux/in.h>
-#include <linux/pkt_cls.h>
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-#define __uint(name, value) int(*name)[value]
-#define __type(name, value) value *name
-#define be16(x) ((__u16)__builtin_bswap16(x))
-
-typedef __u8 u8;
-typedef __u16 u16;
-typedef __u32 u32;
-typedef __u64 u64;
-typedef __s32 s32;
-typedef __s64 s64;
-
-static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
-static long (*load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)BPF_FUNC_skb_load_bytes;
-static long (*store_bytes)(void *skb, u32 offset, const void *from, u32 len, u64 flags) = (void *)BPF_FUNC_skb_store_bytes;
-static long (*l3_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l3_csum_replace;
-static s64 (*csum_diff)(const u32 *from, u32 from_size, const u32 *to, u32 to_size, u32 seed) =
-	(void *)BPF_FUNC_csum_diff;
-static long (*adjust_room)(void *skb, s32 grow, u32 mode, u64 flags) = (void *)BPF_FUNC_skb_adjust_room;
-static long (*redirect)(u32 ifindex, u64 flags) = (void *)BPF_FUNC_redirect;
+#include "common.h"
 
 // BPF_F_ADJ_ROOM_DECAP_L3_IPV4 and _IPV6, of Linux 6.3: the kernel is told that what is left is of the other version. Older
 // ones refuse them, and then such packets are the sockets'.
@@ -58,12 +32,6 @@ const volatile u32 WRAPS;
 #define LOCAL 1
 #define VIP 2
 
-// Wire bytes; IPv4 is the first word, the rest zero. Family is 4 or 6.
-struct address {
-	u32 addr[4];
-	u32 family;
-};
-
 // What this CPU has taken, by wrap; bytes of the inner packets.
 struct taken {
 	u64 packets[5];
@@ -85,32 +53,6 @@ struct {
 	__type(value, struct taken);
 } TAKEN SEC(".maps");
 
-struct ipv4 {
-	u8 version_ihl;
-	u8 tos;
-	u16 total;
-	u16 id;
-	u16 frag;
-	u8 ttl;
-	u8 protocol;
-	u16 checksum;
-	u32 src;
-	u32 dst;
-};
-
-struct ipv6 {
-	u8 first[4];
-	u16 payload;
-	u8 next;
-	u8 hop_limit;
-	u32 src[4];
-	u32 dst[4];
-};
-
-#define IPV4_FRAGMENT 0x3fff
-#define GRE_HEADER 4
-#define UDP_HEADER 8
-#define GUE_HEADER 4
 
 // An IP packet inside the frame: its first byte is at `start`, what it carries at `payload`, and `end` is behind all of it.
 struct packet {
@@ -121,14 +63,6 @@ struct packet {
 	u8 protocol;
 	u8 tos;
 };
-
-INLINE void copy(u32 *to, const u32 *from)
-{
-	to[0] = from[0];
-	to[1] = from[1];
-	to[2] = from[2];
-	to[3] = from[3];
-}
 
 INLINE int read_ipv4(struct __sk_buff *skb, struct packet *p, int outer)
 {
@@ -142,10 +76,8 @@ INLINE int read_ipv4(struct __sk_buff *skb, struct packet *p, int outer)
 		return 0;
 	if (outer) {
 		// The sum is the sockets' kernel's to look at otherwise, and the congestion mark is under it.
-		s64 sum = csum_diff(0, 0, (u32 *)&ip, sizeof(ip), 0);
-		sum = (sum & 0xffff) + (sum >> 16 & 0xffff);
-		sum = (sum & 0xffff) + (sum >> 16);
-		if (header != sizeof(ip) || be16(ip.frag) & IPV4_FRAGMENT || sum != 0xffff)
+		u16 sum = fold(csum_diff(0, 0, (u32 *)&ip, sizeof(ip), 0));
+		if (header != sizeof(ip) || be16(ip.frag) & (IPV4_OFFSET | IPV4_MF) || sum != 0xffff)
 			return 0;
 	}
 	p->dst.addr[0] = ip.dst;

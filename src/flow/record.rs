@@ -28,7 +28,7 @@
 //! stale worker can put an old value there, which spoils a statistic and nothing else. Two workers that see packets of the
 //! same direction at one moment may lose a count the same way; that is the price of not locking the bus per packet.
 //!
-//! The kernel programs read records too, and carry packets of flows that stand by them (`src/bpf/farside.c`): they are one
+//! The kernel programs read records too, and carry packets of flows that stand by them (`src/bpf/path.h`): they are one
 //! more such worker, which counts, and looks at the version before and not after, so that in the same few instructions it may
 //! send a packet by a record that has just ended, as if the packet had come a moment earlier.
 //!

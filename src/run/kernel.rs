@@ -1,5 +1,5 @@
 //! The kernel path: packets of flows that stand, carried by the ingress program itself instead of by a worker (the
-//! programs say how, `src/bpf/farside.c`). Control opens it for the routes as they are and keeps it up with them.
+//! programs say how, `src/bpf/path.h`). Control opens it for the routes as they are and keeps it up with them.
 
 use crate::route::{Fib, PortInfo};
 use crate::service::Tunnels;

@@ -1,5 +1,5 @@
 //! Rows of cells that live as long as the process: in memory of its own, or in an array that the kernel programs read
-//! and write too. The layout of the latter is said here, for both sides; `src/bpf/farside.c` mirrors it.
+//! and write too. The layout of the latter is said here, for both sides; `src/bpf/path.h` mirrors it.
 
 // The flow table's protocols are what loom tries.
 use super::atomic as tried;

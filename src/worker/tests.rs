@@ -110,7 +110,7 @@ fn pieces_leave_however_little_room_the_device_has() {
         let mut tight = worker(most);
         let sent = play(&mut tight);
         assert!(sent.iter().all(|frame| all.contains(frame)) && sent.len() == all.len());
-        let counters = tight.world.counters.worker(0);
+        let counters = tight.scene.world.counters.worker(0);
         let bytes: usize = sent.iter().map(Vec::len).sum();
         assert_eq!((counters.get(Count::TxPackets), counters.get(Count::TxBytes)), (14, bytes as u64));
         assert_eq!((counters.get(Count::Cut), counters.refused(Refusal::TxFull)), (2, 0));
@@ -121,7 +121,7 @@ fn pieces_leave_however_little_room_the_device_has() {
 fn what_finds_no_room_at_all_is_counted() {
     let mut none = worker(0);
     assert_eq!(play(&mut none).len(), 2, "the two that left whole, from their own slots");
-    assert_eq!(none.world.counters.worker(0).refused(Refusal::TxFull), 12);
+    assert_eq!(none.scene.world.counters.worker(0).refused(Refusal::TxFull), 12);
 }
 
 /// Those that follow wait for the first one, and that for its next hop.
@@ -132,8 +132,8 @@ fn a_datagram_in_pieces_waits_for_a_silent_neighbor_as_a_whole() {
     worker.device_mut().memory.inject(WAN.into(), &datagram(1), Offload::default());
     worker.burst(Now { tick: 1, micros: 1 });
     let mut hop = None;
-    worker.world.shared.table.for_each(|on| hop = Some(on.flow.hops[1]));
-    let hops = worker.world.shared.hops.clone();
+    worker.scene.world.shared.table.for_each(|on| hop = Some(on.flow.hops[1]));
+    let hops = worker.scene.world.shared.hops.clone();
     let (id, neighbor) = (hop.unwrap(), hops.get(hop.unwrap()).unwrap());
     hops.clear(id);
     for piece in cut(&datagram(4000), 7, &[1440, 2880]).iter().rev() {
@@ -146,7 +146,7 @@ fn a_datagram_in_pieces_waits_for_a_silent_neighbor_as_a_whole() {
     worker.burst(Now { tick: 6, micros: 4 });
     let sent: Vec<_> = worker.device_mut().memory.sent().into_iter().map(|(_, frame, _)| frame).collect();
     assert_eq!(Seen::of(&join(&sent)).payload, [7; 4000]);
-    let counters = worker.world.counters.worker(0);
+    let counters = worker.scene.world.counters.worker(0);
     assert_eq!((counters.get(Count::Held), counters.get(Count::FragmentsHeld)), (1, 2));
     assert!(Refusal::ALL.iter().all(|refusal| counters.refused(*refusal) == 0));
 }

@@ -1,0 +1,787 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// The kernel path: packets of flows that stand and that need nothing but a rewrite are carried from here, by the same
+// records that the workers read (FLOWS, RECORDS; the theory is in flow/table.rs and flow/record.rs). The filter decides and
+// leaves the packet out of the ring, the ingress program, which the kernel runs next for the same packet on the same CPU,
+// finds the decision and carries it out. Whatever is in the least out of the ordinary is the workers'.
+
+#pragma once
+
+// Mirrors sys/rows.rs; what the fields mean is said in flow/record.rs.
+struct record {
+	u32 version;
+	u32 last_seen;
+	u64 state;
+	u64 addrs[2];
+	u64 ports;
+	u32 packets[2];
+	u64 bytes[2];
+	u64 more[2][3];
+	u32 acks[2];
+	u32 birth;
+	u32 owner;
+};
+
+// Mirrors route/hops.rs: mac 48 | port 8 | flags 8, bit 0 valid.
+struct hop {
+	u64 word;
+	u32 mtu;
+	u32 zero;
+};
+
+#define HOP_VALID (1ULL << 56)
+#define HOP_USED (1U << 31)
+
+// An interface by its number in hops; ifindex 0: nothing is carried that way. source: of tunnels that leave by it, IPv4 first;
+// all zero: none.
+struct port {
+	u32 ifindex;
+	u8 mac[6];
+	u16 zero;
+	u32 source[2][4];
+};
+
+#define SOURCES 16
+
+struct routes {
+	u32 epoch;
+	// The kernel path is open.
+	u32 open;
+	u32 gue_port;
+	// Sources of tunnels that are listed, IPv4 first; none: the port's.
+	u32 listed[2];
+	u32 sources[2][SOURCES][4];
+};
+
+// What this CPU has carried; one line each.
+struct carried {
+	u64 packets;
+	u64 bytes;
+	// Decided for the kernel path, and then the flow had changed.
+	u64 missed;
+	u64 zero[5];
+};
+
+// How far the worker is with a flow's packets; one for each record, the kernel programs' own. `handed`: packets of each side
+// that were handed to the worker or carried here, as far as the record's counts have got when the worker is done with all.
+// `since`: when that was last so.
+struct step {
+	u16 generation;
+	u16 handed[2];
+	u16 since;
+};
+
+// The filter's word to the ingress program. open: there is one.
+struct decision {
+	u32 open;
+	u32 index;
+	u32 version;
+	u32 side;
+};
+
+// max_entries of these three are set when the programs are loaded.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct bucket);
+} FLOWS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct record);
+} RECORDS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct step);
+} STEPS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct hop);
+} HOPS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 256);
+	__type(key, u32);
+	__type(value, struct port);
+} PORTS SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct routes);
+} ROUTES SEC(".maps");
+
+// Targets' status words by slot; service/status.rs.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, u32);
+} STATUS SEC(".maps");
+
+#define STATUS_UP 1
+
+// forward/paths.rs
+#define PATHS_LEN 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PATHS_LEN);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, u64);
+} PATHS SEC(".maps");
+
+#define CPUS 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CPUS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct carried);
+} CARRIED SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct decision);
+} DECISION SEC(".maps");
+
+#define LIVE 3
+#define KIND_V6 (1U << 3)
+#define KIND_UDP (1U << 4)
+#define KIND_ACKS (1U << 5)
+#define MODE(version) ((version) >> 6 & 3)
+#define MODE_REMOTE 1
+#define MODE_DIRECT 2
+#define MODE_TUNNEL 3
+#define ENTRY_INDEX ((1U << 30) - 1)
+#define ENTRY_SERVER (1U << 31)
+#define ESTABLISHED 2
+#define CLIENT_FIN 3
+#define SERVER_FIN 4
+#define UDP_STATE 9
+
+#define TCP_ACK 0x10
+// FIN, SYN, RST: they move the state, which is for the workers to see.
+#define TCP_MOVES 0x07
+
+// All that is asked about a packet before it is carried.
+struct look {
+	struct tuple t;
+	u32 l4;
+	// The IP packet's bytes, and those of the largest packet that it will be on the wire.
+	u32 bytes;
+	u32 largest;
+	u32 ack;
+	// There is more than one packet in it.
+	u32 joined;
+	// A router may cut it.
+	u32 divisible;
+};
+
+// UDP may be more than one datagram, or one that its sender's device shall fragment: then there is a gso_size, and for a tunnel it
+// is a worker's.
+INLINE int read_udp(struct __sk_buff *skb, u32 header, struct look *look)
+{
+	struct tuple *t = &look->t;
+	u16 udp[4];
+
+	if (look->bytes < header + sizeof(udp) || load_bytes(skb, look->l4, udp, sizeof(udp)))
+		return 0;
+	u32 length = be16(udp[2]);
+	if (length < sizeof(udp) || length > look->bytes - header)
+		return 0;
+	t->sport = be16(udp[0]);
+	t->dport = be16(udp[1]);
+	look->largest = look->bytes;
+	if (skb->gso_size && header + sizeof(udp) + skb->gso_size < look->bytes)
+		look->largest = header + sizeof(udp) + skb->gso_size;
+	return 1;
+}
+
+// Reads the headers of a packet that the kernel path may carry: UDP, or TCP that moves no state; whole, without options.
+INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
+{
+	struct tuple *t = &look->t;
+	u8 tcp[20];
+	u8 ttl;
+
+	if (skb->vlan_present || !is_host(skb))
+		return 0;
+	look->joined = skb->gso_size;
+	if (skb->protocol == be16(ETH_P_IP)) {
+		struct ipv4 ip;
+		if (load_bytes(skb, base, &ip, sizeof(ip)) || ip.version_ihl != 0x45)
+			return 0;
+		if (be16(ip.frag) & (IPV4_OFFSET | IPV4_MF))
+			return 0;
+		t->family = 4;
+		t->protocol = ip.protocol;
+		t->src[0] = ip.src;
+		t->dst[0] = ip.dst;
+		ttl = ip.ttl;
+		look->divisible = !(be16(ip.frag) & IPV4_DF);
+		look->bytes = be16(ip.total);
+		look->l4 = base + sizeof(ip);
+	} else if (skb->protocol == be16(ETH_P_IPV6)) {
+		struct ipv6 ip;
+		if (load_bytes(skb, base, &ip, sizeof(ip)))
+			return 0;
+		t->family = 6;
+		t->protocol = ip.next;
+		copy(t->src, ip.src);
+		copy(t->dst, ip.dst);
+		ttl = ip.hop_limit;
+		look->bytes = be16(ip.payload) + sizeof(ip);
+		look->l4 = base + sizeof(ip);
+	} else {
+		return 0;
+	}
+	u32 header = look->l4 - base;
+	if (ttl < 2 || look->bytes > skb->len - base)
+		return 0;
+	if (t->protocol == IPPROTO_UDP)
+		return read_udp(skb, header, look);
+	if (t->protocol != IPPROTO_TCP || look->bytes < header + sizeof(tcp))
+		return 0;
+	if (load_bytes(skb, look->l4, tcp, sizeof(tcp)))
+		return 0;
+	u32 tcp_header = (tcp[12] >> 4) * 4;
+	if (tcp_header < sizeof(tcp) || header + tcp_header > look->bytes)
+		return 0;
+	if ((tcp[13] & (TCP_MOVES | TCP_ACK)) != TCP_ACK)
+		return 0;
+	t->sport = tcp[0] << 8 | tcp[1];
+	t->dport = tcp[2] << 8 | tcp[3];
+	look->ack = (u32)tcp[8] << 24 | tcp[9] << 16 | tcp[10] << 8 | tcp[11];
+	look->largest = look->bytes;
+	if (skb->gso_size && header + tcp_header + skb->gso_size < look->bytes)
+		look->largest = header + tcp_header + skb->gso_size;
+	return 1;
+}
+
+INLINE u64 pair(u32 low, u32 high)
+{
+	return low | (u64)high << 32;
+}
+
+// Record::matches
+INLINE int matches(const struct record *record, u32 version, u32 side, const struct tuple *t)
+{
+	side &= 1;
+	if (!(version & KIND_V6) != (t->family == 4) || !(version & KIND_UDP) != (t->protocol == IPPROTO_TCP))
+		return 0;
+	if (record->addrs[side] != pair(t->src[0], t->dst[0]))
+		return 0;
+	if ((u32)(record->ports >> (32 * side)) != (t->sport | (u32)t->dport << 16))
+		return 0;
+	if (t->family == 4)
+		return 1;
+	const u64 *more = record->more[side];
+	return more[0] == pair(t->src[1], t->dst[1]) && more[1] == pair(t->src[2], t->dst[2]) &&
+	       more[2] == pair(t->src[3], t->dst[3]);
+}
+
+INLINE u64 candidate(u64 half, u16 tag)
+{
+	u32 key = half & FLOW_MASK;
+	struct bucket *bucket = map_lookup(&FLOWS, &key);
+	u64 hit = 0;
+	if (!bucket)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < 8; i++) {
+		u64 word = *(volatile u64 *)&bucket->words[i];
+		if ((u16)(word >> 48) == tag)
+			hit = word;
+	}
+	return hit;
+}
+
+// A flow with this key as the table's entry says it. A second entry with the same tag in one bucket is not looked at: then
+// the packet is a worker's.
+INLINE struct record *at_entry(u64 entry, const struct tuple *t, struct decision *d)
+{
+	if (!entry)
+		return 0;
+	d->index = entry & ENTRY_INDEX;
+	d->side = entry & ENTRY_SERVER ? 1 : 0;
+	struct record *record = map_lookup(&RECORDS, &d->index);
+	if (!record)
+		return 0;
+	d->version = *(volatile u32 *)&record->version;
+	if ((d->version & 7) != LIVE || (u16)(d->version >> 11) != (u16)(entry >> 32))
+		return 0;
+	return matches(record, d->version, d->side, t) ? record : 0;
+}
+
+INLINE struct record *find_flow(const struct tuple *t, struct decision *d)
+{
+	u64 hash = flow_hash(t->src, t->dst, t->sport, t->dport, t->protocol, t->family);
+	u16 tag = (u16)(hash >> 48) ^ (u16)(hash >> 16);
+	if (!tag)
+		tag = 1;
+	struct record *record = at_entry(candidate(hash, tag), t, d);
+	return record ? record : at_entry(candidate(hash >> 32, tag), t, d);
+}
+
+#define TARGET_V6(version) ((version) >> 10 & 1)
+#define ENCAPSULATION(version) ((version) >> 8 & 3)
+#define ENCAPSULATION_GRE 1
+#define ENCAPSULATION_GUE 2
+#define ENCAPSULATION_GUE1 3
+#define V4_HEADER 20
+#define V6_HEADER 40
+
+// encap::overhead
+INLINE u32 overhead(u32 version)
+{
+	u32 ip = TARGET_V6(version) ? V6_HEADER : V4_HEADER;
+	switch (ENCAPSULATION(version)) {
+	case ENCAPSULATION_GRE:
+		return ip + GRE_HEADER;
+	case ENCAPSULATION_GUE:
+		return ip + UDP_HEADER + GUE_HEADER;
+	case ENCAPSULATION_GUE1:
+		return ip + UDP_HEADER;
+	default:
+		return ip;
+	}
+}
+
+INLINE u32 tick(void)
+{
+	return (clock_ns() - START_NS) / TICK_NS;
+}
+
+#define TICKS 0xffffff
+// Ten minutes.
+#define PATH_KEPT_NS 600000000000ULL
+
+// Paths::mtu: what is known of the largest packet that reaches the target of this record; 0: nothing.
+INLINE u32 path_mtu(const struct record *record, u32 version)
+{
+	u32 v6 = TARGET_V6(version);
+	u64 a = (u32)record->addrs[1], b = 0, c = 0, d = 0;
+	if (v6) {
+		b = (u32)record->more[1][0];
+		c = (u32)record->more[1][1];
+		d = (u32)record->more[1][2];
+	}
+	u64 hash = (a | b << 32) * 0x9e3779b97f4a7c15ULL ^ rotl(c | d << 32, 29);
+	hash = (hash ^ hash >> 31) * 0xbf58476d1ce4e5b9ULL;
+	u64 tag = hash >> 40;
+	u32 place = hash >> 20 & (PATHS_LEN - 1);
+	u64 *known = map_lookup(&PATHS, &place);
+	if (!known)
+		return 0;
+	u64 word = *(volatile u64 *)known;
+	if (word >> 40 != (tag ? tag : 1) || ((u32)word - tick() & TICKS) > PATH_KEPT_NS / TICK_NS)
+		return 0;
+	return word >> 24 & 0xffff;
+}
+
+// service/build.rs, probe_address: checks come by a device of the process's own. Those of servers that have the VIP are on record as if
+// they went to a remote site; where they go only the door says, which is a worker's to ask.
+INLINE int is_probe(const struct tuple *t)
+{
+	return t->family == 4 ? (t->src[0] & 0xffff) == 0xfea9 : t->src[0] == 0x726166fd && t->src[1] == 0x65646973;
+}
+
+// Where a packet of this flow leaves, as the record and the hop say now; 0 if that is a matter for a worker.
+INLINE struct hop *way_out(const struct record *record, const struct decision *d, const struct look *look)
+{
+	u32 zero = 0;
+	u64 word = *(volatile u64 *)&record->state;
+	u32 state = word >> 32 & 0xff;
+	u32 mode = MODE(d->version);
+	struct routes *routes = map_lookup(&ROUTES, &zero);
+
+	if (!routes || !routes->open || (u8)routes->epoch != (u8)(word >> 40))
+		return 0;
+	if ((u16)(word >> 48) != (u16)(d->version >> 11))
+		return 0;
+	if (d->version & KIND_UDP) {
+		// forward.rs, is_lost: a client's datagram leaves a target that is down.
+		u32 slot = record->owner & 0xffff;
+		u32 *status = map_lookup(&STATUS, &slot);
+		if (state != UDP_STATE || (!d->side && !(status && *(volatile u32 *)status & STATUS_UP)))
+			return 0;
+	} else if (state != ESTABLISHED && state != CLIENT_FIN && state != SERVER_FIN) {
+		return 0;
+	}
+	if (is_probe(&look->t))
+		return 0;
+	// forward/fragment.rs, passes: of all clients' packets from one PIP those that may be cut get an identification of farside's own.
+	if (mode == MODE_REMOTE && !d->side && look->divisible)
+		return 0;
+	// The hop toward the server is for what the client sends.
+	u32 id = (d->side ? word : word >> 16) & 0xffff;
+	struct hop *hop = id ? map_lookup(&HOPS, &id) : 0;
+	if (!hop || !(hop->word & HOP_VALID))
+		return 0;
+	u32 most = hop->mtu & ~HOP_USED;
+	if (mode == MODE_TUNNEL) {
+		u32 grown = overhead(d->version);
+		u32 path = path_mtu(record, d->version);
+		if (path && path < most)
+			most = path;
+		if (d->version & KIND_UDP && look->joined)
+			return 0;
+		// A checksum over all of it is the device's work, and it cannot be asked for here.
+		if (TARGET_V6(d->version) && ENCAPSULATION(d->version) >= ENCAPSULATION_GUE)
+			return 0;
+		// A source that is listed beyond these is chosen by a worker.
+		if (routes->listed[TARGET_V6(d->version)] > SOURCES)
+			return 0;
+		if (most <= grown || look->bytes + grown > 0xffff)
+			return 0;
+		most -= grown;
+	}
+	return look->largest > most ? 0 : hop;
+}
+
+INLINE struct port *port_of(u64 hop)
+{
+	u32 number = hop >> 48 & 0xff;
+	struct port *port = map_lookup(&PORTS, &number);
+	return port && port->ifindex ? port : 0;
+}
+
+// Packets of both sides together before the kernel path takes a flow. A short connection is better off whole with a
+// worker, which takes its packets in batches; what it costs to change over pays for those that stay.
+#define SETTLED 16
+
+// ktime in units of 2^26 ns, 15 to the second: after as long out of step, something was lost on its way to the worker.
+#define STEP_CLOCK(ns) ((u16)((ns) >> 26))
+#define STEP_LOST 15
+
+// Has the worker sent all that it was handed of this side's packets? If not, this one would overtake them.
+INLINE int in_step(struct step *step, const struct record *record, const struct decision *d)
+{
+	// Inverted, so that the first life of a record is not taken for known.
+	u16 generation = ~(d->version >> 11);
+	u16 now = STEP_CLOCK(clock_ns());
+	u32 side = d->side & 1;
+
+	if (step->generation != generation) {
+		step->generation = generation;
+		step->handed[0] = record->packets[0];
+		step->handed[1] = record->packets[1];
+		step->since = now;
+	}
+	u16 sent = record->packets[side];
+	if ((__s16)(u16)(sent - step->handed[side]) >= 0) {
+		// Ahead it is by packets that were never counted here, such as the SYN.
+		step->handed[side] = sent;
+		step->since = now;
+		return 1;
+	}
+	if ((u16)(now - step->since) <= STEP_LOST)
+		return 0;
+	step->handed[side] = sent;
+	step->since = now;
+	return 1;
+}
+
+// The filter's question: shall the ingress program carry it?
+INLINE int decide(struct __sk_buff *skb, u32 base)
+{
+	struct decision found = {};
+	struct look look = {};
+	u32 zero = 0;
+	struct decision *word = map_lookup(&DECISION, &zero);
+
+	if (!word)
+		return 0;
+	word->open = 0;
+	if (!read_headers(skb, base, &look))
+		return 0;
+	struct record *record = find_flow(&look.t, &found);
+	if (!record)
+		return 0;
+	struct step *step = map_lookup(&STEPS, &found.index);
+	if (!step)
+		return 0;
+	int ready = in_step(step, record, &found) && record->packets[0] + record->packets[1] >= SETTLED;
+	step->handed[found.side & 1] += 1;
+	struct hop *hop = ready ? way_out(record, &found, &look) : 0;
+	if (!hop || !port_of(hop->word))
+		return 0;
+	found.open = 1;
+	*word = found;
+	return 1;
+}
+
+#define V4_TTL (ETH_HLEN + 8)
+#define V4_CHECK (ETH_HLEN + 10)
+#define V4_SRC (ETH_HLEN + 12)
+#define V6_PAYLOAD (ETH_HLEN + 4)
+#define TCP_CHECK 16
+#define UDP_CHECK 6
+
+// forward/rewrite.rs: addresses, TTL, ports, checksums. `first` (destination) and `second` (source) are the other side's ends.
+INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look)
+{
+	u32 other = (side ^ 1) & 1;
+	u32 ports = record->ports >> (32 * other);
+	// As they lie on the wire.
+	u32 old_ports = be16(look->t.sport) | (u32)be16(look->t.dport) << 16;
+	u32 new_ports = be16((u16)(ports >> 16)) | (u32)be16((u16)ports) << 16;
+	int udp = look->t.protocol == IPPROTO_UDP;
+	u32 check = look->l4 + (udp ? UDP_CHECK : TCP_CHECK);
+	// A UDP sender that did not sum has said so with 0.
+	u64 sum = udp ? BPF_F_MARK_MANGLED_0 : 0;
+	u64 first = record->addrs[other];
+	u32 old[8], new[8];
+
+	if (look->t.family == 4) {
+		old[0] = look->t.src[0];
+		old[1] = look->t.dst[0];
+		new[0] = first >> 32;
+		new[1] = first;
+		u16 ttl[1];
+		s64 diff = csum_diff(old, 8, new, 8, 0);
+		if (load_bytes(skb, V4_TTL, ttl, 2))
+			return 0;
+		u16 less = ttl[0] - 1;
+		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum) || l3_replace(skb, V4_CHECK, 0, diff, 0) ||
+		    l3_replace(skb, V4_CHECK, ttl[0], less, 2))
+			return 0;
+		store_bytes(skb, V4_TTL, &less, 2, 0);
+		store_bytes(skb, V4_SRC, new, 8, 0);
+	} else {
+		// Payload length, next header and hop limit, then the addresses: what is summed (CHECKSUM_COMPLETE) changes
+		// with them, and l4_replace takes their difference out again.
+		u32 bytes[9];
+		copy(old, look->t.src);
+		copy(old + 4, look->t.dst);
+#pragma unroll
+		for (int i = 0; i < 3; i++) {
+			u64 word = record->more[other][i];
+			new[1 + i] = word >> 32;
+			new[5 + i] = word;
+		}
+		new[0] = first >> 32;
+		new[4] = first;
+		s64 diff = csum_diff(old, 32, new, 32, 0);
+		if (load_bytes(skb, V6_PAYLOAD, bytes, 4) || l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum))
+			return 0;
+		((u8 *)bytes)[3] -= 1;
+		copy(bytes + 1, new);
+		copy(bytes + 5, new + 4);
+		store_bytes(skb, V6_PAYLOAD, bytes, sizeof(bytes), BPF_F_RECOMPUTE_CSUM);
+	}
+	if (old_ports != new_ports) {
+		l4_replace(skb, check, old_ports, new_ports, 4 | sum);
+		store_bytes(skb, look->l4, &new_ports, 4, 0);
+	}
+	return 1;
+}
+
+// multipath_hash in forward.rs, of the client.
+INLINE u64 flow_spread(const struct tuple *t)
+{
+	u32 ends = t->src[0] ^ t->src[1] ^ t->src[2] ^ t->src[3] ^ (u32)t->sport << 16;
+	u64 hash = (u64)ends * 0x9e3779b97f4a7c15ULL;
+	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9ULL;
+	hash = (hash ^ hash >> 27) * 0x94d049bb133111ebULL;
+	return hash ^ hash >> 31;
+}
+
+#define OUTER_TTL 64
+#define FIRST_PORT 49152
+
+// forward/encap.rs: TTL, then the outer headers in front. Joined segments stay joined: the kernel knows what they are.
+INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 version, const struct look *look,
+		       const struct port *port)
+{
+	u32 zero = 0;
+	u32 v6 = TARGET_V6(version);
+	u32 kind = ENCAPSULATION(version);
+	u32 grown = overhead(version);
+	u64 spread = flow_spread(&look->t);
+	int inner_v6 = look->t.family != 4;
+	u8 inner = inner_v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	u8 protocol = kind == 0 ? inner : kind == ENCAPSULATION_GRE ? IPPROTO_GRE : IPPROTO_UDP;
+	struct routes *routes = map_lookup(&ROUTES, &zero);
+	u32 header[12] = {};
+	u32 src[4];
+	u8 tos;
+
+	if (!routes)
+		return 0;
+	copy(src, port->source[v6]);
+	u32 listed = routes->listed[v6];
+	if (listed) {
+		u32 choice = (u32)(spread >> 32) % listed;
+		if (choice >= SOURCES)
+			return 0;
+		copy(src, routes->sources[v6][choice]);
+	}
+	if (!src[0] && !src[1] && !src[2] && !src[3])
+		return 0;
+	if (!inner_v6) {
+		u16 ttl[1];
+		if (load_bytes(skb, ETH_HLEN + 1, &tos, 1) || load_bytes(skb, V4_TTL, ttl, 2))
+			return 0;
+		u16 less = ttl[0] - 1;
+		if (l3_replace(skb, V4_CHECK, ttl[0], less, 2) || store_bytes(skb, V4_TTL, &less, 2, 0))
+			return 0;
+	} else {
+		u8 first[2], hop_limit[2];
+		if (load_bytes(skb, ETH_HLEN, first, 2) || load_bytes(skb, ETH_HLEN + 6, hop_limit, 2))
+			return 0;
+		tos = first[0] << 4 | first[1] >> 4;
+		hop_limit[1] -= 1;
+		if (store_bytes(skb, ETH_HLEN + 6, hop_limit, 2, BPF_F_RECOMPUTE_CSUM))
+			return 0;
+	}
+	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | (v6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+	if (kind == ENCAPSULATION_GRE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+	if (kind >= ENCAPSULATION_GUE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+	if (kind == ENCAPSULATION_GUE)
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L2(GUE_HEADER);
+	if (adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, flags))
+		return 0;
+	u32 length = look->bytes + grown;
+	u32 *l4;
+	u16 type = be16(v6 ? ETH_P_IPV6 : ETH_P_IP);
+	if (v6) {
+		header[0] = __builtin_bswap32(6U << 28 | (u32)tos << 20 | (u32)(spread >> 44));
+		header[1] = be16(length - V6_HEADER) | (u32)protocol << 16 | OUTER_TTL << 24;
+		copy(header + 2, src);
+		header[6] = record->addrs[1];
+		header[7] = record->more[1][0];
+		header[8] = record->more[1][1];
+		header[9] = record->more[1][2];
+		// GRE only: UDP over IPv6 is a worker's.
+		header[10] = (u32)be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP) << 16;
+	} else {
+		header[0] = 0x45 | (u32)tos << 8 | (u32)be16(length) << 16;
+		header[1] = 0x40 << 16;
+		header[2] = OUTER_TTL | (u32)protocol << 8;
+		header[3] = src[0];
+		header[4] = record->addrs[1];
+		u16 sum = fold(csum_diff(0, 0, header, V4_HEADER, 0));
+		header[2] |= (u32)(u16)~sum << 16;
+		l4 = header + 5;
+		if (kind == ENCAPSULATION_GRE) {
+			l4[0] = (u32)be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP) << 16;
+		} else if (kind >= ENCAPSULATION_GUE) {
+			l4[0] = be16((u16)(FIRST_PORT | spread >> 48)) | (u32)be16(routes->gue_port) << 16;
+			l4[1] = be16(length - V4_HEADER);
+			l4[2] = (u32)inner << 8;
+		}
+	}
+	if (store_bytes(skb, 12, &type, 2, 0))
+		return 0;
+	// The verifier wants to know a length.
+	switch (grown) {
+	case V4_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER, 0);
+	case V4_HEADER + GRE_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + GRE_HEADER, 0);
+	case V4_HEADER + UDP_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + UDP_HEADER, 0);
+	case V4_HEADER + UDP_HEADER + GUE_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + UDP_HEADER + GUE_HEADER, 0);
+	case V6_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V6_HEADER, 0);
+	case V6_HEADER + GRE_HEADER:
+		return !store_bytes(skb, ETH_HLEN, header, V6_HEADER + GRE_HEADER, 0);
+	default:
+		return 0;
+	}
+}
+
+// Direct mode changes no TTL: what would go back where it came from, or to this machine, is refused by a worker.
+INLINE int in_a_circle(struct __sk_buff *skb, const u8 *hop_mac, const struct port *port)
+{
+	u8 from[6];
+	if (load_bytes(skb, 6, from, sizeof(from)))
+		return 1;
+	int back = 1, own = 1;
+#pragma unroll
+	for (int i = 0; i < 6; i++) {
+		back &= from[i] == hop_mac[i];
+		own &= port->mac[i] == hop_mac[i];
+	}
+	return own || (back && port->ifindex == skb->ifindex);
+}
+
+// Carries what the filter has decided on. -1: something has changed since.
+INLINE int carry(struct __sk_buff *skb, struct decision *word)
+{
+	struct decision d = *word;
+	struct look look = {};
+	u32 cpu = this_cpu();
+
+	word->open = 0;
+	struct carried *carried = map_lookup(&CARRIED, &cpu);
+	struct record *record = map_lookup(&RECORDS, &d.index);
+	if (!carried || !record || !read_headers(skb, ETH_HLEN, &look))
+		return -1;
+	if (*(volatile u32 *)&record->version != d.version || !matches(record, d.version, d.side, &look.t))
+		goto missed;
+	struct hop *hop = way_out(record, &d, &look);
+	if (!hop)
+		goto missed;
+	u64 to = hop->word;
+	struct port *port = port_of(to);
+	if (!port)
+		goto missed;
+	if (!(hop->mtu & HOP_USED))
+		__sync_fetch_and_or(&hop->mtu, HOP_USED);
+	u32 ifindex = port->ifindex;
+	u8 macs[12];
+	__builtin_memcpy(macs, &to, 6);
+	__builtin_memcpy(macs + 6, port->mac, 6);
+	switch (MODE(d.version)) {
+	case MODE_DIRECT:
+		if (in_a_circle(skb, macs, port))
+			goto missed;
+		break;
+	case MODE_TUNNEL:
+		if (!encapsulate(skb, record, d.version, &look, port))
+			goto missed;
+		break;
+	default:
+		if (!rewrite(skb, record, d.side, &look))
+			goto missed;
+	}
+	store_bytes(skb, 0, macs, sizeof(macs), 0);
+	// FlowTable::touch and note_ack.
+	u32 side = d.side & 1;
+	record->last_seen = tick();
+	record->packets[side] += 1;
+	record->bytes[side] += look.bytes;
+	if (d.version & KIND_ACKS)
+		record->acks[side] = look.ack;
+	carried->packets += 1;
+	carried->bytes += skb->len;
+	return redirect(ifindex, 0);
+missed:
+	carried->missed += 1;
+	return -1;
+}
