@@ -8,8 +8,9 @@ use crate::device::Device;
 use crate::sys::bpf::Sizes;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::testing::{Namespace, cable};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -74,7 +75,11 @@ fn ip_in_receives(host: &Namespace) -> u64 {
 
 fn udp_to(from: &Namespace, to: &str, count: u16, len: usize) {
     from.run(|| {
-        let socket = UdpSocket::bind("0.0.0.0:4000").unwrap();
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        // A test beside this one that starts a program holds a copy of the last call's socket until the program runs.
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from(([0, 0, 0, 0], 4000)).into()).unwrap();
+        let socket = UdpSocket::from(socket);
         for i in 0..count {
             socket.send_to(&vec![i as u8; len], to).unwrap();
         }
