@@ -33,6 +33,25 @@ fn a_reload_under_load_loses_no_connection() {
     assert_eq!(outcome.served.values().sum::<usize>(), 1000);
 }
 
+/// No server of before is there after the reload, and nobody knows yet of a new one whether it serves.
+#[test]
+fn a_reload_that_replaces_all_servers_refuses_nobody() {
+    let play = Play::new(1);
+    let old = standard(&play.world, 1);
+    let farside = play.farside(1);
+    let crowd = Crowd::start(&play.world.client, play.vip(1, Family::V4), 400);
+    for step in 1..=8 {
+        crowd.allow(50 * step);
+        farside.reload(&old.clone().each(|service| {
+            service.remotes.clear();
+            service.reals.iter_mut().for_each(|(name, ..)| *name = format!("{name}-{step}"));
+        }));
+        until("the sessions of this step", || crowd.open() == 50 * step);
+    }
+    let outcome = crowd.finish();
+    assert!(outcome.failed.is_empty(), "{outcome:?}\n{}", play.logs());
+}
+
 #[test]
 fn a_bad_file_changes_nothing() {
     let play = Play::new(1);

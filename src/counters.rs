@@ -143,6 +143,8 @@ names! {
         NoFlow = "no_flow",
         /// No healthy server at any site.
         NoServer = "no_server",
+        /// No server is up, and the first check of one is under way: dropped, for the client to send it again, as a refusal could be wrong.
+        NotChecked = "not_checked",
         /// A peer's connection, and no healthy server at this site: it is never carried on.
         NoServerForPeer = "no_server_for_peer",
         /// The service has as many connections as it may (`[[service]] max_connections`).

@@ -208,6 +208,7 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
             },
             Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
             Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
+            Choice::Nobody(Refusal::NotChecked) => return Verdict::Refuse(Refusal::NotChecked),
             Choice::Nobody(refusal) => Err(refusal),
         };
         match opened {

@@ -171,7 +171,10 @@ impl Schedule {
         let slot = self.status.slot(target.slot);
         let same = Target { slot: entry.target.slot, ..target.clone() } == entry.target;
         entry.target = target;
-        slot.set_up(entry.state == State::Up);
+        match entry.state {
+            State::Checking => slot.set_awaited(),
+            state => slot.set_up(state == State::Up),
+        }
         if same {
             return false;
         }
@@ -185,7 +188,7 @@ impl Schedule {
     }
 
     fn add(&mut self, target: Target, now: Instant) -> usize {
-        self.status.slot(target.slot).set_up(false);
+        self.status.slot(target.slot).set_awaited();
         let entry = Entry {
             target,
             state: State::Checking,

@@ -194,11 +194,19 @@ impl Service {
             return Choice::Remote(remote);
         }
         status.leave(self.slot);
-        Choice::Nobody(match (full, asker.peer) {
-            (true, _) => Refusal::ServersFull,
-            (false, true) => Refusal::NoServerForPeer,
-            (false, false) => Refusal::NoServer,
+        Choice::Nobody(match (full, self.awaits(asker, status), asker.peer) {
+            (true, ..) => Refusal::ServersFull,
+            (false, true, _) => Refusal::NotChecked,
+            (false, false, true) => Refusal::NoServerForPeer,
+            (false, false, false) => Refusal::NoServer,
         })
+    }
+
+    /// Is there a target that would take the connection if only its first check had passed? So it is for some milliseconds after a reload
+    /// has put new servers in the place of all others.
+    fn awaits(&self, asker: &Asker, status: &StatusTable) -> bool {
+        let remotes = if asker.peer { &[][..] } else { &self.remotes };
+        self.reals.iter().chain(remotes).any(|target| target.weight > 0 && status.slot(target.slot).is_awaited())
     }
 
     /// A real server: the client's own if it has one that takes the connection, else as the scheduler says.

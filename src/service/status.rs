@@ -36,9 +36,11 @@ pub const MAX_SERVICES: usize = MAX_TARGETS;
 pub const UP: u32 = 1;
 /// An operator drains it: no new connections, whatever the checks say.
 pub const DRAINED: u32 = 2;
+/// Its first check has not spoken yet: it is not up, and nobody knows that it is down.
+pub const AWAITED: u32 = 4;
 
 pub struct TargetSlot {
-    /// All slots' status words, and which is this one's: [`UP`] and [`DRAINED`]. The kernel programs read them too.
+    /// All slots' status words, and which is this one's: [`UP`], [`DRAINED`] and [`AWAITED`]. The kernel programs read them too.
     words: Arc<Rows<StatusCell>>,
     at: usize,
     /// Open connections, and those that are being made.
@@ -88,6 +90,11 @@ impl TargetSlot {
 
     pub fn is_up(&self) -> bool {
         self.word().load(Relaxed) & UP != 0
+    }
+
+    /// May its first check bring it up at any moment?
+    pub fn is_awaited(&self) -> bool {
+        self.word().load(Relaxed) & (AWAITED | DRAINED) == AWAITED
     }
 
     pub fn is_drained(&self) -> bool {
@@ -147,12 +154,20 @@ impl TargetSlot {
         self.evidence.clear();
     }
 
+    /// As its checks say.
     pub fn set_up(&self, up: bool) {
         if up {
-            self.word().fetch_or(UP, SeqCst)
+            self.word().fetch_or(UP, SeqCst);
+            self.word().fetch_and(!AWAITED, SeqCst);
         } else {
-            self.word().fetch_and(!UP, SeqCst)
-        };
+            self.word().fetch_and(!(UP | AWAITED), SeqCst);
+        }
+    }
+
+    /// Its first check is under way.
+    pub fn set_awaited(&self) {
+        self.word().fetch_and(!UP, SeqCst);
+        self.word().fetch_or(AWAITED, SeqCst);
     }
 
     pub fn set_drained(&self, drained: bool) {

@@ -274,10 +274,13 @@ impl Bench {
         assert!(found, "no target {prefix}");
     }
 
-    pub fn active(&self, target: &str) -> u32 {
+    pub fn slot_named(&self, target: &str) -> u16 {
         let all = self.services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
-        let slot = all.into_iter().find(|t| t.name == target).unwrap().slot;
-        self.shared.status.slot(slot).active.load(std::sync::atomic::Ordering::Relaxed)
+        all.into_iter().find(|t| t.name == target).unwrap().slot
+    }
+
+    pub fn active(&self, target: &str) -> u32 {
+        self.shared.status.slot(self.slot_named(target)).active.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// The slot of the target that has this IPv4 connection.

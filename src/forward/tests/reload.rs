@@ -122,6 +122,19 @@ fn a_removed_real_servers_connections_run_on_and_its_count_stays_right() {
 }
 
 #[test]
+fn a_syn_waits_for_the_first_check_of_servers_that_a_reload_has_put_in() {
+    let mut bench = Bench::new();
+    bench.set_up("pop3/", false);
+    let b = bench.slot_named("pop3/10.0.0.12:110");
+    bench.shared.status.slot(b).set_awaited();
+    bench.moved();
+    assert_eq!(bench.stop(WAN, &Build::tcp(CLIENT, VIP, SYN)), Verdict::Refuse(Refusal::NotChecked));
+    assert_eq!(bench.moved(), [("drop_not_checked", 1)], "and no RST");
+    bench.set_up("pop3/10.0.0.12", true);
+    assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.dst.to_string(), super::REAL_B);
+}
+
+#[test]
 fn a_retransmitted_syn_leaves_a_server_that_has_gone_down_meanwhile() {
     let mut bench = Bench::new();
     assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.dst.to_string(), REAL_A);

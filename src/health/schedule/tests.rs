@@ -490,3 +490,18 @@ fn evidence_is_not_heeded_where_that_was_not_wanted_or_nothing_could_confirm_it(
     }
     assert!(World::new(vec![target("pop3/a", 0, 2, 4)]).schedule.heeds_evidence());
 }
+
+#[test]
+fn a_target_is_awaited_until_its_first_check_has_spoken() {
+    for (outcome, up) in [(Outcome::Healthy, true), (no("refused"), false)] {
+        let mut world = World::new(vec![target("pop3/a", 3, 2, 2)]);
+        let slot = |world: &World| (world.status.slot(3).is_awaited(), world.status.slot(3).is_up());
+        assert_eq!(slot(&world), (true, false));
+        assert_eq!(world.jobs(), [Job::Start(0)]);
+        world.schedule.set_targets(vec![target("pop3/a", 3, 5, 2)], world.now);
+        assert_eq!(slot(&world), (true, false), "another check, and still none has spoken");
+        assert_eq!(world.jobs(), [Job::Start(0)]);
+        world.schedule.finish(0, outcome, world.now);
+        assert_eq!(slot(&world), (false, up));
+    }
+}

@@ -245,6 +245,29 @@ fn remote_sites_are_the_last_resort_by_priority_then_weight() {
     assert_eq!(shop.pick(7), Err(Refusal::NoServer));
 }
 
+#[test]
+fn nobody_is_refused_while_the_first_check_of_a_target_is_under_way() {
+    let shop = Shop::new(Scheduler::RoundRobin, &[1, 1, 0], &[(1, 1)]);
+    (0..3).for_each(|slot| shop.up(slot, false));
+    shop.status.slot(1).set_awaited();
+    assert_eq!(shop.visit(7), Ok(3), "the remote site is known to be up");
+    shop.up(3, false);
+    assert_eq!(shop.pick(7), Err(Refusal::NotChecked));
+    assert_eq!(shop.status.service_active(5), 0);
+    shop.status.slot(1).set_drained(true);
+    assert_eq!(shop.pick(7), Err(Refusal::NoServer), "the check would change nothing");
+    shop.status.slot(1).set_drained(false);
+    shop.up(1, false);
+    assert_eq!(shop.pick(7), Err(Refusal::NoServer), "the check has spoken");
+    shop.status.slot(2).set_awaited();
+    assert_eq!(shop.pick(7), Err(Refusal::NoServer), "weight 0 takes no connection either way");
+    shop.status.slot(3).set_awaited();
+    assert_eq!(shop.pick(7), Err(Refusal::NotChecked));
+    assert!(matches!(shop.ask(0, 7, true, 0), Choice::Nobody(Refusal::NoServerForPeer)), "not that of a remote site");
+    shop.up(3, true);
+    assert_eq!(shop.pick(7), Ok(3));
+}
+
 const ALL: [Scheduler; 7] = [
     Scheduler::RoundRobin,
     Scheduler::WeightedRoundRobin,
