@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""A generator of 64-byte UDP frames: blast.py INTERFACE MAC SOURCE TARGET PORT SECONDS [RATE].
+"""A generator of small frames from many flows: 64-byte UDP (60 and the checksum of a wire), or TCP SYNs.
 
-Sends from 256 ports of `SOURCE` in turn to `TARGET`:`PORT`, by way of `MAC`, for `SECONDS` at `RATE` frames/s (0: as
-fast as it can), and prints {"sent", "seconds"} as JSON.
+    blast.py INTERFACE MAC SOURCE TARGET PORT SECONDS [--rate N] [--flows N] [--stride N] [--syn] [--gently]
+
+Sends to `TARGET`:`PORT`, by way of `MAC`, for `SECONDS` at `--rate` frames/s (0: as fast as it can), and prints {"sent",
+"cpu_s"} as JSON. Flow number n comes from port 10240 + n % 1024 of the address `SOURCE` + n / 1024. Flows take turns in
+steps of `--stride`: each one once in `--flows` frames.
 
 The kernel makes the frames: an XDP program in a "live" test run (Linux 5.18) decides when one is due, writes its
 headers and redirects it to INTERFACE. No system call and no copy for each, so that it outruns everybody on the box; it
-takes a whole CPU, whatever the rate. For veth, whose peer has to have GRO on: its NAPI takes redirected frames. Needs
-root.
+takes a whole CPU, whatever the rate, or with `--gently` sleeps between portions of a few milliseconds: no even stream,
+but it leaves the CPU to others. For veth, whose peer has to have GRO on: its NAPI takes redirected frames. Needs root.
 """
+import argparse
 import ctypes
 import errno
 import ipaddress
@@ -26,17 +30,19 @@ ARRAY, XDP, LIVE_FRAMES = 2, 6, 1 << 1
 XDP_ABORTED, XDP_DROP = 0, 1
 KTIME, REDIRECT = 5, 23
 FRAME = 60  # and 4 of checksum that a wire would add
-FIRST_PORT, PORTS_MASK = 0x2800, 0xFF
+FIRST_PORT, PORT_BITS = 0x2800, 10
 BATCH = 64
 LATE_NS = 1_000_000  # what could not be sent for so long is not made up for: that would be a burst
 LEAD_S = 0.1  # for the test run to be set up
+PORTION_S, MAX_PORTION_S = 0.004, 0.1
 MAX_SECONDS = 120
 STATE = "=QQQQ"  # when the next frame is due, interval, how many were sent, when to stop; nanoseconds
+IP_SUM, SOURCE_LOW, SOURCE_PORT, TCP_SUM = 24, 28, 34, 50  # where they are in a frame
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command, layout, *values):
+def bpf(command, layout, *values):
     """The bpf system call. A buffer among the values stands for its address."""
     words = [ctypes.addressof(value) if isinstance(value, ctypes.Array) else value for value in values]
     attributes = ctypes.create_string_buffer(struct.pack(layout, *words), 128)
@@ -46,22 +52,39 @@ def _bpf(command, layout, *values):
     return result
 
 
-def headers(source_mac, target_mac, source, target, port):
-    """Ethernet, IPv4 and UDP, 42 bytes; the source port is left 0, and so is UDP's checksum: none (RFC 768)."""
-    length = FRAME - 14
-    ip = bytearray(struct.pack(">BBHHHBBH4s4s", 0x45, 0, length, 0, 0x4000, 64, socket.IPPROTO_UDP, 0, source, target))
-    total = sum(struct.unpack(">10H", ip))
-    total = (total & 0xFFFF) + (total >> 16)
-    struct.pack_into(">H", ip, 10, ~total & 0xFFFF)
-    return target_mac + source_mac + b"\x08\x00" + bytes(ip) + struct.pack(">HHHH", 0, port, length - 20, 0)
+def _words_sum(data):
+    return sum(struct.unpack(f">{len(data) // 2}H", data))
+
+
+def headers(source_mac, target_mac, source, target, port, syn):
+    """Ethernet, IPv4 and UDP or TCP, and the sums of IP's and of TCP's words so far. What makes a flow is left 0 (source
+    port, the source's low half), and so are the checksums; UDP's stays 0: none (RFC 768)."""
+    if syn:
+        protocol, l4 = socket.IPPROTO_TCP, struct.pack(">HHIIBBHHH", 0, port, 1, 0, 5 << 4, 0x02, 0xFFFF, 0, 0)
+        length = 20 + len(l4)
+    else:
+        length = FRAME - 14
+        protocol, l4 = socket.IPPROTO_UDP, struct.pack(">HHHH", 0, port, length - 20, 0)
+    source = source[:2] + b"\0\0"
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, length, 0, 0x4000, 64, protocol, 0, source, target)
+    l4_sum = _words_sum(source + target + l4) + protocol + len(l4)
+    return target_mac + source_mac + b"\x08\x00" + ip + l4, _words_sum(ip), l4_sum
 
 
 def _op(code, dst=0, src=0, offset=0, imm=0):
     return struct.pack("<BBhi", code, src << 4 | dst, offset, imm)
 
 
-def program(header, state_map, ifindex):
+def _checksum(base, parts, offset):
+    """Stores the complement of the folded sum of `base` and the registers `parts` at r2 + offset, by r0 and r1."""
+    fold = [_op(0xBF, 1, 0), _op(0x77, 1, imm=16), _op(0x57, 0, imm=0xFFFF), _op(0x0F, 0, 1)]
+    return [_op(0xB7, 0, imm=base), *(_op(0x0F, 0, part) for part in parts), *fold, *fold,
+            _op(0xA7, 0, imm=0xFFFF), _op(0xDC, 0, imm=16), _op(0x6B, 2, 0, offset)]
+
+
+def program(args, state_map, ifindex, source_mac, target_mac):
     """Drops while nothing is due. Writes the whole header, since a page comes back as the last receiver left it."""
+    header, ip_sum, l4_sum = headers(source_mac, target_mac, args.source.packed, args.target.packed, args.port, args.syn)
     words = len(header) // 4
     write = [_op(0x62, 2, 0, 4 * n, imm) for n, imm in enumerate(struct.unpack(f"<{words}i", header[:4 * words]))]
     write.append(_op(0x6A, 2, 0, 4 * words, *struct.unpack("<h", header[4 * words:])))
@@ -86,9 +109,13 @@ def program(header, state_map, ifindex):
         _op(0x79, 9, 8, 16),
         _op(0x07, 9, imm=1),
         _op(0x7B, 8, 9, 16),  # r9 = ++sent
-        _op(0x57, 9, imm=PORTS_MASK),
-        _op(0x07, 9, imm=FIRST_PORT),
-        _op(0xDC, 9, imm=16),  # in network order
+        _op(0x27, 9, imm=args.stride),
+        _op(0x57, 9, imm=args.flows - 1),
+        _op(0xBF, 5, 9),
+        _op(0x77, 5, imm=PORT_BITS),
+        _op(0x07, 5, imm=int(args.source) & 0xFFFF),  # r5 = the source's low half
+        _op(0x57, 9, imm=(1 << PORT_BITS) - 1),
+        _op(0x07, 9, imm=FIRST_PORT),  # r9 = its port
         _op(0x61, 2, 6, 0),  # r2 = data
         _op(0x61, 3, 6, 4),  # r3 = its end
         _op(0xBF, 4, 2),
@@ -97,7 +124,10 @@ def program(header, state_map, ifindex):
         _op(0xB7, 0, imm=XDP_ABORTED),
         _op(0x95),
         *write,
-        _op(0x6B, 2, 9, 34),  # source port = r9
+        *_checksum(ip_sum, (5,), IP_SUM),
+        *(_checksum(l4_sum, (5, 9), TCP_SUM) if args.syn else ()),
+        _op(0xDC, 5, imm=16), _op(0x6B, 2, 5, SOURCE_LOW),
+        _op(0xDC, 9, imm=16), _op(0x6B, 2, 9, SOURCE_PORT),
         _op(0xB7, 1, imm=ifindex), _op(0xB7, 2), _op(0x85, imm=REDIRECT), _op(0x95),
     ])
 
@@ -106,45 +136,88 @@ def load(code):
     """The program's file descriptor; the verifier's log goes to stderr if it has something against it."""
     log = ctypes.create_string_buffer(1 << 16)
     try:
-        return _bpf(PROG_LOAD, "=IIQQIIQ", XDP, len(code) // 8, ctypes.create_string_buffer(code),
+        return bpf(PROG_LOAD, "=IIQQIIQ", XDP, len(code) // 8, ctypes.create_string_buffer(code),
                     ctypes.create_string_buffer(b"GPL"), 1, len(log), log)
     except OSError:
         print(log.value.decode(errors="replace"), file=sys.stderr)
         raise
 
 
-def blast(header, ifindex, seconds, rate):
-    """Returns how many frames were sent; those for which the peer's ring had no room are among them, as on a wire."""
-    key = ctypes.create_string_buffer(4)
-    start = time.monotonic_ns() + int(LEAD_S * 1e9)
-    state = ctypes.create_string_buffer(struct.pack(STATE, start, int(1e9 / rate) if rate else 0, 0,
-                                                    start + int(seconds * 1e9)), struct.calcsize(STATE))
-    state_map = _bpf(MAP_CREATE, "=IIIII", ARRAY, len(key), len(state), 1, 0)
-    _bpf(MAP_UPDATE, "=IIQQQ", state_map, 0, key, state, 0)
-    run = load(program(header, state_map, ifindex))
-    frame = ctypes.create_string_buffer(header.ljust(FRAME, b"."), FRAME)
-    # The test run has no clock of its own: a signal ends it.
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, LEAD_S + seconds + 0.01)
+def _test_run(run, repeat):
+    frame = ctypes.create_string_buffer(b".".ljust(FRAME, b"."), FRAME)
     try:
-        _bpf(TEST_RUN, "=IIIIQQIIIIQQIII", run, 0, len(frame), 0, frame, 0, 0xFFFF_FFFF, 0, 0, 0, 0, 0, LIVE_FRAMES, 0,
-             BATCH)
+        bpf(TEST_RUN, "=IIIIQQIIIIQQIII", run, 0, len(frame), 0, frame, 0, repeat, 0, 0, 0, 0, 0, LIVE_FRAMES, 0, BATCH)
     except OSError as error:
         if error.errno != errno.EINTR:
             raise
-    _bpf(MAP_LOOKUP, "=IIQQQ", state_map, 0, key, state, 0)
+
+
+def _steadily(run, seconds):
+    # The test run has no clock of its own: a signal ends it.
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, LEAD_S + seconds + 0.01)
+    _test_run(run, 0xFFFF_FFFF)
+
+
+def _in_portions(run, seconds, rate):
+    start, sent = time.monotonic() + LEAD_S, 0
+    while (now := time.monotonic()) < start + seconds:
+        if portion := min(int(max(0, now - start) * rate) - sent, round(MAX_PORTION_S * rate)):
+            _test_run(run, portion)
+            sent += portion
+        time.sleep(PORTION_S)
+
+
+def blast(args, ifindex, source_mac, target_mac):
+    """Returns how many frames were sent; those for which the peer's ring had no room are among them, as on a wire."""
+    key = ctypes.create_string_buffer(4)
+    start = time.monotonic_ns() + int(LEAD_S * 1e9)
+    interval = int(1e9 / args.rate) if args.rate and not args.gently else 0
+    state = ctypes.create_string_buffer(struct.pack(STATE, start, interval, 0, start + int(args.seconds * 1e9)),
+                                        struct.calcsize(STATE))
+    state_map = bpf(MAP_CREATE, "=IIIII", ARRAY, len(key), len(state), 1, 0)
+    bpf(MAP_UPDATE, "=IIQQQ", state_map, 0, key, state, 0)
+    run = load(program(args, state_map, ifindex, source_mac, target_mac))
+    if args.gently:
+        _in_portions(run, args.seconds, args.rate)
+    else:
+        _steadily(run, args.seconds)
+    bpf(MAP_LOOKUP, "=IIQQQ", state_map, 0, key, state, 0)
     return struct.unpack(STATE, state.raw)[2]
 
 
-def main(interface, mac, source, target, port, seconds, rate="0"):
-    seconds = min(float(seconds), MAX_SECONDS)
-    with open(f"/sys/class/net/{interface}/address") as address:
+def arguments(argv):
+    parser = argparse.ArgumentParser(prog="blast.py", description="A generator of small frames from many flows.")
+    parser.add_argument("interface")
+    parser.add_argument("mac", type=lambda text: bytes.fromhex(text.replace(":", "")))
+    parser.add_argument("source", type=ipaddress.IPv4Address)
+    parser.add_argument("target", type=ipaddress.IPv4Address)
+    parser.add_argument("port", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--flows", type=int, default=256)
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--syn", action="store_true")
+    parser.add_argument("--gently", action="store_true")
+    args = parser.parse_args(argv)
+    if args.flows & (args.flows - 1) or (int(args.source) & 0xFFFF) + (args.flows >> PORT_BITS) > 0xFFFF:
+        parser.error("--flows must be a power of 2, and their addresses equal in the upper half")
+    if not 0 < args.stride < 1 << 31 or args.stride % 2 == 0:
+        parser.error("--stride must be odd, or else not every flow has its turn")
+    if args.gently and not args.rate:
+        parser.error("--gently needs a --rate")
+    if not 0 < args.seconds <= MAX_SECONDS:
+        parser.error(f"SECONDS must be more than 0 and at most {MAX_SECONDS}")
+    return args
+
+
+def main(argv):
+    args = arguments(argv)
+    with open(f"/sys/class/net/{args.interface}/address") as address:
         own = bytes.fromhex(address.read().strip().replace(":", ""))
-    header = headers(own, bytes.fromhex(mac.replace(":", "")), ipaddress.IPv4Address(source).packed,
-                     ipaddress.IPv4Address(target).packed, int(port))
-    sent = blast(header, socket.if_nametoindex(interface), seconds, float(rate))
-    print(json.dumps({"sent": sent, "seconds": seconds}))
+    sent = blast(args, socket.if_nametoindex(args.interface), own, args.mac)
+    print(json.dumps({"sent": sent, "cpu_s": time.process_time()}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

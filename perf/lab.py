@@ -10,6 +10,7 @@
 inside them was started here, so it may be killed. What a killed run left behind is removed by the next one.
 """
 import ctypes
+import itertools
 import json
 import os
 import pathlib
@@ -20,10 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 
 CLIENT, BOX_WAN, VIP = "198.18.1.2", "198.18.1.1", "198.18.1.10"
 BOX_LAN, SERVER = "198.18.2.1", "198.18.2.2"
-HTTP_PORT, IPERF_PORT, SINK_PORT = 80, 5201, 5202
+BACKUP = "198.18.2.3"  # at the server's link; here when a case asks for it
+MANY_CLIENTS, MANY_CLIENTS_NET = "198.19.0.0", "198.19.0.0/16"  # behind the client, which takes no answers for them
+HTTP_PORT, IPERF_PORT, SINK_PORT, NAMED_PORT = 80, 5201, 5202, 5203
 PREFIX = "fsperf"
 ROLES = ("client", "box", "server")
 
@@ -66,17 +70,28 @@ sink.bind(("", int(sys.argv[1])))
 signal.pause()
 """
 
-# ethtool -K LINK gro on, without ethtool: SIOCETHTOOL with ETHTOOL_SGRO.
-GRO_ON = """\
+# ethtool -K LINK FEATURE on|off, without ethtool: SIOCETHTOOL with the feature's own command.
+OFFLOAD = """\
 import ctypes, fcntl, socket, struct, sys
-value = ctypes.create_string_buffer(struct.pack("=II", 0x2C, 1))
+value = ctypes.create_string_buffer(struct.pack("=II", int(sys.argv[2]), int(sys.argv[3])))
 request = struct.pack("=16sQ16x", sys.argv[1].encode(), ctypes.addressof(value))
 fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8946, request)
 """
+OFFLOADS = {"tx": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}  # ETHTOOL_STXCSUM, _STSO, _SGSO, _SGRO
 
 
 class TrialFailed(Exception):
     """One measurement, or one contender, could not be had; the message says why in one line."""
+
+
+class Running(typing.NamedTuple):
+    """A process that lives until the lab ends, and where its output goes."""
+    process: subprocess.Popen
+    log: pathlib.Path
+
+    @property
+    def name(self):
+        return self.log.stem.split("-", 1)[1]
 
 
 def _die_with_parent():
@@ -129,6 +144,7 @@ class Lab:
 
     def __init__(self):
         self.processes = []
+        self.numbers = itertools.count()
         self.dir = None
 
     def __enter__(self):
@@ -182,6 +198,7 @@ class Lab:
             _ip("-n", netns, "link", "set", link, "up")
         _ip("-n", client, "route", "add", "default", "via", BOX_WAN)
         _ip("-n", server, "route", "add", "default", "via", BOX_LAN)
+        _ip("-n", box, "route", "add", MANY_CLIENTS_NET, "via", CLIENT)
         # Answers of direct and tunnel mode come from the VIP by lan0.
         for link in ("all", "lan0"):
             self.sysctl("box", f"net.ipv4.conf.{link}.rp_filter", 0)
@@ -191,12 +208,12 @@ class Lab:
     def _start_servers(self):
         config = self.dir / "nginx.conf"
         config.write_text(NGINX.format(dir=self.dir, port=HTTP_PORT))
-        self.start("server", ["nginx", "-c", str(config), "-e", f"{self.dir}/nginx.log"])
-        self.start("server", ["iperf3", "-4", "-s", "-p", str(IPERF_PORT)])
-        self.start("server", [sys.executable, "-c", SINK, str(SINK_PORT)])
-        self.wait_for_listener(0, HTTP_PORT)
-        self.wait_for_listener(1, IPERF_PORT)
-        self.wait_for_listener(2, SINK_PORT, "udp")
+        nginx = self.start("server", ["nginx", "-c", str(config), "-e", f"{self.dir}/nginx.log"])
+        iperf3 = self.start("server", ["iperf3", "-4", "-s", "-p", str(IPERF_PORT)])
+        sink = self.start("server", [sys.executable, "-c", SINK, str(SINK_PORT)])
+        self.wait_for_listener(nginx, HTTP_PORT)
+        self.wait_for_listener(iperf3, IPERF_PORT)
+        self.wait_for_listener(sink, SINK_PORT, "udp")
 
     def sysctl(self, role, key, value):
         self.run(role, ["sysctl", "-qw", f"{key}={value}"], 20)
@@ -205,9 +222,10 @@ class Lab:
         """The link as `ip -s -j link` describes it."""
         return json.loads(self.run(role, ["ip", "-s", "-j", "link", "show", name], 20))[0]
 
-    def gro_on(self, role, name):
-        """Has a veth receive with NAPI, so that it takes redirected frames."""
-        self.run(role, [sys.executable, "-c", GRO_ON, name], 20)
+    def offloads(self, role, name, **wanted):
+        """Sets OFFLOADS of a link. With GRO a veth receives with NAPI, so that it takes redirected frames."""
+        for feature, on in wanted.items():
+            self.run(role, [sys.executable, "-c", OFFLOAD, name, str(OFFLOADS[feature]), str(int(on))], 20)
 
     def receive_on(self, role, name, cpus):
         """Spreads what the link receives over these CPUs by flow (RPS), as a NIC's queues would."""
@@ -219,15 +237,44 @@ class Lab:
         """Gives the VIP to the box's kernel; contenders that answer for it themselves do without."""
         _ip("-n", self.netns("box"), "address", "add", f"{VIP}/32", "dev", "wan0")
 
+    def own_backup(self):
+        """Gives the second server's address to the server's link."""
+        _ip("-n", self.netns("server"), "address", "add", f"{BACKUP}/24", "dev", "lan0")
+
+    def cpu_s(self, role):
+        """CPU seconds that the processes of a namespace have used so far."""
+        pids = subprocess.run(["ip", "netns", "pids", self.netns(role)], capture_output=True, text=True, timeout=20).stdout
+        threads = (thread for pid in pids.split() for thread in pathlib.Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
     def start(self, role, argv):
-        """Starts a process that lives until the lab ends; its output goes to the file returned."""
-        log = self.dir / f"{len(self.processes)}-{pathlib.Path(argv[0]).name}.log"
+        """Starts a process that lives until the lab ends."""
+        log = self.dir / f"{next(self.numbers)}-{pathlib.Path(argv[0]).name}.log"
         with open(log, "wb") as out:
             process = subprocess.Popen(["ip", "netns", "exec", self.netns(role), *argv], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=out, cwd=self.dir, preexec_fn=_die_with_parent,
                                        start_new_session=True)
-        self.processes.append((process, log))
-        return log
+        self.processes.append(Running(process, log))
+        return self.processes[-1]
+
+    def end_of(self, running, timeout):
+        """What a started process has printed, when it has ended by itself."""
+        self.processes.remove(running)
+        try:
+            status = running.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            running.process.kill()
+            running.process.wait()
+            raise TrialFailed(f"{running.name} did not end within {timeout} s") from None
+        out = running.log.read_text(errors="replace")
+        if status:
+            raise TrialFailed(f"{running.name} ended with {status}: {_last_line(out)}")
+        return out
+
+    def kill(self, running):
+        self.processes.remove(running)
+        running.process.kill()
+        running.process.wait()
 
     def run(self, role, argv, timeout, stdin=None):
         """Runs a command to its end and returns its stdout; TrialFailed when it fails or takes too long."""
@@ -244,10 +291,10 @@ class Lab:
 
     def check_alive(self):
         """TrialFailed when a server or the contender has died."""
-        for process, log in self.processes:
-            if process.poll() is not None:
-                raise TrialFailed(f"{log.stem.split('-', 1)[1]} ended with {process.returncode}: "
-                                  f"{_last_line(log.read_text(errors='replace'))}")
+        for running in self.processes:
+            if running.process.poll() is not None:
+                raise TrialFailed(f"{running.name} ended with {running.process.returncode}: "
+                                  f"{_last_line(running.log.read_text(errors='replace'))}")
 
     def wait_for(self, condition, what, seconds=15):
         end = time.monotonic() + seconds
@@ -257,9 +304,9 @@ class Lab:
                 raise TrialFailed(f"{what}: not within {seconds} s")
             time.sleep(0.01)
 
-    def wait_for_listener(self, index, port, protocol="tcp"):
-        """Waits until process number `index` listens on the port. /proc/PID/net is its own namespace's."""
-        table = pathlib.Path(f"/proc/{self.processes[index][0].pid}/net/{protocol}")
+    def wait_for_listener(self, running, port, protocol="tcp"):
+        """Waits until there is a listener on the port in the namespace of a process."""
+        table = pathlib.Path(f"/proc/{running.process.pid}/net/{protocol}")
         state = {"tcp": "0A", "udp": "07"}[protocol]
         listening = re.compile(rf":{port:04X} [0-9A-F]+:0000 {state} ")
 

@@ -34,12 +34,19 @@ class Cpu:
         return cls.now() - before
 
 
+def memory_used():
+    """Bytes of memory that nobody could have without taking them from somebody; the kernel's and the processes'."""
+    with open("/proc/meminfo") as lines:
+        kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    return (kib["MemTotal"] - kib["MemAvailable"]) * 1024
+
+
 def install_missing(parts, say):
-    """Installs with apt the tools that contenders and cases name in `tools` ({command: Debian package})."""
+    """Installs with apt the tools that contenders and cases name in `tools` ({command or file: Debian package})."""
     tools = {"ip": "iproute2", "sysctl": "procps", "nginx": "nginx-light", "iperf3": "iperf3"}
     for part in parts:
         tools.update(part.tools)
-    missing = sorted({package for command, package in tools.items() if not shutil.which(command)})
+    missing = sorted({package for command, package in tools.items() if not (shutil.which(command) or os.path.isfile(command))})
     if not missing:
         return
     say("installing " + ", ".join(missing))

@@ -1,15 +1,23 @@
 """What is measured. A case is a file here (or a few that are one case with other numbers)."""
 from cases.bulk import Bulk
+from cases.failover import Failover
+from cases.flood import Flood
+from cases.flows import Flows
 from cases.http import Connections, KeepAlive, Latency
+from cases.idle import Idle
+from cases.paced import Paced
 from cases.udp import Udp64
 
 ALL = [
-    Bulk("bulk1", streams=1, reverse=False),
-    Bulk("bulk1-r", streams=1, reverse=True),
-    Bulk("bulk4", streams=4, reverse=False),
-    Bulk("bulk4-r", streams=4, reverse=True),
+    *(Bulk(streams, reverse) for streams in (1, 4, 16) for reverse in (False, True)),
     Connections(),
     KeepAlive(),
+    Paced(),
     Latency(),
     Udp64(),
+    Flows(),
+    Flood(),
+    Failover("failover", silent=False),
+    Failover("failover-silent", silent=True),
+    Idle(),
 ]

@@ -7,11 +7,12 @@ from lab import IPERF_PORT, TrialFailed
 
 class Bulk(Case):
     tools = {"iperf3": "iperf3"}
-    work_unit = "Gbit"
+    work_unit = "gigabyte"
     metrics = (Metric("gbit_s", "Gbit/s", decimals=2),)
 
-    def __init__(self, name, streams, reverse):
-        self.name = name
+    def __init__(self, streams, reverse):
+        self.name = f"bulk{streams}{'-r' if reverse else ''}"
+        self.quick = streams < 16
         way = "server to client" if reverse else "client to server"
         self.title = f"iperf3, {streams} stream{'s' if streams > 1 else ''}, {way}"
         self.argv = ["-P", str(streams), *(["-R"] if reverse else [])]
@@ -24,11 +25,11 @@ class Bulk(Case):
         except (ValueError, KeyError) as error:
             raise TrialFailed(f"iperf3 gave no result: {error}") from None
 
-    def warm_up(self, lab, target):
-        self._iperf3(lab, target, ["-n", "100M"], 30)
+    def warm_up(self, lab, contender):
+        self._iperf3(lab, contender.target, ["-n", "100M"], 30)
 
-    def measure(self, lab, target, seconds):
-        got = self._iperf3(lab, target, ["-t", str(seconds)], seconds + 20)
+    def measure(self, lab, contender, seconds):
+        got = self._iperf3(lab, contender.target, ["-t", str(seconds)], seconds + 20)
         if not got["bytes"]:
             raise TrialFailed("iperf3 moved nothing")
-        return {"gbit_s": got["bits_per_second"] / 1e9, "work": got["bytes"] * 8 / 1e9}
+        return {"gbit_s": got["bits_per_second"] / 1e9, "work": got["bytes"] / 1e9}

@@ -1,6 +1,8 @@
 """What every case is."""
 import dataclasses
 
+from needs import Needs
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
@@ -17,19 +19,29 @@ class Metric:
 class Case:
     """One kind of load. `metrics[0]` is the one that the case is about.
 
-    `measure` returns a value for each metric, and `work`: how much was done, in `work_unit`, for CPU per work."""
+    `measure` returns a value for each metric, and `work`: how much was done, in `work_unit`, for CPU per work. If
+    that was done in a part of the time only, or beside something costly that is not the contender's, it says by `cpu_s`
+    what it took."""
     name = ""
     title = ""
     tools = {}
     work_unit = ""
     metrics = ()
+    needs = Needs()
+    quick = True  # part of a quick run
 
     def refuses(self, contender):
         """Why this contender cannot take part, in a word or two for the table; None if it can."""
         return None
 
-    def warm_up(self, lab, target):
+    def prepare(self, say):
+        """Once per run, before the first trial. TrialFailed leaves the case out."""
+
+    def set_up(self, lab):
+        """On a fresh Lab, before the contender is on the box."""
+
+    def warm_up(self, lab, contender):
         """Neighbours learnt, pages touched, caches warm; not measured."""
 
-    def measure(self, lab, target, seconds):
+    def measure(self, lab, contender, seconds):
         raise NotImplementedError

@@ -27,11 +27,11 @@ class _Wrk(Case):
     headers = ()
     connections = CONNECTIONS
 
-    def warm_up(self, lab, target):
-        _wrk(lab, target, 1, self.connections, *self.headers)
+    def warm_up(self, lab, contender):
+        _wrk(lab, contender.target, 1, self.connections, *self.headers)
 
-    def measure(self, lab, target, seconds):
-        got = _wrk(lab, target, seconds, self.connections, *self.headers)
+    def measure(self, lab, contender, seconds):
+        got = _wrk(lab, contender.target, seconds, self.connections, *self.headers)
         rate = got["requests"] / got["duration_us"] * 1e6
         return {"rate": rate, "p50_ms": got["p50_us"] / 1e3, "p99_ms": got["p99_us"] / 1e3, "p50_us": got["p50_us"],
                 "p99_us": got["p99_us"], "errors": got["errors"], "work": got["requests"] / 1e3}

@@ -1,19 +1,14 @@
 """Small UDP frames from many flows: how many a second arrive when more come than anybody can carry, and how many can
-come without loss. The generator (blast.py) has a CPU; what the box receives is spread over the others (RPS), as a NIC's
-queues would do it, or else the generator's CPU would carry the packets, too, and never offer too many."""
-import json
-import os
-import pathlib
-import sys
-import time
-
+come without loss."""
+from bisection import bisect
+from cases import frames
 from cases.case import Case, Metric
 from lab import CLIENT, SINK_PORT, TrialFailed
 
-BLAST = pathlib.Path(__file__).parents[1] / "blast.py"
-STEPS = 7
+STEPS = 8
 TOLERATED = 0.001
 WARM_RATE = 20_000
+COSTED = 0.9  # of the clean rate: CPU per frame is measured where none is lost
 
 
 class Udp64(Case):
@@ -26,54 +21,26 @@ class Udp64(Case):
     def refuses(self, contender):
         return None if contender.udp else "no UDP"
 
-    def warm_up(self, lab, target):
-        lab.gro_on("box", "wan0")
-        cpus = sorted(os.sched_getaffinity(0))
-        if len(cpus) > 1:
-            lab.receive_on("box", "wan0", cpus[1:])
-        self._blast(lab, target, 0.5, WARM_RATE)
+    def warm_up(self, lab, contender):
+        frames.leave_generator_its_cpu(lab)
+        frames.send(lab, CLIENT, contender.target, SINK_PORT, 0.5, rate=WARM_RATE)
 
-    @staticmethod
-    def _arrived(lab):
-        """Frames that the server's link has received, once no more come."""
-        count = None
-        for _ in range(20):
-            last, count = count, lab.link("server", "lan0")["stats64"]["rx"]["packets"]
-            if count == last:
-                break
-            time.sleep(0.05)
-        return count
+    def measure(self, lab, contender, seconds):
+        def blast(length, rate):
+            return frames.send(lab, CLIENT, contender.target, SINK_PORT, length, rate=round(rate))
 
-    def _blast(self, lab, target, seconds, rate=0):
-        """(frames sent, frames arrived)."""
-        mac = lab.link("box", "wan0")["address"]
-        before = self._arrived(lab)
-        cpu = min(os.sched_getaffinity(0))
-        out = lab.run("client", ["taskset", "-c", str(cpu), sys.executable, str(BLAST), "wan0", mac, CLIENT, target,
-                                 str(SINK_PORT), str(seconds), str(rate)], seconds + 20)
-        sent, arrived = json.loads(out)["sent"], self._arrived(lab) - before
-        if not sent:
-            raise TrialFailed("the generator sent nothing")
-        return sent, min(arrived, sent)  # an ARP packet of the box's is not a frame of ours
+        def try_rate(rate):
+            sent, arrived, _ = blast(step, rate)
+            loss = (sent - arrived) / sent
+            return None if loss > TOLERATED else (arrived / step, loss)
 
-    def measure(self, lab, target, seconds):
-        sent, arrived = self._blast(lab, target, seconds)
+        sent, arrived, cpu_s = blast(seconds, 0)
         if not arrived:
             raise TrialFailed("no frame arrived")
-        figures = {"flood_kpps": arrived / seconds / 1e3, "offered_kpps": sent / seconds / 1e3,
-                   "clean_kpps": 0.0, "clean_loss_pct": 0.0}
+        figures = {"flood_kpps": arrived / seconds / 1e3, "offered_kpps": sent / seconds / 1e3}
         step = max(0.5, seconds / 4)
-        # Who livelocks when flooded may carry more when asked for less.
-        low, high, work = 0.0, min(2 * arrived, sent) / seconds, arrived
-        for _ in range(STEPS):
-            rate = (low + high) / 2
-            sent, arrived = self._blast(lab, target, step, round(rate))
-            work += arrived
-            if sent - arrived > TOLERATED * sent:
-                high = rate
-                continue
-            low = rate
-            # What arrived, not what was asked for: on a busy machine the generator falls behind.
-            if arrived / step / 1e3 > figures["clean_kpps"]:
-                figures.update(clean_kpps=arrived / step / 1e3, clean_loss_pct=(sent - arrived) / sent * 100)
-        return {**figures, "work": work / 1e6}
+        # Who livelocks when flooded may carry much more when asked for less.
+        clean, loss = bisect(0, sent / seconds, STEPS, try_rate)
+        if clean:
+            _, arrived, cpu_s = blast(seconds, COSTED * clean)
+        return {**figures, "clean_kpps": clean / 1e3, "clean_loss_pct": loss * 100, "cpu_s": cpu_s, "work": arrived / 1e6}

@@ -2,14 +2,17 @@
 
 `prepare` runs once per run, `start` once per trial inside a fresh Lab; stopping is the Lab's work."""
 from contenders.direct import Direct
+from contenders.dpdk import Dpdk
 from contenders.farside import Farside
 from contenders.haproxy import Haproxy
+from contenders.ipvs import Ipvs
 from contenders.nftables import Nftables
+from contenders.nginx import Nginx
 
 
 def peers():
     """In the order in which they take their turns; the first one is the reference of the ratios."""
-    return [Direct(), Nftables(), Haproxy()]
+    return [Direct(), Nftables(), Ipvs(), Haproxy(), Nginx(), Dpdk()]
 
 
 def farsides(given):
@@ -25,8 +28,15 @@ def farsides(given):
     return [Farside(name, path) for name, (_, _, path) in zip(names, split)]
 
 
+def backends(usual):
+    """A farside's other ways to the wire: its workers alone."""
+    return [Farside(f"{usual.name}-ring", usual.binary, kernel_path=False)]
+
+
 def modes(usual):
-    """A farside's other ways of carrying: without its kernel path, and in the modes in which answers go past it."""
-    name, binary = usual.name, usual.binary
-    return [Farside(f"{name}-ring", binary, kernel_path=False), Farside(f"{name}-direct", binary, mode="direct"),
-            Farside(f"{name}-tunnel", binary, mode="tunnel")]
+    """The modes in which answers go past farside."""
+    return [Farside(f"{usual.name}-{mode}", usual.binary, mode=mode) for mode in ("direct", "tunnel")]
+
+
+def everybody(usual):
+    return [*peers(), usual, *backends(usual), *modes(usual)]

@@ -7,6 +7,8 @@ class Direct(Contender):
     name = "direct"
     title = "kernel forwarding, nothing translated"
     target = laboratory.SERVER
+    quick = True
+    processes = False
 
-    def start(self, lab):
+    def start(self, lab, needs):
         lab.sysctl("box", "net.ipv4.ip_forward", 1)

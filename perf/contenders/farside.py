@@ -1,17 +1,17 @@
-"""farside on AF_PACKET, defaults otherwise. In NAT mode the kernel does not forward (ip_forward = 0), so that what
-arrives was carried by farside. In direct and tunnel mode the box's kernel forwards the server's answers, as a router
-would; requests it cannot have carried, since the server's VIP is on no link that the box knows."""
-import functools
+"""farside, defaults otherwise. In NAT mode the kernel does not forward (ip_forward = 0), so that what arrives was
+carried by farside. In direct and tunnel mode the box's kernel forwards the server's answers, as a router would; requests
+it cannot have carried, since the server's VIP is on no link that the box knows."""
+import json
 import os
 import pathlib
 import re
-import shutil
-import subprocess
 
+import build
 from contenders.contender import Contender
-from lab import HTTP_PORT, IPERF_PORT, SERVER, SINK_PORT, VIP, TrialFailed
+from lab import BACKUP, HTTP_PORT, IPERF_PORT, NAMED_PORT, SERVER, SINK_PORT, VIP, TrialFailed
+from needs import CHECK
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+PROXY = "198.18.1.250"
 
 SERVICE = """
 [[service]]
@@ -29,12 +29,37 @@ address = "{server}"
 
 SERVICES = (("http", HTTP_PORT, "tcp"), ("bulk", IPERF_PORT, "tcp"), ("sink", SINK_PORT, "udp"))
 
+NAMED = f"""
+[proxy]
+addresses = ["{PROXY}"]
+[[peer]]
+name = "elsewhere"
+[[service]]
+name = "named"
+vip = "{VIP}"
+port = {NAMED_PORT}
+protocol = "tcp"
+[service.check]
+kind = "tcp"
+interval = "{CHECK.interval_ms}ms"
+timeout = "{CHECK.timeout_ms}ms"
+rise = {CHECK.rise}
+fall = {CHECK.fall}
+[[service.real]]
+name = "server"
+address = "{SERVER}"
+[[service.remote]]
+site = "elsewhere"
+vip = "{BACKUP}"
+port = {NAMED_PORT}
+"""
+
 CONFIG = """\
 [site]
 name = "perf"
 [datapath]
 interfaces = ["wan0", "lan0"]
-backend = "af_packet"
+backend = "{backend}"
 {datapath}[admin]
 socket = "{dir}/farside.sock"
 """
@@ -43,56 +68,47 @@ socket = "{dir}/farside.sock"
 class Farside(Contender):
     ours = True
 
-    def __init__(self, name, binary, mode="nat", kernel_path=True):
+    def __init__(self, name, binary, mode="nat", kernel_path=True, backend="af_packet"):
         self.name = name
         self.mode = mode
         self.kernel_path = kernel_path
-        self.title = f"farside, af_packet, {mode} mode{'' if kernel_path else ', no kernel path'}"
+        self.backend = backend
+        self.quick = kernel_path and backend == "af_packet"
+        self.without_backup = None if self.quick and mode == "nat" else "as farside"
+        self.title = f"farside, {backend}, {mode} mode{'' if kernel_path else ', workers alone'}"
         self.binary = binary and str(pathlib.Path(binary).resolve())
 
     @property
     def version(self):
         return self.binary and [self.binary, "--version"]
 
+    def too_few_flows(self, flows):
+        return None if self.mode == "nat" else "as in NAT mode"
+
+    def flows(self, lab):
+        shown = lab.run("box", [self.binary, "show", "counters", "--json", "--socket", f"{lab.dir}/farside.sock"], 20)
+        counters = json.loads(shown)
+        return counters["flows_local"] - counters["flows_ended"]
+
     def prepare(self, say):
         if not self.binary:
-            self.binary = self._build(say)
+            self.binary = build.program("farside", say)
         if not os.access(self.binary, os.X_OK):
             raise TrialFailed("there is no such program as the one named with --farside")
 
-    @staticmethod
-    @functools.cache
-    def _build(say):
-        """The release binary of this tree, built once for all its modes. cargo decides whether it is fresh, so a stale
-        one is never measured."""
-        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-        binary = target / "release/farside"
-        cargo = shutil.which("cargo") or shutil.which("cargo", path=os.path.expanduser("~/.cargo/bin"))
-        if not cargo:
-            if binary.exists():
-                say("no cargo here: measuring the release binary as it is")
-                return str(binary)
-            raise TrialFailed("no release binary, and no cargo to build it with")
-        say("building farside (release)")
-        try:
-            done = subprocess.run([cargo, "build", "--release", "--locked", "--bin", "farside"], cwd=REPOSITORY,
-                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800)
-        except subprocess.TimeoutExpired:
-            raise TrialFailed("cargo build did not end within 30 minutes") from None
-        if done.returncode:
-            error = re.search(r"^error.*", done.stderr, re.M)
-            raise TrialFailed("cargo build failed: " + (error[0] if error else "see cargo build --release"))
-        return str(binary)
-
-    def start(self, lab):
-        config = lab.dir / "farside.toml"
-        # The default is not written: builds that are older than the key can be measured, too.
-        datapath = "" if self.kernel_path else "kernel_path = false\n"
-        config.write_text(CONFIG.format(dir=lab.dir, datapath=datapath) + "".join(
+    def config(self, directory, needs):
+        # Defaults are not written: builds that are older than a key can be measured, too.
+        datapath = ("" if self.kernel_path else "kernel_path = false\n") \
+            + (f"max_flows = {needs.flows}\n" if needs.flows else "")
+        return CONFIG.format(dir=directory, backend=self.backend, datapath=datapath) + "".join(
             SERVICE.format(name=name, vip=VIP, port=port, protocol=protocol, mode=self.mode, server=SERVER)
-            for name, port, protocol in SERVICES))
+            for name, port, protocol in SERVICES) + (NAMED if needs.backup else "")
+
+    def start(self, lab, needs):
+        config = lab.dir / "farside.toml"
+        config.write_text(self.config(lab.dir, needs))
         self._set_up_server(lab)
-        log = lab.start("box", [self.binary, "run", "--config", str(config)])
+        log = lab.start("box", [self.binary, "run", "--config", str(config)]).log
         ready = re.compile(r"\bready\s*$", re.M)
         lab.wait_for(lambda: ready.search(log.read_text(errors="replace")), "farside never said `ready`")
 

@@ -1,6 +1,8 @@
-"""HAProxy in TCP mode: the proxy that one would run instead. Checks off on both sides, as for farside."""
+"""HAProxy in TCP mode: the proxy that one would run instead. Checks off on both sides, as for farside, but where a case
+needs them."""
 from contenders.contender import Contender
-from lab import HTTP_PORT, IPERF_PORT, SERVER, VIP
+from lab import BACKUP, HTTP_PORT, IPERF_PORT, NAMED_PORT, SERVER, VIP
+from needs import CHECK
 
 CONFIG = f"""\
 global
@@ -19,16 +21,27 @@ listen bulk
     server server {SERVER}:{IPERF_PORT}
 """
 
+NAMED = f"""\
+listen named
+    bind {VIP}:{NAMED_PORT}
+    timeout check {CHECK.timeout_ms}ms
+    default-server check inter {CHECK.interval_ms}ms rise {CHECK.rise} fall {CHECK.fall}
+    server server {SERVER}:{NAMED_PORT}
+    server backup {BACKUP}:{NAMED_PORT} backup
+"""
+
 
 class Haproxy(Contender):
     name = "haproxy"
     title = "HAProxy, mode tcp, 2 threads"
     udp = False
+    without_backup = None
+    quick = True
     tools = {"haproxy": "haproxy"}
     version = ["haproxy", "-v"]
 
-    def start(self, lab):
+    def start(self, lab, needs):
         lab.own_vip()
         config = lab.dir / "haproxy.cfg"
-        config.write_text(CONFIG)
+        config.write_text(CONFIG + (NAMED if needs.backup else ""))
         lab.start("box", ["haproxy", "-db", "-f", str(config)])

@@ -1,0 +1,23 @@
+"""What a case asks of the contender beyond carrying HTTP, bulk and UDP to one server."""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """How a contender finds out that the server is dead. nginx has no checks: it finds out by clients' connections."""
+    interval_ms: int = 1000
+    timeout_ms: int = 500
+    rise: int = 2
+    fall: int = 3
+
+    def __str__(self):
+        return f"checks every {self.interval_ms} ms, timeout {self.timeout_ms} ms, down after {self.fall}"
+
+
+CHECK = Check()
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    backup: bool = False  # CHECKed, and another server in its place while it is down: on the VIP's port NAMED_PORT
+    flows: int = 0  # so many at a time; 0: what the contender has room for by default
