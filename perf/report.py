@@ -61,8 +61,8 @@ def summarized(result):
         metrics = [metric["name"] for metric in about["metrics"]]
         figures = {name: {metric: spread(list(_by_round(trials, case, name, metric).values()))
                           for metric in [*metrics, "cpu_s", CPU]} for name in names}
-        ratios = {above: {below: ratio(trials, case, metrics[0], above, below)
-                          for below in names if below != above} for above in names}
+        ratios = {metric: {above: {below: ratio(trials, case, metric, above, below)
+                                   for below in names if below != above} for above in names} for metric in metrics}
         summary[case] = {"figures": figures, "ratios": ratios}
     return {**result, "summary": summary}
 

@@ -1,5 +1,6 @@
 """A result as tables: for a terminal, and for a README."""
 import statistics
+import typing
 
 from report import CPU
 
@@ -15,21 +16,31 @@ def _cell(figure, decimals, refusal=None):
     return f"{figure['median']:,.{decimals}f} ({figure['min']:,.{decimals}f}-{figure['max']:,.{decimals}f})"
 
 
+class Row(typing.NamedTuple):
+    case: str
+    unit: str
+    decimals: int
+    figures: dict  # by contender; None where there is none
+    ratios: dict  # by contender, and by whom it is compared with
+    refusals: dict
+
+
 def _rows(result):
-    """(case, what and in which unit, {contender: figure}, decimals, refusals), a row for each metric."""
+    """A row for each metric."""
     for case, about in _measured(result).items():
-        figures = result["summary"][case]["figures"]
+        summary = result["summary"][case]
         for metric in about["metrics"]:
-            row = {name: of[metric["name"]] for name, of in figures.items()}
-            if metric["name"] != "errors" or any(figure and figure["max"] for figure in row.values()):
-                yield case, metric["unit"], row, metric["decimals"], about["refusals"]
+            name = metric["name"]
+            figures = {contender: of[name] for contender, of in summary["figures"].items()}
+            if name != "errors" or any(figure and figure["max"] for figure in figures.values()):
+                yield Row(case, metric["unit"], metric["decimals"], figures, summary["ratios"][name], about["refusals"])
 
 
 def _costs(result):
-    """The same for CPU seconds."""
+    """The same for CPU seconds, without ratios."""
     for case, about in _measured(result).items():
-        row = {name: of[CPU] for name, of in result["summary"][case]["figures"].items()}
-        yield case, about["work_unit"], row, 3, about["refusals"]
+        figures = {contender: of[CPU] for contender, of in result["summary"][case]["figures"].items()}
+        yield Row(case, about["work_unit"], 3, figures, {}, about["refusals"])
 
 
 def _pairs(result):
@@ -78,14 +89,15 @@ def text(result):
 
     def table(title, rows):
         return _aligned([[title, *names]] + [
-            [f"{case}, {unit}", *(_cell(row[name], decimals, refusals.get(name)) for name in names)]
-            for case, unit, row, decimals, refusals in rows])
+            [f"{row.case}, {row.unit}", *(_cell(row.figures[name], row.decimals, row.refusals.get(name)) for name in names)]
+            for row in rows])
 
     measured = _measured(result)
     ratios = [["ratios", *(case + ("" if about["metrics"][0]["higher"] else " (less is better)")
                            for case, about in measured.items())]]
     for above, below in _pairs(result):
-        found = [result["summary"][case]["ratios"][above][below] for case in measured]
+        found = [result["summary"][case]["ratios"][about["metrics"][0]["name"]][above][below]
+                 for case, about in measured.items()]
         ratios.append([f"{above} / {below}", *("-" if r is None else f"{r:.2f}" for r in found)])
     tables = [table("figures", _rows(result))] + ([_aligned(ratios)] if len(ratios) > 1 else []) \
         + [table("CPU s of the whole machine per", _costs(result))]
@@ -96,26 +108,27 @@ def _line(cells):
     return "| " + " | ".join(cells) + " |"
 
 
-def markdown(result):
-    """Medians only, and the first farside's ratios; `text` has the rest."""
+def markdown(result, picture=None):
+    """Medians only, and the first farside's ratios; `text` has the rest. `picture`: where `plot` has drawn it."""
     names = list(result["contenders"])
     ours = next((name for name in names if result["contenders"][name]["ours"]), None)
     rivals = [name for name in ("nftables", "haproxy") if ours and name in names]
-    first = {case: about["metrics"][0]["unit"] for case, about in result["cases"].items()}
 
-    def short(figure, decimals):
-        return "-" if figure is None else f"{figure['median']:,.{decimals}f}"
+    def short(row):
+        return ("-" if row.figures[name] is None else f"{row.figures[name]['median']:,.{row.decimals}f}" for name in names)
 
-    lines = [_line(["", *names, *(f"{ours} / {rival}" for rival in rivals)]), _line(["---", *["---:"] * (len(names) + len(rivals))])]
-    for case, unit, row, decimals, _ in _rows(result):
-        found = [result["summary"][case]["ratios"][ours][rival] if unit == first[case] else None for rival in rivals]
-        lines.append(_line([f"{case}, {unit}", *(short(row[name], decimals) for name in names),
-                            *("" if r is None else f"{r:.2f}" for r in found)]))
-    lines += ["", "CPU seconds of the whole machine (client, box, server and kernel) for each:", "",
-              _line(["", *names]), _line(["---", *["---:"] * len(names)])]
-    lines += [_line([f"{case}, {unit}", *(short(row[name], decimals) for name in names)])
-              for case, unit, row, decimals, _ in _costs(result)]
-    return "\n".join(lines)
+    def table(head, rows):
+        return [_line(["", *head]), _line(["---", *["---:"] * len(head)]), *(_line(row) for row in rows), ""]
+
+    ratios = ((row, [row.ratios[ours][rival] for rival in rivals]) for row in _rows(result))
+    lines = [line + "  " for line in header(result)] + [""]
+    lines += [f"![{', '.join(_measured(result))}]({picture})", ""] if picture else []
+    lines += table([*names, *(f"{ours} / {rival}" for rival in rivals)], [
+        [f"{row.case}, {row.unit}", *short(row), *("" if ratio is None else f"{ratio:.2f}" for ratio in found)]
+        for row, found in ratios])
+    lines += ["CPU seconds of the whole machine (client, box, server and kernel) for each:", ""]
+    lines += table(names, [[f"{row.case}, {row.unit}", *short(row)] for row in _costs(result)])
+    return "\n".join(lines[:-1])
 
 
 BEGIN, END = "<!-- figures: written by perf/show -->", "<!-- end of figures -->"

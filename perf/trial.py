@@ -30,11 +30,11 @@ def preflight(candidates, cases, say):
         except TrialFailed as failure:
             unable[case.name] = str(failure)
     for contender in candidates:
-        if why := contender.absent():
-            absent[contender.name] = why
-            continue
         try:
             contender.prepare(say)
+            if why := contender.absent():
+                absent[contender.name] = why
+                continue
             with Lab() as lab:
                 contender.start(lab, Needs())
                 lab.wait_until_carried(contender.target)

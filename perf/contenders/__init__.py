@@ -29,8 +29,9 @@ def farsides(given):
 
 
 def backends(usual):
-    """A farside's other ways to the wire: its workers alone."""
-    return [Farside(f"{usual.name}-ring", usual.binary, kernel_path=False)]
+    """A farside's other ways to the wire."""
+    return [Farside(f"{usual.name}-ring", usual.binary, kernel_path=False),
+            Farside(f"{usual.name}-xdp", usual.binary, backend="af_xdp")]
 
 
 def modes(usual):

@@ -19,7 +19,7 @@ class Contender:
     processes = True  # it is some, rather than the kernel
 
     def absent(self):
-        """Why there can be no such thing on this machine, however hard one tries; None if there can."""
+        """Why there can be no such thing here, however hard one tries; None if there can. Asked again after `prepare`."""
         return None
 
     def too_few_flows(self, flows):

@@ -5,11 +5,13 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import tempfile
 
 import build
 from contenders.contender import Contender
 from lab import BACKUP, HTTP_PORT, IPERF_PORT, NAMED_PORT, SERVER, SINK_PORT, VIP, TrialFailed
-from needs import CHECK
+from needs import CHECK, Needs
 
 PROXY = "198.18.1.250"
 
@@ -81,6 +83,16 @@ class Farside(Contender):
     @property
     def version(self):
         return self.binary and [self.binary, "--version"]
+
+    def absent(self):
+        """A build without the backend says so; builds that are older than it can be measured, too."""
+        if not self.binary or self.backend == "af_packet":
+            return None
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+            config.write(self.config("/run", Needs()))
+            config.flush()
+            done = subprocess.run([self.binary, "check", "--config", config.name], capture_output=True, text=True, timeout=20)
+        return None if done.returncode == 0 else f"this build refuses backend {self.backend}"
 
     def too_few_flows(self, flows):
         return None if self.mode == "nat" else "as in NAT mode"

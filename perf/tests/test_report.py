@@ -55,7 +55,7 @@ class Report(unittest.TestCase):
     def test_merged_runs_keep_their_rounds_apart(self):
         slow = [{**t, "figures": {**t["figures"], "rate": t["figures"]["rate"] / 4}} for t in DRIFTING]
         whole = report.merged([result(DRIFTING), result(slow)])
-        self.assertEqual(whole["summary"]["c"]["ratios"]["farside"]["nftables"], 2.0)
+        self.assertEqual(whole["summary"]["c"]["ratios"]["rate"]["farside"]["nftables"], 2.0)
         self.assertEqual(sorted({t["round"] for t in whole["trials"]}), [1, 2, 3, 4, 5, 6])
         self.assertEqual(len(whole["summary"]["c"]["figures"]["farside"]["rate"]["values"]), 6)
 
@@ -75,6 +75,7 @@ class Shown(unittest.TestCase):
         once = tables.between_marks(document, tables.markdown(result(DRIFTING)))
         self.assertEqual(once, tables.between_marks(once, tables.markdown(result(DRIFTING))))
         self.assertIn("| c, Gbit/s | 5.00 | 10.00 | 2.00 |", once)
+        self.assertIn("](perf/results.svg)", tables.markdown(result(DRIFTING), "perf/results.svg"))
         self.assertTrue(once.startswith("before\n") and once.endswith("after\n") and "old" not in once)
         with self.assertRaises(ValueError):
             tables.between_marks("no marks", "figures")
