@@ -243,9 +243,18 @@ class Lab:
 
     def cpu_s(self, role):
         """CPU seconds that the processes of a namespace have used so far."""
-        pids = subprocess.run(["ip", "netns", "pids", self.netns(role)], capture_output=True, text=True, timeout=20).stdout
-        threads = (thread for pid in pids.split() for thread in pathlib.Path(f"/proc/{pid}/task").iterdir())
+        threads = (thread for process in self._inside(role) for thread in (process / "task").iterdir())
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+    def memory(self, role):
+        """Bytes of memory that the processes of a namespace have for themselves: no programs' files, no maps of the
+        kernel's that they look into."""
+        lines = (line.split() for process in self._inside(role) for line in open(process / "smaps_rollup"))
+        return sum(int(words[1]) for words in lines if words[0] in ("Pss_Anon:", "Pss_Shmem:")) * 1024
+
+    def _inside(self, role):
+        pids = subprocess.run(["ip", "netns", "pids", self.netns(role)], capture_output=True, text=True, timeout=20).stdout
+        return [pathlib.Path("/proc") / pid for pid in pids.split()]
 
     def start(self, role, argv):
         """Starts a process that lives until the lab ends."""

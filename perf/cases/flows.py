@@ -24,7 +24,7 @@ class Flows(Case):
         return contender.too_few_flows(self.needs.flows)
 
     def set_up(self, lab):
-        self.before = machine.memory_used()
+        self.before = machine.kernel_memory()
 
     def warm_up(self, lab, contender):
         frames.leave_generator_its_cpu(lab)
@@ -37,7 +37,7 @@ class Flows(Case):
         held = contender.flows(lab)
         if held < FLOWS / 2:
             raise TrialFailed(f"only {held} flows held")
-        used = machine.memory_used() - self.before
+        used = lab.memory("box") + machine.kernel_memory() - self.before
         sent, arrived, cpu_s = frames.send(lab, MANY_CLIENTS, contender.target, SINK_PORT, seconds, flows=FLOWS,
                                            stride=STRIDE)
         if not arrived:
