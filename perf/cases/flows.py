@@ -7,7 +7,7 @@ from needs import Needs
 
 FLOWS = 1 << 20
 RATE = 100_000  # while they are opened
-PASSES = 3  # whose first frame was lost is opened by the next pass
+PASSES = 6  # whose first frame was lost is opened by the next pass
 STRIDE = 0x2545_F491  # while they are used: not in the order in which they were opened
 
 
