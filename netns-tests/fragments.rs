@@ -98,7 +98,9 @@ fn a_real_servers_answer_may_come_in_pieces_out_of_order() {
             let to = SocketAddr::new(source, 0);
             raw.as_ref().expect("a raw socket").send_to(&pieces[at][14..], &to.into()).expect("a piece is sent");
         }
-        let (length, from) = socket.recv_from(&mut answer).unwrap_or_else(|e| panic!("{family:?}: {e}"));
+        let counters = || play.farside(1).counters();
+        let (length, from) =
+            socket.recv_from(&mut answer).unwrap_or_else(|e| panic!("{family:?}: {e}: {:#?}", counters()));
         assert_eq!((from, &answer[..length] == text.as_bytes()), (vip(&play, family), true), "{family:?}");
     }
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Output;
 
 use crate::setup::setup;
-use crate::support::config::{Config, Service, quick_check, service_name};
+use crate::support::config::{Config, Service, on_af_xdp, quick_check, service_name};
 use crate::support::dovecot::{Dovecot, PASSWORD, USER, mails};
 use crate::support::download::write_file;
 use crate::support::farside::Farside;
@@ -99,8 +99,10 @@ struct Cell {
 
 fn serves(mode: Mode, family: Family) {
     let cell = Cell::new(mode, family);
-    for kernel_path in [true, false] {
-        cell.run(kernel_path);
+    // On AF_XDP there is none, whatever the configuration says.
+    let kernel_paths: &[bool] = if on_af_xdp() { &[true] } else { &[true, false] };
+    for kernel_path in kernel_paths {
+        cell.run(*kernel_path);
     }
 }
 
@@ -171,6 +173,7 @@ impl Cell {
             });
         }
         let south = &farsides[0];
+        self.workers_live_on_the_backend(south);
         let before = south.counters();
         for Traffic { service, protocol, port, ask, .. } in TRAFFIC {
             // Named where a panic's message is read, whichever of the assertions below made it.
@@ -179,7 +182,7 @@ impl Cell {
             ask(self);
             self.flows_are_of_the_mode(south, service, protocol, port);
             let carried = || south.counter("kernel_packets") - carried;
-            if !kernel_path || !self.fits_the_kernel_path() {
+            if on_af_xdp() || !kernel_path || !self.fits_the_kernel_path() {
                 assert_eq!(carried(), 0, "packets by the kernel path");
             } else if ["web", "dns"].contains(&service) {
                 // A packet that comes while a worker still has one of its flow is that worker's too: no single transfer needs to have any.
@@ -203,6 +206,15 @@ impl Cell {
             decap.wait_count("drop_not_for_vip", 0);
         }
         farsides.into_iter().for_each(Farside::stop);
+    }
+
+    /// As many as there are.
+    #[track_caller]
+    fn workers_live_on_the_backend(&self, farside: &Farside) {
+        let backend = if on_af_xdp() { "af_xdp" } else { "af_packet" };
+        let workers = farside.show("workers");
+        let workers = workers.as_array().expect("a list");
+        assert!(!workers.is_empty() && workers.iter().all(|worker| worker["backend"] == backend), "{workers:#?}");
     }
 
     /// GUE over IPv6 needs a checksum over the whole packet, which the kernel program cannot give it.

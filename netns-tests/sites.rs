@@ -17,6 +17,7 @@ fn three_sites_are_taken_by_priority() {
     }
     play.fall(2);
     play.wait_remote("down", 1, 2);
+    play.wait_remote("down", 2, 1);
     for family in BOTH {
         assert_eq!(play.serving_site(1, family), 3, "then the second");
         assert_eq!(play.serving_site(2, family), 3);

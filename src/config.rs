@@ -43,6 +43,10 @@ pub struct Datapath {
     /// Clients remembered at the same time, of all services.
     pub max_persistent: u32,
     pub idle: Idle,
+    /// How long a call to an AF_XDP socket looks for packets in the driver itself; 0: interrupts bring them.
+    pub busy_poll_us: u32,
+    /// The most packets of one such call.
+    pub busy_poll_budget: u32,
     /// Packets of flows that stand are carried in the kernel.
     pub kernel_path: bool,
     /// Sources of encapsulated packets. For a family that has none here: the address of the interface that they leave by.

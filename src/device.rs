@@ -2,6 +2,9 @@
 //! numbered as in `[datapath] interfaces`. Batches cross this boundary, single frames cross `forward`.
 
 pub mod af_packet;
+pub mod af_xdp;
+#[cfg(test)]
+mod lab;
 pub mod memory;
 pub mod pcap;
 

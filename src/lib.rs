@@ -2,7 +2,7 @@
 //! go to the site's own servers while any of them is up; when none is, they are carried to another site, whose answers
 //! come back the same way. Clients notice neither.
 //!
-//! It moves packets, not streams: one process with packet sockets on a few interfaces, a flow table, and small kernel
+//! It moves packets, not streams: one process with packet or AF_XDP sockets on a few interfaces, a flow table, and small kernel
 //! programs that tell its packets from the host's. This page is the map of its source.
 //!
 //! # Floors
@@ -27,7 +27,7 @@
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
 //! | 2 | [`flow`] | connections: their table, their states, lent ports, claims, expiry |
 //! | 2 | [`route`] | where a packet leaves: an immutable snapshot of routes, the words of next hops |
-//! | 2 | [`device`] | receive a batch, send a batch: packet sockets, memory, capture files |
+//! | 2 | [`device`] | receive a batch, send a batch: packet sockets, AF_XDP, memory, capture files |
 //! | 1 | [`config`] | the configuration, as written and as meant |
 //! | 1 | [`wire`] | bytes to fields: one pass over a frame gives a packet or a named refusal |
 //! | 0 | [`counters`] | everything that is counted, every reason for a drop among it |
@@ -41,7 +41,8 @@
 //!
 //! 1. **In.** The kernel programs know what is farside's ([`sys::bpf::Programs`]). One sits in front of every packet
 //!    socket and lets farside's packets through; one at every interface's ingress keeps just these from the host's stack;
-//!    one chooses the worker, so that both directions of a flow meet on the same.
+//!    one chooses the worker, so that both directions of a flow meet on the same. With AF_XDP another takes farside's packets
+//!    before all of them, and the card chooses ([`device::af_xdp`]).
 //! 2. **Batch.** [`Worker::burst`] takes up to [`device::BATCH`] frames from each interface ([`Device::receive`]), reads
 //!    all ([`wire::parse`]), hashes all ([`FlowTable::hash`]), asks for the memory ([`FlowTable::prefetch`],
 //!    [`FlowTable::prefetch_record`]): the cache misses of a batch overlap.

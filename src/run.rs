@@ -5,6 +5,7 @@
 //! taken, announced, and `ready` is said. Stop: the reverse. All that was installed belongs to open descriptors, so that
 //! the kernel takes it away however the process ends.
 
+mod backend;
 mod checks;
 mod control;
 mod forwarding;

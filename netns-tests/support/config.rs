@@ -116,7 +116,8 @@ impl Config {
         let mut line = |line: String| writeln!(text, "{line}").expect("writing to a string");
         line(format!("[site]\nname = \"{}\"\n", self.site));
         line("[datapath]\ninterfaces = [\"wan0\", \"lan0\"]".into());
-        line(format!("workers = {}\nmax_flows = {}\n{}\n", self.workers, self.max_flows, self.datapath));
+        let backend = if self.datapath.contains("backend =") { "" } else { backend_line() };
+        line(format!("workers = {}\nmax_flows = {}\n{backend}{}\n", self.workers, self.max_flows, self.datapath));
         line(format!("[admin]\nsocket = \"{}\"\n{}\n", self.socket, self.admin));
         if !self.pips.is_empty() {
             line(format!("[proxy]\naddresses = [{}]\nports = \"{}\"", quoted(&self.pips), self.ports));
@@ -131,6 +132,19 @@ impl Config {
         line(format!("[timeouts]\n{}", self.timeouts));
         text
     }
+}
+
+/// Whether farside runs on AF_XDP in this run of the tests, wherever a test does not say by what (`FARSIDE_BACKEND`).
+pub fn on_af_xdp() -> bool {
+    match std::env::var("FARSIDE_BACKEND").as_deref() {
+        Ok("af_xdp") => true,
+        Ok("af_packet") | Err(_) => false,
+        Ok(other) => panic!("FARSIDE_BACKEND is {other:?}: it must be af_packet or af_xdp"),
+    }
+}
+
+fn backend_line() -> &'static str {
+    if on_af_xdp() { "backend = \"af_xdp\"\n" } else { "" }
 }
 
 impl Service {

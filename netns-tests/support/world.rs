@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use super::config::on_af_xdp;
 use super::namespace::Namespace;
 
 /// Which IP a test speaks; most are written once and run for both.
@@ -127,10 +128,12 @@ impl Site {
         fs::create_dir(&directory).expect("a directory for the site");
         open_to_all(&directory);
 
+        // Two, where queues choose the worker: the directions of a flow meet one or the other.
+        let queues = if on_af_xdp() { "numtxqueues 2 numrxqueues 2" } else { "" };
         let wan = |last| (public(number, Family::V4, last), public(number, Family::V6, last));
         let lan = |last| (private(number, Family::V4, last), private(number, Family::V6, last));
         router.ip(&format!(
-            "link add site{number} type veth peer name wan0 netns {}
+            "link add site{number} {queues} type veth peer name wan0 {queues} netns {}
              addr add {}/24 dev site{number}
              addr add {}/64 dev site{number} nodad
              link set site{number} up",
@@ -141,7 +144,7 @@ impl Site {
         switch.ip(&format!(
             "link add br{number} type bridge mcast_snooping 0
              link set br{number} up
-             link add site{number} type veth peer name lan0 netns {}
+             link add site{number} {queues} type veth peer name lan0 {queues} netns {}
              link set site{number} master br{number} up",
             host.name()
         ));

@@ -106,7 +106,10 @@ pub struct WorkerRow {
     pub worker: u32,
     /// The CPU that it is pinned to.
     pub cpu: Option<u32>,
-    /// Its counts by name, beside `worker` and `cpu` in the same JSON object.
+    /// "af_packet" or "af_xdp": by which its packets come.
+    #[serde(default)]
+    pub backend: Option<String>,
+    /// Its counts by name, beside the fields above in the same JSON object.
     #[serde(flatten)]
     pub counts: BTreeMap<String, u64>,
 }

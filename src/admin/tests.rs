@@ -111,7 +111,8 @@ impl Answers for Oracle {
     }
 
     fn workers(&mut self) -> Vec<WorkerRow> {
-        vec![WorkerRow { worker: 0, cpu: Some(1), counts: BTreeMap::from([("frames".to_string(), 9)]) }]
+        let counts = BTreeMap::from([("frames".to_string(), 9)]);
+        vec![WorkerRow { worker: 0, cpu: Some(1), backend: Some("af_packet".into()), counts }]
     }
 
     fn reload(&mut self) -> Result<String, String> {
@@ -217,7 +218,7 @@ fn the_commands_are_answered() {
     assert_eq!(flows.iter().map(|flow| flow.client_packets).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(counters, "{\n  \"drop_no_flow\": 7\n}\n");
     let workers: serde_json::Value = serde_json::from_str(&workers).unwrap();
-    assert_eq!(workers, serde_json::json!([{"worker": 0, "cpu": 1, "frames": 9}]));
+    assert_eq!(workers, serde_json::json!([{"worker": 0, "cpu": 1, "backend": "af_packet", "frames": 9}]));
     assert!(services.contains("\"pop3/pop-a\""));
     assert_eq!(drained, Ok("pop3/pop-a drains".to_string()));
     assert_eq!(undrained, drained);

@@ -246,14 +246,15 @@ fn health_cells(health: HealthRow) -> Vec<String> {
 /// A column for each worker: they are fewer than what they count.
 fn worker_cells(workers: &[WorkerRow]) -> (Vec<String>, Vec<Vec<String>>) {
     let columns = std::iter::once("WORKER".to_string()).chain(workers.iter().map(|worker| worker.worker.to_string()));
-    let line = |name: &str, cell: &dyn Fn(&WorkerRow) -> Option<u64>| {
-        let cells = workers.iter().map(|worker| cell(worker).map_or("-".to_string(), |count| count.to_string()));
+    let line = |name: &str, cell: &dyn Fn(&WorkerRow) -> Option<String>| {
+        let cells = workers.iter().map(|worker| cell(worker).unwrap_or("-".to_string()));
         std::iter::once(name.to_string()).chain(cells).collect::<Vec<_>>()
     };
     let names: BTreeSet<&String> = workers.iter().flat_map(|worker| worker.counts.keys()).collect();
-    let cpus = line("cpu", &|worker| worker.cpu.map(u64::from));
-    let counts = names.into_iter().map(|name| line(name, &|worker| worker.counts.get(name).copied()));
-    (columns.collect(), std::iter::once(cpus).chain(counts).collect())
+    let cpus = line("cpu", &|worker| worker.cpu.map(|cpu| cpu.to_string()));
+    let backends = line("backend", &|worker| worker.backend.clone());
+    let counts = names.into_iter().map(|name| line(name, &|worker| worker.counts.get(name).map(u64::to_string)));
+    (columns.collect(), [cpus, backends].into_iter().chain(counts).collect())
 }
 
 /// The two biggest units: "3d4h", "2h4m", "59s".
@@ -345,10 +346,13 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
             serde_json::from_str::<Value>(&printed(What::Counters, true, std::slice::from_ref(&counters))).unwrap(),
             counters
         );
-        let workers = json!([{"worker": 0, "cpu": 2, "frames_in": 7}, {"worker": 1, "cpu": null, "sleeps": 1}]);
+        let workers = json!([
+            {"worker": 0, "cpu": 2, "backend": "af_xdp", "frames_in": 7},
+            {"worker": 1, "cpu": null, "sleeps": 1}
+        ]);
         assert_eq!(
             printed(What::Workers, false, &[workers]),
-            "WORKER     0  1\ncpu        2  -\nframes_in  7  -\nsleeps     -  1\n"
+            "WORKER          0  1\ncpu             2  -\nbackend    af_xdp  -\nframes_in       7  -\nsleeps          -  1\n"
         );
     }
 

@@ -38,6 +38,8 @@ static long (*redirect)(u32 ifindex, u64 flags) = (void *)BPF_FUNC_redirect;
 static u64 (*clock_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static u32 (*this_cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 static long (*load_bytes)(const void *skb, u32 offset, void *to, u32 len) = (void *)BPF_FUNC_skb_load_bytes;
+static long (*xdp_load_bytes)(void *xdp, u32 offset, void *to, u32 len) = (void *)BPF_FUNC_xdp_load_bytes;
+static long (*redirect_map)(void *map, u64 key, u64 flags) = (void *)BPF_FUNC_redirect_map;
 
 // Wire bytes; IPv4 is the first word, the rest zero. Family is 4 or 6.
 struct address {

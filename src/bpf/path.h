@@ -224,7 +224,7 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 	u8 tcp[20];
 	u8 ttl;
 
-	if (skb->vlan_present || !is_host(skb))
+	if (skb->vlan_present || skb->pkt_type != PACKET_HOST)
 		return 0;
 	look->joined = skb->gso_size;
 	if (skb->protocol == be16(ETH_P_IP)) {

@@ -52,6 +52,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.max_flows == is.max_flows, "[datapath] max_flows");
     keep(was.max_persistent == is.max_persistent, "[datapath] max_persistent");
     keep(was.idle == is.idle, "[datapath] idle");
+    keep(was.busy_poll_us == is.busy_poll_us, "[datapath] busy_poll_us");
+    keep(was.busy_poll_budget == is.busy_poll_budget, "[datapath] busy_poll_budget");
     keep(was.kernel_path == is.kernel_path, "[datapath] kernel_path");
     keep(old.admin.socket == new.admin.socket, "[admin] socket");
     keep(old.admin.metrics == new.admin.metrics, "[admin] metrics");
@@ -422,7 +424,7 @@ address = "10.0.0.21"
                 (
                     "\"lan0\"]",
                     "\"lan1\"]\nworkers = 2\nmax_flows = 5\nmax_persistent = 7\nidle = \"spin\"\nkernel_path = false\n\
-                    backend = \"af_packet\"\n\
+                    backend = \"af_packet\"\nbusy_poll_us = 20\nbusy_poll_budget = 8\n\
                     [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
                 ),
                 ("\"10.0.0.12\"", "\"10.0.0.14\""),
@@ -435,6 +437,8 @@ address = "10.0.0.21"
                 "[datapath] max_flows",
                 "[datapath] max_persistent",
                 "[datapath] idle",
+                "[datapath] busy_poll_us",
+                "[datapath] busy_poll_budget",
                 "[datapath] kernel_path",
                 "[admin] socket",
                 "[admin] metrics"

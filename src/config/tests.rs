@@ -73,6 +73,7 @@ fn a_file_means_what_it_says() {
     assert_eq!(config.datapath.max_flows, 1_000_000);
     assert_eq!(config.datapath.max_persistent, 65536);
     assert_eq!(config.datapath.idle, Idle::Adaptive);
+    assert_eq!((config.datapath.busy_poll_us, config.datapath.busy_poll_budget), (0, 64));
     assert_eq!(config.admin.socket.to_str(), Some("/run/farside/farside.sock"));
     assert_eq!(config.admin.metrics, None);
     let proxy = config.proxy.unwrap();
@@ -369,13 +370,6 @@ fn what_is_not_known() {
         "7:3",
         "`line`: WAN lines are not there yet in this version",
         NO_DNS,
-    );
-    one_error(
-        "[datapath]",
-        "[datapath]\nbackend = \"af_xdp\"",
-        "5:11",
-        "backend \"af_xdp\" is not there yet in this version",
-        "write \"auto\" or \"af_packet\"",
     );
     one_error(
         "[[peer]]",

@@ -88,6 +88,8 @@ pub(super) const DATAPATH: &[&str] = &[
     "max_flows",
     "max_persistent",
     "idle",
+    "busy_poll_us",
+    "busy_poll_budget",
     "kernel_path",
     "tunnel_sources",
     "gue_port",

@@ -148,21 +148,15 @@ fn datapath(walk: &mut Walk, section: &Section, given: bool) -> Datapath {
     if let Some(one_too_many) = interfaces.get(MOST) {
         walk.wrong(&one_too_many.place, format!("more than {MOST} interfaces"), format!("list at most {MOST}"));
     }
-    let backend = section.or(walk, "backend", value::word, Backend::Auto);
-    if backend.value == Backend::AfXdp {
-        walk.wrong(
-            &backend.place,
-            "backend \"af_xdp\" is not there yet in this version",
-            "write \"auto\" or \"af_packet\"",
-        );
-    }
     Datapath {
         interfaces: interfaces.into_iter().map(|interface| interface.value).collect(),
-        backend: backend.value,
+        backend: section.or(walk, "backend", value::word, Backend::Auto).value,
         workers: section.or(walk, "workers", workers, Workers::Auto).value,
         max_flows: section.or(walk, "max_flows", value::number("a number", 1..=1 << 26), 1_000_000).value,
         max_persistent: section.or(walk, "max_persistent", value::number("a number", 1..=1 << 26), 65536).value,
         idle: section.or(walk, "idle", value::word, Idle::Adaptive).value,
+        busy_poll_us: section.or(walk, "busy_poll_us", value::number("microseconds", 0..=10_000), 0).value,
+        busy_poll_budget: section.or(walk, "busy_poll_budget", value::number("a number", 1..=1024), 64).value,
         kernel_path: section.or(walk, "kernel_path", value::boolean, true).value,
         tunnel_sources: tunnel_sources(walk, section),
         gue_port: section.or(walk, "gue_port", value::port, 6080).value,

@@ -14,7 +14,7 @@ use crate::sys::tap::Tap;
 use crate::sys::wake::Waker;
 use crossbeam_queue::ArrayQueue;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,11 +38,13 @@ const COPIES: usize = 1 << 18;
 const TAP_FRAME: usize = 9216;
 const TAP_BUFFER: usize = HEADROOM + TAP_FRAME;
 
-/// One worker's door to all interfaces, and to the tap, if it has one, as the last port.
+/// One worker's door to all interfaces, and to the tap, if there is one, as the last port. All workers send by the tap, as the
+/// answers to checks may come to any; the first one receives by it.
 pub struct AfPacket {
     sources: Sources,
     doors: Vec<Door>,
-    tap: Option<Tap>,
+    tap: Option<Arc<Tap>>,
+    hears_tap: bool,
     batch: Vec<Entry>,
     messages: Messages,
     poll: Poll,
@@ -120,9 +122,9 @@ struct Mail {
     old: ArrayQueue<Port>,
 }
 
-/// Opens the doors of all workers, in their order; the first one has the tap. From here on the sockets take what the
+/// Opens the doors of all workers, in their order; the first one receives by the tap. From here on the sockets take what the
 /// programs call farside's.
-pub fn open(settings: Settings, programs: &Programs, mut tap: Option<Tap>) -> io::Result<(Vec<AfPacket>, Interfaces)> {
+pub fn open(settings: Settings, programs: &Programs, tap: Option<Tap>) -> io::Result<(Vec<AfPacket>, Interfaces)> {
     let mut indexes = Vec::new();
     let mut doors: Vec<Vec<Port>> = (0..settings.workers).map(|_| Vec::new()).collect();
     for interface in &settings.interfaces {
@@ -130,7 +132,9 @@ pub fn open(settings: Settings, programs: &Programs, mut tap: Option<Tap>) -> io
         indexes.push(index);
         doors.iter_mut().zip(ports).for_each(|(door, port)| door.push(port));
     }
-    let devices = doors.into_iter().map(|ports| AfPacket::new(ports, tap.take())).collect::<io::Result<Vec<_>>>()?;
+    let tap = tap.map(Arc::new);
+    let devices = doors.into_iter().enumerate().map(|(worker, ports)| AfPacket::new(ports, tap.clone(), worker == 0));
+    let devices = devices.collect::<io::Result<Vec<_>>>()?;
     let workers = devices.iter().map(|device| (device.mail.clone(), device.waker())).collect();
     Ok((devices, Interfaces { settings, indexes, workers }))
 }
@@ -253,15 +257,16 @@ impl Door {
 }
 
 impl AfPacket {
-    fn new(ports: Vec<Port>, tap: Option<Tap>) -> io::Result<AfPacket> {
+    fn new(ports: Vec<Port>, tap: Option<Arc<Tap>>, hears_tap: bool) -> io::Result<AfPacket> {
+        let heard = tap.as_ref().filter(|_| hears_tap);
         let waker = Waker::new()?;
         let count = ports.len();
         let (rings, doors): (Vec<RxRing>, Vec<Door>) = ports.into_iter().map(|port| (port.ring, port.door)).unzip();
         let fds = doors.iter().map(|door| door.socket.as_raw_fd());
-        let poll = Poll::new([waker.as_raw_fd()].into_iter().chain(fds).chain(tap.as_ref().map(|tap| tap.as_raw_fd())));
+        let poll = Poll::new([waker.as_raw_fd()].into_iter().chain(fds).chain(heard.map(|tap| tap.as_raw_fd())));
         let sources = Sources {
             rings,
-            tap: vec![0; if tap.is_some() { BATCH * TAP_BUFFER } else { 0 }].into(),
+            tap: vec![0; if heard.is_some() { BATCH * TAP_BUFFER } else { 0 }].into(),
             tap_taken: 0,
             copies: vec![0; COPIES].into(),
             copied: 0,
@@ -270,6 +275,7 @@ impl AfPacket {
             sources,
             doors,
             tap,
+            hears_tap,
             batch: Vec::with_capacity(BATCH),
             messages: Messages::default(),
             poll,
@@ -282,6 +288,17 @@ impl AfPacket {
 
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// Other descriptors that shall end [`Device::wait`] as well, in the place of those of the last call.
+    pub(super) fn watch(&mut self, others: impl Iterator<Item = RawFd>) {
+        let own = 1 + self.doors.len() + usize::from(self.tap.is_some() && self.hears_tap);
+        self.poll.replace_behind(own, others);
+    }
+
+    /// Whether [`Device::send_copy`] has room for so many bytes.
+    pub(super) fn has_room(&self, len: usize) -> bool {
+        self.sources.copied + len <= self.sources.copies.len()
     }
 
     /// Frames that the kernel has dropped because a ring was full, since the last call. A system call per port.
@@ -308,7 +325,7 @@ impl AfPacket {
     }
 
     fn receive_tap(&mut self, max: usize) -> usize {
-        let Some(tap) = &self.tap else { return 0 };
+        let Some(tap) = self.tap.as_ref().filter(|_| self.hears_tap) else { return 0 };
         let Sources { tap: buffers, tap_taken, .. } = &mut self.sources;
         let mut count = 0;
         while count < max {

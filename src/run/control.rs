@@ -1,12 +1,12 @@
 //! What the control thread holds and does: it owns everything that workers only read.
 
+use super::backend::{Backend, Started};
 use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
 use super::{forwarding, preflight, probe, worker_cpus};
 use crate::announce::Announcer;
 use crate::config::{self, CheckKind, Config, OnDown};
 use crate::counters::Counters;
-use crate::device::af_packet::{self, DEFAULT_SLOTS, Interfaces, Settings};
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
 use crate::forward::paths::Paths;
@@ -23,15 +23,13 @@ use crate::service::{ServiceMap, Target};
 use crate::sys::bpf::{self, Ingress, Programs, SharedMaps, Sizes};
 use crate::sys::pin;
 use crate::sys::socket::SolicitedNodes;
-use crate::sys::wake::Waker;
 use crate::wire::ip::family_of;
-use crate::worker::{Command, Worker, World};
+use crate::worker::{Command, World};
 use arc_swap::ArcSwap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -55,11 +53,11 @@ pub struct Control {
     pub cpus: Vec<usize>,
     programs: Programs,
     kernel: KernelPath,
-    interfaces: Interfaces,
+    pub backend: Backend,
     ingress: Vec<Option<Ingress>>,
     solicited: Vec<SolicitedNodes>,
     announcer: Announcer,
-    workers: Vec<(JoinHandle<()>, Waker)>,
+    workers: Vec<Started>,
     probe_device: Option<String>,
     reserve: Reserve,
     closing: Closing,
@@ -131,9 +129,7 @@ impl Control {
         programs
             .set_pips(&pips(&world.services.load(), &Leaving::default()))
             .map_err(|why| format!("kernel programs: {why}"))?;
-        let settings = Settings { interfaces: names.clone(), workers: cpus.len(), slots: DEFAULT_SLOTS };
-        let (devices, interfaces) = af_packet::open(settings, &programs, tap)
-            .map_err(|why| format!("the interfaces cannot be opened: {why}"))?;
+        let (backend, devices) = Backend::open(&config, cpus.len(), &mut programs, tap)?;
         let mut control = Control {
             path,
             world,
@@ -143,8 +139,8 @@ impl Control {
             health: Health::new(status),
             cpus,
             programs,
-            kernel: KernelPath::new(config.datapath.kernel_path),
-            interfaces,
+            kernel: KernelPath::new(config.datapath.kernel_path, backend.is_xdp()),
+            backend,
             ingress: Vec::new(),
             solicited: Vec::new(),
             announcer: Announcer::new().map_err(|why| format!("a socket for announcements cannot be opened: {why}"))?,
@@ -161,9 +157,7 @@ impl Control {
         };
         control.world.shared.ledger.set_rest(control.rest());
         control.close_ingress()?;
-        for (index, device) in devices.into_iter().enumerate() {
-            control.spawn(index, device)?;
-        }
+        control.workers = devices.start(&control.cpus, control.config.datapath.idle, &control.world)?;
         control.join_and_announce();
         control.check_targets(&probes);
         Ok(control)
@@ -182,21 +176,6 @@ impl Control {
             }
             self.ingress.push(Some(self.programs.attach_ingress(&name).map_err(told)?));
         }
-        Ok(())
-    }
-
-    fn spawn(&mut self, index: usize, device: af_packet::AfPacket) -> Result<(), String> {
-        let (cpu, idle, world) = (self.cpus[index], self.config.datapath.idle, self.world.clone());
-        let waker = device.waker();
-        let mut worker = Worker::new(index as u8, device, world);
-        let run = move || {
-            if let Err(why) = pin::pin_to(cpu) {
-                warn!("worker {index} runs on any CPU: it cannot be pinned to CPU {cpu}: {why}");
-            }
-            worker.run(idle);
-        };
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);
-        self.workers.push((thread.map_err(|why| format!("worker {index} cannot be started: {why}"))?, waker));
         Ok(())
     }
 
@@ -223,6 +202,7 @@ impl Control {
             self.health.next_deadline(),
             self.announcer.next_deadline(),
             self.closing.next_deadline(),
+            self.backend.next_deadline(),
             Some(self.looked + LOOK),
         ];
         others.into_iter().flatten().fold(self.netlink.next_deadline(), Instant::min)
@@ -234,6 +214,7 @@ impl Control {
             self.renew_interfaces();
         }
         let (fib, services) = (self.world.fib.load(), self.world.services.load());
+        self.backend.tick(&mut self.programs, &fib, &self.config.datapath.interfaces);
         self.kernel.follow(&mut self.programs, &fib, &services.tunnels, self.config.datapath.interfaces.len());
         self.health.tick(now);
         self.closing.add(self.health.closed(), now);
@@ -301,7 +282,7 @@ impl Control {
 
     /// An interface has come back under its name: new sockets, and the ingress program once more.
     fn renew_interfaces(&mut self) {
-        let ports = match self.interfaces.renew(&self.programs) {
+        let ports = match self.backend.renew(&self.programs) {
             Ok(ports) => ports,
             Err(why) => return error!("an interface has come back but cannot be opened: {why}"),
         };

@@ -16,8 +16,12 @@ pub struct KernelPath {
 }
 
 impl KernelPath {
-    pub fn new(wanted: bool) -> KernelPath {
-        KernelPath { wanted, ..KernelPath::default() }
+    /// `xdp`: some packets come by AF_XDP, which takes them before the ingress program could.
+    pub fn new(wanted: bool, xdp: bool) -> KernelPath {
+        if wanted && xdp {
+            info!("all packets go through the workers: AF_XDP takes them before they reach the kernel path");
+        }
+        KernelPath { wanted: wanted && !xdp, ..KernelPath::default() }
     }
 
     /// Tells the programs of new routes. `interfaces`: how many of the ports are the configuration's; the device of the checks,

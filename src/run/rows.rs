@@ -97,7 +97,8 @@ impl Answers for Control {
             let counts = Count::ALL.iter().map(|count| (count.name().to_string(), counters.get(*count)));
             let dropped = Refusal::ALL.iter().map(|refusal| counters.refused(*refusal)).sum();
             let counts = counts.chain([("dropped".to_string(), dropped)]).collect();
-            WorkerRow { worker: index as u32, cpu: Some(*cpu as u32), counts }
+            let backend = Some(self.backend.name(index).to_string());
+            WorkerRow { worker: index as u32, cpu: Some(*cpu as u32), backend, counts }
         };
         self.cpus.iter().enumerate().map(row).collect()
     }

@@ -15,7 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+mod xdp;
+
 pub use super::ingress::Ingress;
+pub use xdp::{Attached, MOST_QUEUES, Place};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/farside.o");
 
@@ -25,7 +28,7 @@ pub const BUCKET_WORDS: usize = 8;
 /// The name of the ingress program, and of the filter it is in front of old kernels.
 const INGRESS: &str = "farside_ingress";
 
-/// `OWNED` in farside.c.
+/// `OWNED` in classify.h.
 const OWNED: u32 = 1;
 
 /// The loaded programs and the maps that say what is farside's. Dropping it takes away nothing that is still attached or
@@ -49,6 +52,8 @@ pub struct Programs {
     memory: Option<SharedMaps>,
     ports: Array<MapData, Port>,
     routes: Array<MapData, Routes>,
+    /// None as long as nobody wants the XDP program.
+    entrances: Option<xdp::Entrances>,
 }
 
 /// What the programs are made for.
@@ -128,7 +133,7 @@ const PATHS: usize = 1024;
 const PORTS: usize = 256;
 const CPUS: usize = 1024;
 
-/// `struct service` in farside.c.
+/// `struct service` in classify.h.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct ServiceKey {
@@ -138,7 +143,7 @@ struct ServiceKey {
     family: u8,
 }
 
-/// `struct address` in farside.c.
+/// `struct address` in classify.h.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AddressKey {
@@ -146,7 +151,7 @@ pub(super) struct AddressKey {
     family: u32,
 }
 
-/// `struct pip` in farside.c.
+/// `struct pip` in classify.h.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Pip {
@@ -243,6 +248,7 @@ impl Programs {
             memory: Some(memory),
             ports,
             routes,
+            entrances: None,
         })
     }
 

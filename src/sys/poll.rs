@@ -10,7 +10,13 @@ pub struct Poll {
 
 impl Poll {
     pub fn new(fds: impl Iterator<Item = RawFd>) -> Poll {
-        Poll { entries: fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect() }
+        Poll { entries: fds.map(entry).collect() }
+    }
+
+    /// Keeps the first `count`, and puts these behind them.
+    pub fn replace_behind(&mut self, count: usize, fds: impl Iterator<Item = RawFd>) {
+        self.entries.truncate(count);
+        self.entries.extend(fds.map(entry));
     }
 
     /// Sleeps until one of them can be read or has an error, or the timeout is over, or a signal comes.
@@ -43,4 +49,8 @@ impl Poll {
         self.entries[i].fd = fd;
         self.entries[i].revents = 0;
     }
+}
+
+fn entry(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
 }

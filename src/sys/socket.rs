@@ -51,6 +51,15 @@ pub fn ethernet_mtu(name: &str) -> io::Result<usize> {
     Ok(unsafe { request.ifr_ifru.ifru_mtu } as usize)
 }
 
+/// The interface's own hardware address.
+pub fn hardware_address(name: &str) -> io::Result<[u8; 6]> {
+    let mut request = ifreq(name)?;
+    ioctl(ioctl_socket()?.as_fd(), libc::SIOCGIFHWADDR, &mut request)?;
+    // SAFETY: SIOCGIFHWADDR has filled in the address.
+    let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    Ok(std::array::from_fn(|i| data[i] as u8))
+}
+
 /// A socket of no meaning but to ask about interfaces.
 pub(super) fn ioctl_socket() -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.

@@ -1,7 +1,7 @@
 //! A TAP or TUN device: an interface of the host whose cable ends in this process.
 
 use super::abi::{VNET_HDR_LEN, VnetHdr};
-use super::socket::{ifreq, interface_index, ioctl, ioctl_socket};
+use super::socket::{hardware_address, ifreq, interface_index, ioctl, ioctl_socket};
 use std::ffi::CStr;
 use std::io;
 use std::net::IpAddr;
@@ -70,11 +70,7 @@ impl Tap {
 
     /// The interface's own hardware address.
     pub fn mac(&self) -> io::Result<[u8; 6]> {
-        let mut request = ifreq(&self.name)?;
-        ioctl(ioctl_socket()?.as_fd(), libc::SIOCGIFHWADDR, &mut request)?;
-        // SAFETY: SIOCGIFHWADDR has filled in the address.
-        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
-        Ok(std::array::from_fn(|i| data[i] as u8))
+        hardware_address(&self.name)
     }
 
     pub fn set_mtu(&self, mtu: u32) -> io::Result<()> {

@@ -133,6 +133,8 @@ pub fn config() -> Config {
             tunnel_sources: Vec::new(),
             gue_port: 6080,
             kernel_path: true,
+            busy_poll_us: 0,
+            busy_poll_budget: 64,
         },
         admin: config::Admin { socket: "/nowhere".into(), metrics: None },
         proxy: Some(config::Proxy {
