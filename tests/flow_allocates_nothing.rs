@@ -4,7 +4,7 @@ use farside::config::file;
 use farside::counters::Counters;
 use farside::device::{Frame, HEADROOM, Offload};
 use farside::flow::{
-    Claims, Encapsulation, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
+    Claims, Encapsulation, FlowTable, HashKey, Hint, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
 };
 use farside::forward::fragment::{Fragments, SCRATCH};
 use farside::forward::limit::Limits;
@@ -185,7 +185,7 @@ fn fragments_come_and_go_without_the_allocator() {
                     Ok(Parsed::Ip(packet)) => shared.table.hash(&packet.key()),
                     _ => 0,
                 };
-                match forward(frame, parsed, hash, ctx) {
+                match forward(frame, &parsed, Hint::of(hash), ctx) {
                     Verdict::Transmit { .. } => passed += 1,
                     Verdict::Kept => kept += 1,
                     _ => {}

@@ -68,6 +68,22 @@ pub struct FlowTable {
     claims: Claims,
 }
 
+/// What is known of a key before it is looked up: its hash, and a word of the index that may be the key's.
+#[derive(Clone, Copy)]
+pub struct Hint {
+    /// [`FlowTable::hash`] of the key; 0: there is no key.
+    pub hash: u64,
+    entry: Option<Entry>,
+}
+
+impl Hint {
+    /// Nothing but the hash.
+    #[inline]
+    pub fn of(hash: u64) -> Hint {
+        Hint { hash, entry: None }
+    }
+}
+
 /// A word of the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry(u64);
@@ -169,6 +185,7 @@ impl FlowTable {
         }
     }
 
+    #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         self.key.hash(key)
     }
@@ -241,49 +258,72 @@ impl FlowTable {
         }
     }
 
-    /// Second pass over a burst: begins to load the record that the key most likely leads to.
+    /// Second pass over a burst: begins to load the record that the key most likely leads to. The hint is for
+    /// [`FlowTable::follow`].
     #[inline]
-    pub fn prefetch_record(&self, hash: u64, family: u8) {
-        if let Some(record) = self.entries(hash, |entry| Some(self.record(entry.index()))) {
-            prefetch(record);
-            if family != V4 {
-                prefetch(record.second_line());
-            }
+    pub fn prefetch_record(&self, hash: u64, family: u8) -> Hint {
+        let Some(entry) = self.entries(hash, Some) else { return Hint::of(hash) };
+        let record = self.record(entry.index());
+        prefetch(record);
+        if family != V4 {
+            prefetch(record.second_line());
         }
+        Hint { hash, entry: Some(entry) }
+    }
+
+    /// Third pass: as [`FlowTable::lookup`], without another look at the index if the hint was right. It is as good as a word
+    /// that was read there just now: if the life that it names is over, the record says so.
+    #[inline]
+    pub fn follow(&self, key: &FlowKey, hint: Hint) -> Option<Flow> {
+        if let Some(entry) = hint.entry
+            && let Some(flow) = self.flow_of(entry, key)
+        {
+            return Some(flow);
+        }
+        self.lookup(key, hint.hash)
+    }
+
+    /// The flow that a word stands for, if that is alive and has this key.
+    #[inline(always)]
+    fn flow_of(&self, entry: Entry, key: &FlowKey) -> Option<Flow> {
+        let record = self.record(entry.index());
+        let version = record.version();
+        let hit = version.phase() == LIVE
+            && version.generation() == entry.generation()
+            && record.matches(version, entry.side(), key);
+        if !hit {
+            return None;
+        }
+        let flow = view(record, entry.index(), version, entry.side());
+        // If that life has ended since, there was a moment without such a flow: a miss is a true answer.
+        record.still(version).then_some(flow)
     }
 
     /// The flow whose packets carry this key; its `side` tells which. `hash` is [`FlowTable::hash`] of the key.
-    #[inline]
+    #[inline(never)]
     pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<Flow> {
-        let (index, version, side) = self.entries(hash, |entry| {
-            let record = self.record(entry.index());
-            let version = record.version();
-            let hit = version.phase() == LIVE
-                && version.generation() == entry.generation()
-                && record.matches(version, entry.side(), key);
-            hit.then_some((entry.index(), version, entry.side()))
-        })?;
-        let record = self.record(index);
-        let flow = view(record, index, version, side);
-        // If that life has ended since, there was a moment without such a flow: a miss is a true answer.
-        record.still(version).then_some(flow)
+        self.entries(hash, |entry| self.flow_of(entry, key))
     }
 
     /// Inserts both sides (the server's alone with [`NewFlow::per_packet`]), or neither.
     /// `client_hash` is [`FlowTable::hash`] of the client's key.
     pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
+        let server_key = new.server_key();
+        let server_hash = server_key.as_ref().map_or(0, |key| self.hash(key));
+        if server_key.is_some() {
+            // Nobody could ask for these lines before the target was chosen. They come while the record is written.
+            self.prefetch(server_hash);
+            if new.mode == Mode::Nat {
+                self.claims.prefetch(server_hash);
+            }
+        }
         let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
         let record = self.record(index);
         let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
         let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
         let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
 
-        let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
-        let server_key = new.server_key();
-        let mine = match &server_key {
-            Some(key) => Mine { hashes: [client_hash, self.hash(key)], ..mine },
-            None => mine,
-        };
+        let mine = Mine { index, version: offered, hashes: [client_hash, server_hash] };
         let client_key = (!new.per_packet).then(|| new.client_key());
         self.offer(&mine, client_key.as_ref(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
             self.retire(&mine);
@@ -425,6 +465,11 @@ impl FlowTable {
             record.packets[side].store(record.packets[side].load(Relaxed).wrapping_add(packets), Relaxed);
             record.bytes[side].store(record.bytes[side].load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
         }
+    }
+
+    /// Packets that were counted from a side; 0 if the flow is gone.
+    pub fn packets_from(&self, at: FlowRef, side: Side) -> u32 {
+        self.living(at).map_or(0, |record| record.packets[side as usize].load(Relaxed))
     }
 
     /// Remembers an acknowledgement number from `flow.side`, if the flow was inserted with `track_acks`.
