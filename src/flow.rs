@@ -24,6 +24,7 @@
 //! Everything in this room is shared by all workers behind `&self`, takes its memory at start, and neither locks nor
 //! allocates per packet. The clock comes in as an argument, in ticks.
 
+mod burst;
 pub mod claims;
 mod expiry;
 mod free;
@@ -34,10 +35,11 @@ mod scan;
 pub mod table;
 pub mod view;
 
+pub use burst::Hint;
 pub use claims::Claims;
 pub use key::HashKey;
 pub use ports::{Ledger, PoolId, PoolKey};
-pub use table::{FlowTable, Hint};
+pub use table::FlowTable;
 pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
 
 use crate::config;

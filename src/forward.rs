@@ -244,8 +244,8 @@ fn opens(packet: &Packet) -> bool {
     packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// Puts a flow to `target` on record and gives it, or finds that another worker just has: None. The connection has a place at the target, which
-/// is given back if nothing comes of it. Checks are no connections: they have none.
+/// Puts a flow to `target` on record and gives it, or finds that another worker just has: None. The connection has a place at the
+/// target, which is given back if nothing comes of it. Checks are no connections: they have none.
 fn open_to(
     target: &Target,
     mode: Mode,

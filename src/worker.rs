@@ -256,6 +256,11 @@ impl<D: Device> Worker<D> {
                 *hint = shared.table.prefetch_record(hint.hash, packet.family);
             }
         }
+        for (parsed, hint) in self.parsed[..count].iter().zip(&mut self.hints) {
+            if let Ok(Parsed::Ip(packet)) = parsed {
+                *hint = shared.table.prefetch_late(*hint, packet.family);
+            }
+        }
         let mut ctx = self.scene.context(now);
         let counters = ctx.counters;
         counters.add(Count::RxPackets, count as u64);

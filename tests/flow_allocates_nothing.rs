@@ -73,7 +73,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                 };
                 let hash = table.hash(&flow.client_key());
                 table.prefetch(hash);
-                table.prefetch_record(hash, V4);
+                table.prefetch_late(table.prefetch_record(hash, V4), V4);
                 let inserted = table.insert(&flow, hash, now);
                 if inserted == Err(Refused::Full) {
                     full = true;

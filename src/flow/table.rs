@@ -41,10 +41,10 @@ use super::{Mode, Side, State, Tick, next};
 use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
 use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Rows};
-use crate::wire::ip::{FlowKey, V4};
+use crate::wire::ip::FlowKey;
 
 /// Words of a bucket.
-const BUCKET: usize = FLOW_BUCKET;
+pub(super) const BUCKET: usize = FLOW_BUCKET;
 
 /// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
 /// that a lookup mostly needs one line.
@@ -68,25 +68,9 @@ pub struct FlowTable {
     claims: Claims,
 }
 
-/// What is known of a key before it is looked up: its hash, and a word of the index that may be the key's.
-#[derive(Clone, Copy)]
-pub struct Hint {
-    /// [`FlowTable::hash`] of the key; 0: there is no key.
-    pub hash: u64,
-    entry: Option<Entry>,
-}
-
-impl Hint {
-    /// Nothing but the hash.
-    #[inline]
-    pub fn of(hash: u64) -> Hint {
-        Hint { hash, entry: None }
-    }
-}
-
 /// A word of the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Entry(u64);
+pub(super) struct Entry(u64);
 
 impl Entry {
     const USED: u64 = 1 << 30;
@@ -115,7 +99,7 @@ impl Entry {
     }
 
     #[inline]
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         self.0 as u32 & (MAX_FLOWS - 1)
     }
 }
@@ -123,7 +107,7 @@ impl Entry {
 /// From bits that choose no bucket (in tables of up to 2^16 buckets, and few of them in larger ones). Never 0: an empty
 /// place has the tag of nobody.
 #[inline]
-fn tag(hash: u64) -> u16 {
+pub(super) fn tag(hash: u64) -> u16 {
     ((hash >> 48) as u16 ^ (hash >> 16) as u16).max(1)
 }
 
@@ -132,6 +116,28 @@ fn tag(hash: u64) -> u16 {
 fn candidates(bucket: &[AtomicU64; BUCKET], tag: u16) -> u32 {
     let tag = u64::from(tag) << 48;
     bucket.iter().rev().fold(0, |hits, word| hits << 1 | u32::from(word.load(Relaxed) ^ tag < 1 << 48))
+}
+
+/// The first answer that `each` gives for a word of a bucket with this tag.
+#[inline]
+pub(super) fn entry_in<T>(
+    bucket: &[AtomicU64; BUCKET],
+    tag: u16,
+    each: &mut impl FnMut(Entry) -> Option<T>,
+) -> Option<T> {
+    let mut hits = candidates(bucket, tag);
+    while hits != 0 {
+        // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
+        // life. By now the place may hold another word, with another tag.
+        let entry = Entry(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
+        hits &= hits - 1;
+        if entry.has_tag(tag)
+            && let Some(answer) = each(entry)
+        {
+            return Some(answer);
+        }
+    }
+    None
 }
 
 /// How many words of a bucket are used.
@@ -213,7 +219,7 @@ impl FlowTable {
     }
 
     #[inline]
-    fn bucket(&self, half: u64) -> &[AtomicU64; BUCKET] {
+    pub(super) fn bucket(&self, half: u64) -> &[AtomicU64; BUCKET] {
         // The mask keeps it in bounds, which the compiler cannot know.
         &self.buckets[(half & self.mask) as usize].0
     }
@@ -227,65 +233,17 @@ impl FlowTable {
     #[inline]
     fn entries<T>(&self, hash: u64, mut each: impl FnMut(Entry) -> Option<T>) -> Option<T> {
         let tag = tag(hash);
-        for half in [hash, hash >> 32] {
-            let bucket = self.bucket(half);
-            let mut hits = candidates(bucket, tag);
-            while hits != 0 {
-                // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
-                // life. By now the place may hold another word, with another tag.
-                let entry = Entry(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
-                hits &= hits - 1;
-                if entry.has_tag(tag)
-                    && let Some(answer) = each(entry)
-                {
-                    return Some(answer);
-                }
-            }
-        }
-        None
+        entry_in(self.bucket(hash), tag, &mut each).or_else(|| entry_in(self.bucket(hash >> 32), tag, &mut each))
     }
 
     #[inline]
-    fn record(&self, index: u32) -> &Record {
+    pub(super) fn record(&self, index: u32) -> &Record {
         &self.records[index as usize]
-    }
-
-    /// First pass over a burst: begins to load the buckets of a key.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        for bucket in self.buckets(hash) {
-            prefetch(bucket);
-        }
-    }
-
-    /// Second pass over a burst: begins to load the record that the key most likely leads to. The hint is for
-    /// [`FlowTable::follow`].
-    #[inline]
-    pub fn prefetch_record(&self, hash: u64, family: u8) -> Hint {
-        let Some(entry) = self.entries(hash, Some) else { return Hint::of(hash) };
-        let record = self.record(entry.index());
-        prefetch(record);
-        if family != V4 {
-            prefetch(record.second_line());
-        }
-        Hint { hash, entry: Some(entry) }
-    }
-
-    /// Third pass: as [`FlowTable::lookup`], without another look at the index if the hint was right. It is as good as a word
-    /// that was read there just now: if the life that it names is over, the record says so.
-    #[inline]
-    pub fn follow(&self, key: &FlowKey, hint: Hint) -> Option<Flow> {
-        if let Some(entry) = hint.entry
-            && let Some(flow) = self.flow_of(entry, key)
-        {
-            return Some(flow);
-        }
-        self.lookup(key, hint.hash)
     }
 
     /// The flow that a word stands for, if that is alive and has this key.
     #[inline(always)]
-    fn flow_of(&self, entry: Entry, key: &FlowKey) -> Option<Flow> {
+    pub(super) fn flow_of(&self, entry: Entry, key: &FlowKey) -> Option<Flow> {
         let record = self.record(entry.index());
         let version = record.version();
         let hit = version.phase() == LIVE
@@ -312,7 +270,7 @@ impl FlowTable {
         let server_hash = server_key.as_ref().map_or(0, |key| self.hash(key));
         if server_key.is_some() {
             // Nobody could ask for these lines before the target was chosen. They come while the record is written.
-            self.prefetch(server_hash);
+            self.buckets(server_hash).into_iter().for_each(prefetch);
             if new.mode == Mode::Nat {
                 self.claims.prefetch(server_hash);
             }
@@ -373,7 +331,7 @@ impl FlowTable {
         let [first, second] = self.buckets(hash);
         let crowd = used(first);
         let order = if crowd <= CROWDED || crowd <= used(second) { [first, second] } else { [second, first] };
-        // AcqRel: pairs with `entries`.
+        // AcqRel: pairs with `entry_in`.
         order.into_iter().flatten().any(|word| {
             (LOOM_BLIND || word.load(Relaxed) == 0) && word.compare_exchange(0, entry.0, AcqRel, Relaxed).is_ok()
         })
