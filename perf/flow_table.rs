@@ -227,11 +227,12 @@ impl Case {
                     *hashed = Hashed::of(key(&mut random));
                     table.prefetch(hashed.hash);
                 }
-                for hashed in &burst {
-                    table.prefetch_record(hashed.hash, V4);
+                let mut hints = burst.map(|hashed| table.prefetch_record(hashed.hash, V4));
+                for hint in &mut hints {
+                    *hint = table.prefetch_late(*hint, V4);
                 }
-                for hashed in &burst {
-                    result(table.lookup(&hashed.key, hashed.hash));
+                for (hashed, hint) in burst.iter().zip(hints) {
+                    result(table.follow(&hashed.key, hint));
                 }
             }
         })

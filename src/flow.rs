@@ -24,6 +24,7 @@
 //! Everything in this room is shared by all workers behind `&self`, takes its memory at start, and neither locks nor
 //! allocates per packet. The clock comes in as an argument, in ticks.
 
+mod burst;
 pub mod claims;
 mod expiry;
 mod free;
@@ -34,6 +35,7 @@ mod scan;
 pub mod table;
 pub mod view;
 
+pub use burst::Hint;
 pub use claims::Claims;
 pub use key::HashKey;
 pub use ports::{Ledger, PoolId, PoolKey};
@@ -66,6 +68,7 @@ pub enum Side {
 }
 
 impl Side {
+    #[inline]
     pub fn other(self) -> Side {
         match self {
             Side::Client => Side::Server,
@@ -90,10 +93,12 @@ pub enum Mode {
 
 impl Mode {
     /// Only the client's half passes through farside.
+    #[inline]
     pub fn one_sided(self) -> bool {
         matches!(self, Mode::Direct | Mode::Tunnel)
     }
 
+    #[inline]
     fn from_bits(bits: u32) -> Mode {
         match bits & 3 {
             0 => Mode::Nat,
@@ -184,6 +189,7 @@ impl State {
         }
     }
 
+    #[inline]
     fn from_bits(bits: u8) -> State {
         // Only ever written from a State, so the last arm stands for one alone.
         State::ALL[usize::from(bits).min(State::ALL.len() - 1)]
@@ -195,6 +201,7 @@ pub const DATA: u8 = 0x08;
 
 /// The state after a packet with `flags` (see [`tcp`], and [`DATA`]) from `side`. Sequence numbers are not looked at: what a
 /// stranger can forge with it is bounded by the states' own words.
+#[inline]
 pub fn next(state: State, side: Side, flags: u8, one_sided: bool) -> State {
     let has = |flag| flags & flag != 0;
     if has(tcp::RST) {
@@ -227,6 +234,7 @@ pub fn next(state: State, side: Side, flags: u8, one_sided: bool) -> State {
 }
 
 /// A packet without SYN or RST from `side`, neither side having closed before.
+#[inline]
 fn opened(side: Side, flags: u8) -> State {
     match side {
         _ if flags & tcp::FIN == 0 => State::Established,
@@ -248,6 +256,7 @@ pub fn is_open(state: State, one_sided: bool) -> bool {
 
 /// Is this packet of the client's, on a flow in this state, the first of a new connection between the same
 /// endpoints? Then the old flow is to be removed and a target picked anew.
+#[inline]
 pub fn is_fresh_start(state: State, flags: u8, one_sided: bool) -> bool {
     let over = match state {
         State::Closing | State::ResetByClient | State::ResetByServer | State::Aborted | State::Over => true,

@@ -26,7 +26,9 @@ pub mod rewrite;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open};
+use crate::flow::{
+    DATA, Flow, FlowDetails, FlowTable, Hint, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open,
+};
 use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
@@ -93,50 +95,53 @@ pub enum Verdict {
     NotOurs,
 }
 
-/// `hash` is the table's hash of the packet's 5-tuple, 0 if it has none.
-pub fn forward(frame: &mut Frame, parsed: Result<Parsed, Refusal>, hash: u64, ctx: &mut Context) -> Verdict {
+/// `hint` is of the packet's 5-tuple, and none if it has none.
+pub fn forward(frame: &mut Frame, parsed: &Result<Parsed, Refusal>, hint: Hint, ctx: &mut Context) -> Verdict {
     let packet = match parsed {
         Ok(Parsed::Ip(packet)) => packet,
-        Ok(Parsed::Arp(request)) => return neighbor::answer_arp(frame, &request, ctx),
+        Ok(Parsed::Arp(request)) => return neighbor::answer_arp(frame, request, ctx),
         Ok(Parsed::Other) => return Verdict::NotOurs,
-        Err(refusal) => return Verdict::Refuse(refusal),
+        Err(refusal) => return Verdict::Refuse(*refusal),
     };
     match &packet.fragment {
-        Some(fragment) => fragment::handle(frame, &packet, fragment, hash, ctx),
-        None => whole(frame, &packet, hash, ctx),
+        Some(fragment) => fragment::handle(frame, packet, fragment, hint, ctx),
+        None => whole(frame, packet, hint, ctx),
     }
 }
 
 /// A packet with an L4 header: whole, or the first fragment of one.
-fn whole(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
+fn whole(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &mut Context) -> Verdict {
     match (packet.protocol, packet.family) {
         (TCP | UDP, _) => {}
         (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, packet, ctx),
         _ => return stray(frame, packet, ctx),
     }
-    match ctx.shared.table.lookup(&packet.key(), hash) {
+    match ctx.shared.table.follow(&packet.key(), hint) {
+        // The flags of what is not TCP are 0.
         Some(flow)
-            if packet.protocol == TCP && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, packet, ctx)) =>
+            if packet.tcp_flags & SYN != 0
+                && (flow.is_fresh_start(packet.tcp_flags) || in_vain(&flow, packet, ctx)) =>
         {
             end(&flow, ctx);
-            open(frame, packet, hash, ctx)
+            open(frame, packet, hint.hash, ctx)
         }
         Some(flow) if packet.protocol == UDP && is_lost(&flow, ctx) => {
             end(&flow, ctx);
-            let verdict = open(frame, packet, hash, ctx);
-            if ctx.shared.table.lookup(&packet.key(), hash).is_some() {
+            let verdict = open(frame, packet, hint.hash, ctx);
+            if ctx.shared.table.lookup(&packet.key(), hint.hash).is_some() {
                 ctx.counters.add(Count::UdpFlowsMoved, 1);
             }
             verdict
         }
-        Some(flow) => carry(frame, packet, flow, ctx),
-        None => open(frame, packet, hash, ctx),
+        Some(mut flow) => carry(frame, packet, &mut flow, ctx),
+        None => open(frame, packet, hint.hash, ctx),
     }
 }
 
 /// A SYN once more, since the target has not answered the first, and meanwhile the target is known to be down: there is no
 /// connection yet that could be moved in mid-life, and the client shall not wait for its timeout. Checks of remote sites
 /// stay with the site they are for.
+#[inline]
 fn in_vain(flow: &Flow, packet: &Packet, ctx: &Context) -> bool {
     flow.state == State::SynSent
         && flow.side == Side::Client
@@ -168,6 +173,7 @@ fn is_lost(flow: &Flow, ctx: &Context) -> bool {
 }
 
 /// A packet without a flow: opens one if it may.
+#[inline(never)]
 fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
     let key = packet.key();
     let (service, probed) = match ctx.services.find(&key.dst, key.protocol, key.family) {
@@ -203,7 +209,7 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
         };
         let opened = match choice {
             Choice::Real(target) if service.per_packet => match per_packet::flow(target, service, &key, hash, ctx) {
-                Ok(flow) => return carry(frame, packet, flow, ctx),
+                Ok(mut flow) => return carry(frame, packet, &mut flow, ctx),
                 Err(refusal) => Err(refusal),
             },
             Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
@@ -211,13 +217,14 @@ fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Ver
             Choice::Nobody(Refusal::NotChecked) => return Verdict::Refuse(Refusal::NotChecked),
             Choice::Nobody(refusal) => Err(refusal),
         };
-        match opened {
-            Ok(()) => {}
+        let flow = match opened {
+            Ok(Some(flow)) => Some(flow),
+            Ok(None) => ctx.shared.table.lookup(&key, hash),
             Err(Refusal::TupleClash) => continue,
             Err(refusal) => return reply::refuse(frame, packet, refusal, ctx),
-        }
-        return match ctx.shared.table.lookup(&key, hash) {
-            Some(flow) => carry(frame, packet, flow, ctx),
+        };
+        return match flow {
+            Some(mut flow) => carry(frame, packet, &mut flow, ctx),
             // Another worker's insert of the same flow was undone meanwhile. The client sends its SYN again.
             None => Verdict::Refuse(Refusal::LostRace),
         };
@@ -232,12 +239,13 @@ fn books<'a>(ctx: &Context<'a>) -> Books<'a> {
 }
 
 /// May it be the first packet of a connection?
+#[inline]
 fn opens(packet: &Packet) -> bool {
     packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// Puts a flow to `target` on record, or finds that another worker just has. The connection has a place at the target, which
-/// is given back if nothing comes of it. Checks are no connections: they have none.
+/// Puts a flow to `target` on record and gives it, or finds that another worker just has: None. The connection has a place at the
+/// target, which is given back if nothing comes of it. Checks are no connections: they have none.
 fn open_to(
     target: &Target,
     mode: Mode,
@@ -245,7 +253,7 @@ fn open_to(
     key: &FlowKey,
     hash: u64,
     ctx: &mut Context,
-) -> Result<(), Refusal> {
+) -> Result<Option<Flow>, Refusal> {
     let shared = ctx.shared;
     let probe = is_probe(&key.src.addr, key.family);
     let (local, pool) = match mode {
@@ -277,7 +285,7 @@ fn open_to(
                 _ => Count::FlowsLocal,
             };
             ctx.counters.add(count, 1);
-            return Ok(());
+            return Ok(Some(flow));
         }
         Err(refused) => refused,
     };
@@ -289,7 +297,7 @@ fn open_to(
     match refusal {
         Refused::Twin => {
             ctx.counters.add(Count::FlowTwins, 1);
-            Ok(())
+            Ok(None)
         }
         Refused::ServerTwin => Err(Refusal::TupleClash),
         Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
@@ -371,27 +379,23 @@ fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint,
 }
 
 /// A packet whose flow is on record goes on its way, either way.
-fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
+fn carry(frame: &mut Frame, packet: &Packet, flow: &mut Flow, ctx: &mut Context) -> Verdict {
     if flow.mode.one_sided() {
         return one_sided::carry(frame, packet, flow, ctx);
     }
-    if probe::is_to_real(&flow, ctx) {
-        return probe::carry(frame, packet, flow, ctx);
+    if probe::is_to_real(flow, ctx) {
+        return probe::carry(frame, packet, *flow, ctx);
     }
-    let (src, dst) = match flow.side {
-        Side::Client => (flow.local, flow.target),
-        Side::Server => (flow.vip, flow.client),
-    };
-    let hop = match next_hop(&mut flow, &dst.addr, ctx) {
+    let hop = match next_hop(flow, ctx) {
         Ok(hop) => hop,
         Err(verdict) => return verdict,
     };
     if packet.ttl <= 1 {
-        return icmp::time_exceeded(frame, packet, &flow, ctx);
+        return icmp::time_exceeded(frame, packet, flow, ctx);
     }
     let too_large = rewrite::largest_packet(frame, packet) > hop.mtu;
     if too_large && !cut::may_fragment(frame, packet) {
-        return icmp::too_big(frame, packet, hop.mtu, &flow, ctx);
+        return icmp::too_big(frame, packet, hop.mtu, flow, ctx);
     }
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
     if packet.tcp_flags & SYN != 0 {
@@ -400,12 +404,16 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
             ctx.counters.add(Count::MssClamped, 1);
         }
     }
-    let closed = note(bytes, packet, &mut flow, ctx);
+    let closed = note(bytes, packet, flow, ctx);
     if closed && is_probe(&flow.client.addr, flow.family) {
         // Nobody else uses a check's 4-tuple: its port shall not wait for stragglers for minutes.
-        end(&flow, ctx);
+        end(flow, ctx);
     }
-    fragment::passes(bytes, packet, &flow, ctx);
+    fragment::passes(bytes, packet, flow, ctx);
+    let (src, dst) = match flow.side {
+        Side::Client => (&flow.local, &flow.target),
+        Side::Server => (&flow.vip, &flow.client),
+    };
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     if too_large {
@@ -418,6 +426,7 @@ fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) 
 }
 
 /// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.
+#[inline]
 fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     let table = &ctx.shared.table;
     let reset = matches!(flow.state, State::ResetByClient | State::ResetByServer);
@@ -429,6 +438,20 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     if packet.protocol != TCP || packet.is_later_fragment() {
         return false;
     }
+    // Of most packets `step` would say so too: nothing begins or ends.
+    let goes_on = flow.state == State::Established && packet.tcp_flags & (FIN | RST) == 0;
+    let closed = !goes_on && step(bytes, packet, flow, ctx);
+    if flow.track_acks && packet.tcp_flags & ACK != 0 {
+        table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
+    }
+    closed
+}
+
+/// A packet that may move the state of its flow. True as for [`note`].
+#[inline(never)]
+fn step(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
+    let table = &ctx.shared.table;
+    let reset = matches!(flow.state, State::ResetByClient | State::ResetByServer);
     // Read first: when the last step is taken the flow may be gone, and whoever took it gives the place back all the same.
     let ends_at = if packet.tcp_flags & FIN != 0 {
         let Some(details) = table.details(flow.at) else { return false };
@@ -457,9 +480,6 @@ fn note(bytes: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context) -> bool {
     if before == State::SynSent {
         evidence::of_packet(flow, after, flow.side == Side::Client && opens(packet), ctx.shared);
     }
-    if flow.track_acks && packet.tcp_flags & ACK != 0 {
-        table.note_ack(flow, be32(bytes, usize::from(packet.l4) + 8));
-    }
     before == State::Closing && packet.tcp_flags & FIN == 0
 }
 
@@ -476,23 +496,26 @@ fn measure_connect(flow: &Flow, ctx: &Context) {
     ctx.shared.status.slot(details.target_slot).note_connect(micros);
 }
 
-/// The next hop towards the side that the packet does not come from, whose address is `dst`: from the record if the routes are
-/// still the same, else looked up and put on record.
-fn next_hop(flow: &mut Flow, dst: &Addr, ctx: &Context) -> Result<Hop, Verdict> {
+/// The next hop towards the side that the packet does not come from: from the record if the routes are still the same, else
+/// looked up and put on record.
+#[inline]
+fn next_hop(flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
     let side = flow.side.other();
     let known = if flow.epoch == ctx.fib.epoch() { flow.hops[side as usize] } else { NO_HOP };
-    let id = if known != NO_HOP {
-        known
-    } else {
-        let id = look_up(flow, side, dst, ctx)?;
-        ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
-        id
-    };
-    if let Some(hop) = ctx.shared.hops.get(id) {
-        return Ok(hop);
+    match ctx.shared.hops.get(known) {
+        Some(hop) => Ok(hop),
+        None => find_hop(flow, known, ctx),
     }
-    // The neighbor was known and has gone silent: look again, perhaps there is another way.
-    let id = look_up(flow, side, dst, ctx)?;
+}
+
+#[inline(never)]
+fn find_hop(flow: &mut Flow, known: HopId, ctx: &Context) -> Result<Hop, Verdict> {
+    let side = flow.side.other();
+    // A neighbor that was known and has gone silent may come back; meanwhile perhaps there is another way.
+    let id = look_up(flow, side, ctx)?;
+    if known == NO_HOP {
+        ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
+    }
     ctx.shared.hops.get(id).ok_or(Verdict::Hold)
 }
 
@@ -507,8 +530,11 @@ fn multipath_hash(flow: &Flow) -> u64 {
     hash ^ (hash >> 31)
 }
 
-fn look_up(flow: &Flow, side: Side, dst: &Addr, ctx: &Context) -> Result<HopId, Verdict> {
-    let family = if side == Side::Server { flow.target_family } else { flow.family };
+fn look_up(flow: &Flow, side: Side, ctx: &Context) -> Result<HopId, Verdict> {
+    let (dst, family) = match side {
+        Side::Server => (&flow.target.addr, flow.target_family),
+        Side::Client => (&flow.client.addr, flow.family),
+    };
     let hash = multipath_hash(flow);
     let id = route_to(dst, family, hash, ctx)?;
     // A gateway would send a packet for the VIP back here.

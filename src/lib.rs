@@ -45,10 +45,10 @@
 //!    before all of them, and the card chooses ([`device::af_xdp`]).
 //! 2. **Batch.** [`Worker::burst`] takes up to [`device::BATCH`] frames from each interface ([`Device::receive`]), reads
 //!    all ([`wire::parse`]), hashes all ([`FlowTable::hash`]), asks for the memory ([`FlowTable::prefetch`],
-//!    [`FlowTable::prefetch_record`]): the cache misses of a batch overlap.
+//!    [`FlowTable::prefetch_record`], [`FlowTable::prefetch_late`]): the cache misses of a batch overlap.
 //! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
 //!    ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The rest
-//!    is looked up ([`FlowTable::lookup`]).
+//!    is looked up ([`FlowTable::follow`]).
 //! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? It has a
 //!    place for the connection from here on. If it is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record
 //!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit.
@@ -118,10 +118,11 @@
 //! [`Fib::epoch`]: route::Fib::epoch
 //! [`Fib::lookup`]: route::Fib::lookup
 //! [`FlowTable::advance`]: flow::FlowTable::advance
+//! [`FlowTable::follow`]: flow::FlowTable::follow
 //! [`FlowTable::hash`]: flow::FlowTable::hash
 //! [`FlowTable::insert`]: flow::FlowTable::insert
-//! [`FlowTable::lookup`]: flow::FlowTable::lookup
 //! [`FlowTable::prefetch`]: flow::FlowTable::prefetch
+//! [`FlowTable::prefetch_late`]: flow::FlowTable::prefetch_late
 //! [`FlowTable::prefetch_record`]: flow::FlowTable::prefetch_record
 //! [`FlowTable::sweep`]: flow::FlowTable::sweep
 //! [`Fragments`]: forward::fragment::Fragments

@@ -41,11 +41,13 @@ pub struct Packet {
 
 impl Packet {
     /// A fragment without the L4 header: nothing of that may be read.
+    #[inline]
     pub fn is_later_fragment(&self) -> bool {
         self.fragment.is_some_and(|fragment| fragment.offset > 0)
     }
 
     /// The 5-tuple; ports are 0 where the protocol has none.
+    #[inline]
     pub fn key(&self) -> FlowKey {
         FlowKey {
             src: Endpoint { addr: self.src, port: self.src_port },
@@ -66,6 +68,7 @@ pub enum Parsed {
 }
 
 /// Reads a frame. `bytes` starts with the Ethernet header.
+#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
     let header = bytes.first_chunk::<ETHERNET>().ok_or(Refusal::ShortFrame)?;
     match u16::from_be_bytes([header[12], header[13]]) {

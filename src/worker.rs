@@ -6,7 +6,7 @@ pub mod held;
 use crate::config::Idle;
 use crate::counters::{Count, Counters, Refusal, WorkerCounters};
 use crate::device::{BATCH, Device, Frame, Offload};
-use crate::flow::{TICK_MS, Timeouts};
+use crate::flow::{Hint, TICK_MS, Timeouts};
 use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
@@ -153,7 +153,7 @@ pub struct Worker<D: Device> {
     /// Where a fragment that waited is run again.
     scratch: Box<[u8]>,
     parsed: [Result<Parsed, Refusal>; BATCH],
-    hashes: [u64; BATCH],
+    hints: [Hint; BATCH],
     /// Records that the sweep owes, by the clock.
     swept_at: u32,
     sweep_due: u32,
@@ -170,7 +170,7 @@ impl<D: Device> Worker<D> {
             cutter: Cutter::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             parsed: [Err(Refusal::ShortFrame); BATCH],
-            hashes: [0; BATCH],
+            hints: [Hint::of(0); BATCH],
             swept_at: 0,
             sweep_due: 0,
             resetting: None,
@@ -240,20 +240,25 @@ impl<D: Device> Worker<D> {
         for i in 0..count {
             let frame = self.device.frame(i);
             bytes += frame.wire_len as u64;
-            let parsed = if frame.wire_len > frame.len {
+            self.parsed[i] = if frame.wire_len > frame.len {
                 Err(Refusal::Truncated)
             } else {
                 parse(&frame.buf[frame.start..frame.start + frame.len])
             };
-            if let Ok(Parsed::Ip(packet)) = &parsed {
-                self.hashes[i] = shared.table.hash(&packet.key());
-                shared.table.prefetch(self.hashes[i]);
+            if let Ok(Parsed::Ip(packet)) = &self.parsed[i] {
+                let hash = shared.table.hash(&packet.key());
+                shared.table.prefetch(hash);
+                self.hints[i] = Hint::of(hash);
             }
-            self.parsed[i] = parsed;
         }
-        for (parsed, hash) in self.parsed[..count].iter().zip(&self.hashes) {
+        for (parsed, hint) in self.parsed[..count].iter().zip(&mut self.hints) {
             if let Ok(Parsed::Ip(packet)) = parsed {
-                shared.table.prefetch_record(*hash, packet.family);
+                *hint = shared.table.prefetch_record(hint.hash, packet.family);
+            }
+        }
+        for (parsed, hint) in self.parsed[..count].iter().zip(&mut self.hints) {
+            if let Ok(Parsed::Ip(packet)) = parsed {
+                *hint = shared.table.prefetch_late(*hint, packet.family);
             }
         }
         let mut ctx = self.scene.context(now);
@@ -262,7 +267,7 @@ impl<D: Device> Worker<D> {
         counters.add(Count::RxBytes, bytes);
         for i in 0..count {
             let mut frame = self.device.frame(i);
-            match forward(&mut frame, self.parsed[i], self.hashes[i], &mut ctx) {
+            match forward(&mut frame, &self.parsed[i], self.hints[i], &mut ctx) {
                 Verdict::Transmit { span, port } => {
                     let sent = self.device.send(i, span, usize::from(port));
                     count_sent(counters, sent, span.len);
@@ -378,7 +383,7 @@ fn run_copy<D: Device>(frame: &mut Frame, device: &mut D, cutter: &mut Cutter, c
         Ok(Parsed::Ip(packet)) => ctx.shared.table.hash(&packet.key()),
         _ => 0,
     };
-    match forward(frame, parsed, hash, ctx) {
+    match forward(frame, &parsed, Hint::of(hash), ctx) {
         Verdict::Transmit { span, port } => {
             let bytes = &frame.buf[span.start..span.start + span.len];
             send_copy(device, ctx.counters, bytes, span.offload, port);

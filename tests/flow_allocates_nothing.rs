@@ -4,7 +4,7 @@ use farside::config::file;
 use farside::counters::Counters;
 use farside::device::{Frame, HEADROOM, Offload};
 use farside::flow::{
-    Claims, Encapsulation, FlowTable, HashKey, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
+    Claims, Encapsulation, FlowTable, HashKey, Hint, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
 };
 use farside::forward::fragment::{Fragments, SCRATCH};
 use farside::forward::limit::Limits;
@@ -73,7 +73,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                 };
                 let hash = table.hash(&flow.client_key());
                 table.prefetch(hash);
-                table.prefetch_record(hash, V4);
+                table.prefetch_late(table.prefetch_record(hash, V4), V4);
                 let inserted = table.insert(&flow, hash, now);
                 if inserted == Err(Refused::Full) {
                     full = true;
@@ -185,7 +185,7 @@ fn fragments_come_and_go_without_the_allocator() {
                     Ok(Parsed::Ip(packet)) => shared.table.hash(&packet.key()),
                     _ => 0,
                 };
-                match forward(frame, parsed, hash, ctx) {
+                match forward(frame, &parsed, Hint::of(hash), ctx) {
                     Verdict::Transmit { .. } => passed += 1,
                     Verdict::Kept => kept += 1,
                     _ => {}

@@ -7,6 +7,8 @@
 //! kernel may read a moment late; the first packet of a flow is sent after its claim, and the answer to it comes
 //! later still.
 
+use crate::sys::huge;
+use crate::sys::prefetch::prefetch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -39,7 +41,7 @@ impl Claims {
     /// In memory of the process's own.
     pub fn own(max_flows: u32) -> Claims {
         let buckets = Claims::buckets_for(max_flows);
-        let words = (0..buckets * BUCKET).map(|_| AtomicU64::new(0)).collect();
+        let words = huge::boxed(buckets * BUCKET, |_| AtomicU64::new(0));
         Claims { memory: Memory::Own(words), mask: buckets as u64 - 1 }
     }
 
@@ -66,6 +68,14 @@ impl Claims {
             let start = (half & self.mask) as usize * BUCKET;
             words.get(start..start + BUCKET).unwrap_or(&[])
         })
+    }
+
+    /// Begins to load the buckets of a hash.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        for word in self.buckets(hash).into_iter().filter_map(<[_]>::first) {
+            prefetch(word);
+        }
     }
 
     /// Adds one claim. False: both buckets are full, nothing changed. `hash` is not 0.

@@ -10,6 +10,7 @@
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use super::record::Record;
+use crate::sys::prefetch::prefetch;
 use crossbeam_utils::CachePadded;
 use std::ops::Range;
 
@@ -111,7 +112,15 @@ impl Share {
             let index = (old as u32).checked_sub(1)?;
             let link = records[index as usize].owner.load(Relaxed);
             match self.head.compare_exchange_weak(old, head(old, link), AcqRel, Acquire) {
-                Ok(_) => return Some(index),
+                Ok(_) => {
+                    if let Some(next) = link.checked_sub(1) {
+                        // Both lines of the one that is taken next: here is the only hint of it.
+                        let next = &records[next as usize];
+                        prefetch(next);
+                        prefetch(next.second_line());
+                    }
+                    return Some(index);
+                }
                 Err(other) => old = other,
             }
         }

@@ -293,19 +293,22 @@ impl Record {
     #[inline]
     pub fn ends(&self, version: Version) -> [Ends; 2] {
         let ports = self.ports.load(Relaxed);
-        // One branch for all, so that the fields go straight to where the caller wants them.
-        let more = match version.is_wide() {
-            false => [[0; 3]; 2],
-            true => [0, 1].map(|i: usize| [0, 1, 2].map(|at: usize| self.more[i][at].load(Relaxed))),
-        };
-        [0, 1].map(|i: usize| {
-            let words = [self.addrs[i].load(Relaxed), more[i][0], more[i][1], more[i][2]];
-            let ports = (ports >> (32 * i)) as u32;
-            Ends {
-                first: Endpoint { addr: Addr(words.map(|word| word as u32)), port: ports as u16 },
-                second: Endpoint { addr: Addr(words.map(|word| (word >> 32) as u32)), port: (ports >> 16) as u16 },
+        let [client_vip, target_local] = [&self.addrs[0], &self.addrs[1]].map(|word| word.load(Relaxed));
+        // Written out, so that IPv4 is straight code.
+        let end = |word: u64, port: u64| Endpoint { addr: Addr([word as u32, 0, 0, 0]), port: port as u16 };
+        let mut ends = [
+            Ends { first: end(client_vip, ports), second: end(client_vip >> 32, ports >> 16) },
+            Ends { first: end(target_local, ports >> 32), second: end(target_local >> 32, ports >> 48) },
+        ];
+        if version.is_wide() {
+            for (Ends { first, second }, more) in ends.iter_mut().zip(&self.more) {
+                for (at, word) in (1..).zip(more) {
+                    let word = word.load(Relaxed);
+                    (first.addr.0[at], second.addr.0[at]) = (word as u32, (word >> 32) as u32);
+                }
             }
-        })
+        }
+        ends
     }
 
     /// For prefetching.

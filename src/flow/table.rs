@@ -41,10 +41,10 @@ use super::{Mode, Side, State, Tick, next};
 use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
 use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Rows};
-use crate::wire::ip::{FlowKey, V4};
+use crate::wire::ip::FlowKey;
 
 /// Words of a bucket.
-const BUCKET: usize = FLOW_BUCKET;
+pub(super) const BUCKET: usize = FLOW_BUCKET;
 
 /// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
 /// that a lookup mostly needs one line.
@@ -70,7 +70,7 @@ pub struct FlowTable {
 
 /// A word of the index.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Entry(u64);
+pub(super) struct Entry(u64);
 
 impl Entry {
     const USED: u64 = 1 << 30;
@@ -99,7 +99,7 @@ impl Entry {
     }
 
     #[inline]
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         self.0 as u32 & (MAX_FLOWS - 1)
     }
 }
@@ -107,7 +107,7 @@ impl Entry {
 /// From bits that choose no bucket (in tables of up to 2^16 buckets, and few of them in larger ones). Never 0: an empty
 /// place has the tag of nobody.
 #[inline]
-fn tag(hash: u64) -> u16 {
+pub(super) fn tag(hash: u64) -> u16 {
     ((hash >> 48) as u16 ^ (hash >> 16) as u16).max(1)
 }
 
@@ -116,6 +116,28 @@ fn tag(hash: u64) -> u16 {
 fn candidates(bucket: &[AtomicU64; BUCKET], tag: u16) -> u32 {
     let tag = u64::from(tag) << 48;
     bucket.iter().rev().fold(0, |hits, word| hits << 1 | u32::from(word.load(Relaxed) ^ tag < 1 << 48))
+}
+
+/// The first answer that `each` gives for a word of a bucket with this tag.
+#[inline]
+pub(super) fn entry_in<T>(
+    bucket: &[AtomicU64; BUCKET],
+    tag: u16,
+    each: &mut impl FnMut(Entry) -> Option<T>,
+) -> Option<T> {
+    let mut hits = candidates(bucket, tag);
+    while hits != 0 {
+        // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
+        // life. By now the place may hold another word, with another tag.
+        let entry = Entry(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
+        hits &= hits - 1;
+        if entry.has_tag(tag)
+            && let Some(answer) = each(entry)
+        {
+            return Some(answer);
+        }
+    }
+    None
 }
 
 /// How many words of a bucket are used.
@@ -169,6 +191,7 @@ impl FlowTable {
         }
     }
 
+    #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         self.key.hash(key)
     }
@@ -196,7 +219,7 @@ impl FlowTable {
     }
 
     #[inline]
-    fn bucket(&self, half: u64) -> &[AtomicU64; BUCKET] {
+    pub(super) fn bucket(&self, half: u64) -> &[AtomicU64; BUCKET] {
         // The mask keeps it in bounds, which the compiler cannot know.
         &self.buckets[(half & self.mask) as usize].0
     }
@@ -210,80 +233,55 @@ impl FlowTable {
     #[inline]
     fn entries<T>(&self, hash: u64, mut each: impl FnMut(Entry) -> Option<T>) -> Option<T> {
         let tag = tag(hash);
-        for half in [hash, hash >> 32] {
-            let bucket = self.bucket(half);
-            let mut hits = candidates(bucket, tag);
-            while hits != 0 {
-                // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
-                // life. By now the place may hold another word, with another tag.
-                let entry = Entry(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
-                hits &= hits - 1;
-                if entry.has_tag(tag)
-                    && let Some(answer) = each(entry)
-                {
-                    return Some(answer);
-                }
-            }
-        }
-        None
+        entry_in(self.bucket(hash), tag, &mut each).or_else(|| entry_in(self.bucket(hash >> 32), tag, &mut each))
     }
 
     #[inline]
-    fn record(&self, index: u32) -> &Record {
+    pub(super) fn record(&self, index: u32) -> &Record {
         &self.records[index as usize]
     }
 
-    /// First pass over a burst: begins to load the buckets of a key.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
-        for bucket in self.buckets(hash) {
-            prefetch(bucket);
+    /// The flow that a word stands for, if that is alive and has this key.
+    #[inline(always)]
+    pub(super) fn flow_of(&self, entry: Entry, key: &FlowKey) -> Option<Flow> {
+        let record = self.record(entry.index());
+        let version = record.version();
+        let hit = version.phase() == LIVE
+            && version.generation() == entry.generation()
+            && record.matches(version, entry.side(), key);
+        if !hit {
+            return None;
         }
-    }
-
-    /// Second pass over a burst: begins to load the record that the key most likely leads to.
-    #[inline]
-    pub fn prefetch_record(&self, hash: u64, family: u8) {
-        if let Some(record) = self.entries(hash, |entry| Some(self.record(entry.index()))) {
-            prefetch(record);
-            if family != V4 {
-                prefetch(record.second_line());
-            }
-        }
+        let flow = view(record, entry.index(), version, entry.side());
+        // If that life has ended since, there was a moment without such a flow: a miss is a true answer.
+        record.still(version).then_some(flow)
     }
 
     /// The flow whose packets carry this key; its `side` tells which. `hash` is [`FlowTable::hash`] of the key.
-    #[inline]
+    #[inline(never)]
     pub fn lookup(&self, key: &FlowKey, hash: u64) -> Option<Flow> {
-        let (index, version, side) = self.entries(hash, |entry| {
-            let record = self.record(entry.index());
-            let version = record.version();
-            let hit = version.phase() == LIVE
-                && version.generation() == entry.generation()
-                && record.matches(version, entry.side(), key);
-            hit.then_some((entry.index(), version, entry.side()))
-        })?;
-        let record = self.record(index);
-        let flow = view(record, index, version, side);
-        // If that life has ended since, there was a moment without such a flow: a miss is a true answer.
-        record.still(version).then_some(flow)
+        self.entries(hash, |entry| self.flow_of(entry, key))
     }
 
     /// Inserts both sides (the server's alone with [`NewFlow::per_packet`]), or neither.
     /// `client_hash` is [`FlowTable::hash`] of the client's key.
     pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
+        let server_key = new.server_key();
+        let server_hash = server_key.as_ref().map_or(0, |key| self.hash(key));
+        if server_key.is_some() {
+            // Nobody could ask for these lines before the target was chosen. They come while the record is written.
+            self.buckets(server_hash).into_iter().for_each(prefetch);
+            if new.mode == Mode::Nat {
+                self.claims.prefetch(server_hash);
+            }
+        }
         let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
         let record = self.record(index);
         let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
         let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
         let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
 
-        let mine = Mine { index, version: offered, hashes: [client_hash, 0] };
-        let server_key = new.server_key();
-        let mine = match &server_key {
-            Some(key) => Mine { hashes: [client_hash, self.hash(key)], ..mine },
-            None => mine,
-        };
+        let mine = Mine { index, version: offered, hashes: [client_hash, server_hash] };
         let client_key = (!new.per_packet).then(|| new.client_key());
         self.offer(&mine, client_key.as_ref(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
             self.retire(&mine);
@@ -333,7 +331,7 @@ impl FlowTable {
         let [first, second] = self.buckets(hash);
         let crowd = used(first);
         let order = if crowd <= CROWDED || crowd <= used(second) { [first, second] } else { [second, first] };
-        // AcqRel: pairs with `entries`.
+        // AcqRel: pairs with `entry_in`.
         order.into_iter().flatten().any(|word| {
             (LOOM_BLIND || word.load(Relaxed) == 0) && word.compare_exchange(0, entry.0, AcqRel, Relaxed).is_ok()
         })
@@ -425,6 +423,11 @@ impl FlowTable {
             record.packets[side].store(record.packets[side].load(Relaxed).wrapping_add(packets), Relaxed);
             record.bytes[side].store(record.bytes[side].load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
         }
+    }
+
+    /// Packets that were counted from a side; 0 if the flow is gone.
+    pub fn packets_from(&self, at: FlowRef, side: Side) -> u32 {
+        self.living(at).map_or(0, |record| record.packets[side as usize].load(Relaxed))
     }
 
     /// Remembers an acknowledgement number from `flow.side`, if the flow was inserted with `track_acks`.

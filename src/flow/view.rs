@@ -136,6 +136,7 @@ impl Flow {
     }
 
     /// Is a packet of the client's with these TCP flags the first of a new connection?
+    #[inline]
     pub fn is_fresh_start(&self, flags: u8) -> bool {
         self.side == Side::Client && is_fresh_start(self.state, flags, self.mode.one_sided())
     }

@@ -12,6 +12,8 @@ use crate::service::build::is_probe;
 pub fn of_packet(flow: &Flow, after: State, again: bool, shared: &Shared) {
     let answered = matches!(after, State::SynReceived | State::Established | State::ClientFin);
     let refused = after == State::Aborted && flow.side == Side::Server;
+    // The first SYN of a connection says nothing, and of all packets here it is the most frequent.
+    let again = again && shared.table.packets_from(flow.at, Side::Client) > 1;
     if !answered && !refused && !again {
         return;
     }
@@ -25,7 +27,7 @@ pub fn of_packet(flow: &Flow, after: State, again: bool, shared: &Shared) {
         evidence.clear();
     } else if refused {
         evidence.note_refused();
-    } else if details.packets[Side::Client as usize] > 1 {
+    } else {
         evidence.note_unanswered();
     }
 }

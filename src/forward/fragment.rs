@@ -29,7 +29,7 @@ mod ranges;
 use super::{Context, Now, Verdict, carry, per_packet, reply, stray, whole};
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Offload, Span};
-use crate::flow::{Flow, HashKey, Mode, Side, Tick};
+use crate::flow::{Flow, HashKey, Hint, Mode, Side, Tick};
 use crate::wire::checksum::Delta;
 use crate::wire::ip::{Fragment, ICMP, ICMPV6, V4, V6, V6_HEADER};
 use crate::wire::{ETHERNET, Packet, icmp, put_be32, put_raw16, raw16};
@@ -190,8 +190,8 @@ fn piece_of(packet: &Packet, fragment: &Fragment) -> Piece {
     Piece::new(fragment.offset, packet.end as usize - start, !fragment.more)
 }
 
-/// A fragment's journey. `hash` is the flow table's, of its 5-tuple.
-pub fn handle(frame: &mut Frame, packet: &Packet, fragment: &Fragment, hash: u64, ctx: &mut Context) -> Verdict {
+/// A fragment's journey. `hint` is of its 5-tuple.
+pub fn handle(frame: &mut Frame, packet: &Packet, fragment: &Fragment, hint: Hint, ctx: &mut Context) -> Verdict {
     ctx.fragments.expire(ctx.now, ctx.counters);
     // A fragment is no joined segments, whatever is said about it.
     (frame.offload.gso_type, frame.offload.gso_size) = (0, 0);
@@ -202,15 +202,15 @@ pub fn handle(frame: &mut Frame, packet: &Packet, fragment: &Fragment, hash: u64
         Err(refusal) => return Verdict::Refuse(refusal),
     };
     if first {
-        return lead(frame, packet, &name, hash, ctx);
+        return lead(frame, packet, &name, hint, ctx);
     }
     match way {
         Some(Way::Flow(at, side)) => match ctx.shared.table.details(at) {
-            Some(details) => carry(frame, packet, Flow { side, ..details.flow }, ctx),
+            Some(details) => carry(frame, packet, &mut Flow { side, ..details.flow }, ctx),
             None => Verdict::Refuse(Refusal::Fragment),
         },
         Some(Way::Unrecorded { target, ports }) => match per_packet::again(packet, target, ports, ctx) {
-            Some(flow) => carry(frame, packet, flow, ctx),
+            Some(mut flow) => carry(frame, packet, &mut flow, ctx),
             None => Verdict::Refuse(Refusal::Fragment),
         },
         Some(Way::Echo) => echo(frame, packet, fragment, ctx),
@@ -228,10 +228,10 @@ fn may_be_own(packet: &Packet, ctx: &Context) -> bool {
 }
 
 /// A first fragment.
-fn lead(frame: &mut Frame, packet: &Packet, name: &Name, hash: u64, ctx: &mut Context) -> Verdict {
+fn lead(frame: &mut Frame, packet: &Packet, name: &Name, hint: Hint, ctx: &mut Context) -> Verdict {
     let verdict = match (packet.protocol, packet.family, &packet.fragment) {
         (ICMP, V4, Some(fragment)) | (ICMPV6, V6, Some(fragment)) => echo(frame, packet, fragment, ctx),
-        _ => whole(frame, packet, hash, ctx),
+        _ => whole(frame, packet, hint, ctx),
     };
     let decided = ctx.fragments.datagrams.find(name).map(|at| ctx.fragments.datagrams.way(at));
     match verdict {
@@ -246,8 +246,17 @@ fn lead(frame: &mut Frame, packet: &Packet, name: &Name, hash: u64, ctx: &mut Co
 
 /// To be told of every packet that goes out by `flow`, before anything is changed in it: remembers which fragment has passed and gives
 /// the packet its new identification where it needs one.
+#[inline]
 pub fn passes(bytes: &mut [u8], packet: &Packet, flow: &Flow, ctx: &mut Context) {
     let shared_source = flow.mode == Mode::Remote && flow.side == Side::Client;
+    if packet.fragment.is_some() || shared_source {
+        passes_by_name(bytes, packet, flow, shared_source, ctx);
+    }
+}
+
+/// `shared_source`: packets of other flows have the same source from here on, whatever identification their senders chose.
+#[inline(never)]
+fn passes_by_name(bytes: &mut [u8], packet: &Packet, flow: &Flow, shared_source: bool, ctx: &mut Context) {
     let id = match &packet.fragment {
         Some(fragment) => {
             let name = name_of(packet, fragment, ctx);

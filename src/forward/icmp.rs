@@ -120,7 +120,7 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
         Side::Client => (flow.target, flow.target, flow.local),
         Side::Server => (flow.client, flow.client, flow.vip),
     };
-    let hop = match next_hop(&mut flow, &dst.addr, ctx) {
+    let hop = match next_hop(&mut flow, ctx) {
         Ok(hop) => hop,
         Err(verdict) => return verdict,
     };
@@ -153,8 +153,8 @@ fn outer_source(flow: &Flow, packet: &Packet) -> Addr {
 /// changes in the sum of the ICMP message.
 fn rewrite_quoted(bytes: &mut [u8], family: u8, quoted: &icmp::Quoted, src: Endpoint, dst: Endpoint) -> Delta {
     let mut addresses = Delta::default();
-    addresses.addr(&quoted.key.src.addr, &src.addr);
-    addresses.addr(&quoted.key.dst.addr, &dst.addr);
+    addresses.addr(quoted.key.family, &quoted.key.src.addr, &src.addr);
+    addresses.addr(quoted.key.family, &quoted.key.dst.addr, &dst.addr);
     let mut ports = Delta::default();
     ports.word16(quoted.key.src.port.to_be(), src.port.to_be());
     ports.word16(quoted.key.dst.port.to_be(), dst.port.to_be());

@@ -22,22 +22,22 @@ use crate::wire::l4::ICMP_HEADER;
 use crate::wire::{self, ETHERNET, Packet, be16, be32, put_be32, put_raw16, raw16};
 
 /// A client's packet goes on to the real server.
-pub fn carry(frame: &mut Frame, packet: &Packet, mut flow: Flow, ctx: &mut Context) -> Verdict {
-    let hop = match way(frame, &mut flow, ctx) {
+pub fn carry(frame: &mut Frame, packet: &Packet, flow: &mut Flow, ctx: &mut Context) -> Verdict {
+    let hop = match way(frame, flow, ctx) {
         Ok(hop) => hop,
         Err(verdict) => return verdict,
     };
     if flow.mode == Mode::Tunnel && packet.ttl <= 1 {
-        return icmp::time_exceeded(frame, packet, &flow, ctx);
+        return icmp::time_exceeded(frame, packet, flow, ctx);
     }
-    let most = room(&flow, &hop, ctx);
-    if largest(frame, packet, &flow) > most && !cut::may_fragment(frame, packet) {
-        return icmp::too_big(frame, packet, most, &flow, ctx);
+    let most = room(flow, &hop, ctx);
+    if largest(frame, packet, flow) > most && !cut::may_fragment(frame, packet) {
+        return icmp::too_big(frame, packet, most, flow, ctx);
     }
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
-    note(bytes, packet, &mut flow, ctx);
-    fragment::passes(bytes, packet, &flow, ctx);
-    send(frame, packet, &flow, &hop, ctx)
+    note(bytes, packet, flow, ctx);
+    fragment::passes(bytes, packet, flow, ctx);
+    send(frame, packet, flow, &hop, ctx)
 }
 
 /// A check's packet goes the same way, with the addresses that it has on record; `onward` is the same flow as it would be if it
@@ -57,7 +57,7 @@ pub fn carry_check(frame: &mut Frame, packet: &Packet, mut flow: Flow, mut onwar
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
     let closed = note(bytes, packet, &mut flow, ctx);
     fragment::passes(bytes, packet, &flow, ctx);
-    let (src, dst) = (flow.local, flow.target);
+    let (src, dst) = (&flow.local, &flow.target);
     rewrite::addresses(bytes, packet, &frame.offload, src, dst);
     let (src_port, dst_port) = (src.port, dst.port);
     let packet = Packet { src: src.addr, dst: dst.addr, src_port, dst_port, ttl: packet.ttl - 1, ..*packet };
@@ -134,7 +134,7 @@ fn tell_client(frame: &mut Frame, packet: &Packet, flow: &Flow, inner: usize, ct
         return Verdict::NotOurs;
     }
     let mut back = Flow { side: Side::Server, ..*flow };
-    let hop = match next_hop(&mut back, &flow.client.addr, ctx) {
+    let hop = match next_hop(&mut back, ctx) {
         Ok(hop) => hop,
         Err(verdict) => return verdict,
     };
@@ -172,8 +172,7 @@ fn tell_client(frame: &mut Frame, packet: &Packet, flow: &Flow, inner: usize, ct
 }
 
 fn way(frame: &Frame, flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
-    let dst = flow.target.addr;
-    let hop = next_hop(flow, &dst, ctx)?;
+    let hop = next_hop(flow, ctx)?;
     if flow.mode == Mode::Direct {
         let back = hop.port == frame.port && frame.buf[frame.start + 6..frame.start + 12] == hop.mac;
         if back || hop.mac == ctx.fib.ports()[usize::from(hop.port)].mac {

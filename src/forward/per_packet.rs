@@ -21,8 +21,9 @@ pub fn flow(target: &Target, service: &Service, key: &FlowKey, hash: u64, ctx: &
         return found;
     }
     match open_to(target, service.mode, service, key, hash, ctx) {
+        Ok(Some(flow)) => Ok(flow),
         // It clashes with what another worker put there between the look and the insert: this very record, perhaps.
-        Ok(()) | Err(Refusal::TupleClash) => find(target, key, ctx).unwrap_or(Err(Refusal::LostRace)),
+        Ok(None) | Err(Refusal::TupleClash) => find(target, key, ctx).unwrap_or(Err(Refusal::LostRace)),
         Err(refusal) => Err(refusal),
     }
 }

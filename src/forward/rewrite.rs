@@ -2,19 +2,20 @@
 
 use crate::device::{Frame, Offload};
 use crate::wire::checksum::Delta;
-use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4};
+use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V4_HEADER};
 use crate::wire::l4::{UDP_HEADER, checksum_offset, mss_option};
 use crate::wire::{ETHERNET, Packet, be16, checksum, put_be16, put_raw16, raw16};
 
-/// Offsets of an IPv4 header's fields from the start of the frame.
-const V4_TTL: usize = ETHERNET + 8;
-const V4_CHECKSUM: usize = ETHERNET + 10;
-const V4_ADDRESSES: usize = ETHERNET + 12;
+/// Offsets of an IPv4 header's fields from its start, of an IPv6 header's from the start of the frame.
+const V4_TTL: usize = 8;
+const V4_CHECKSUM: usize = 10;
+const V4_ADDRESSES: usize = 12;
 const V6_HOP_LIMIT: usize = ETHERNET + 7;
 const V6_ADDRESSES: usize = ETHERNET + 8;
 
 /// Gives the packet a new source and destination, addresses and ports, and takes one from its TTL.
-pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endpoint, dst: Endpoint) {
+#[inline(always)]
+pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: &Endpoint, dst: &Endpoint) {
     let addresses = ip_header(bytes, packet, &src.addr, &dst.addr);
     // The sum of the whole packet is in the first fragment, with the ports.
     if packet.is_later_fragment() {
@@ -31,19 +32,21 @@ pub fn addresses(bytes: &mut [u8], packet: &Packet, offload: &Offload, src: Endp
 
 /// The IP header's part of a rewrite: addresses, TTL, header checksum. Gives what the new addresses change in the sum of a
 /// pseudo-header.
+#[inline(always)]
 pub fn ip_header(bytes: &mut [u8], packet: &Packet, src: &Addr, dst: &Addr) -> Delta {
     let mut addresses = Delta::default();
-    addresses.addr(&packet.src, src);
-    addresses.addr(&packet.dst, dst);
+    addresses.addr(packet.family, &packet.src, src);
+    addresses.addr(packet.family, &packet.dst, dst);
     if packet.family == V4 {
-        let mut header = addresses;
-        let old = raw16(bytes, V4_TTL);
-        bytes[V4_TTL] -= 1;
-        header.word16(old, raw16(bytes, V4_TTL));
-        let check = header.apply(raw16(bytes, V4_CHECKSUM));
-        put_raw16(bytes, V4_CHECKSUM, check);
-        bytes[V4_ADDRESSES..V4_ADDRESSES + 4].copy_from_slice(&src.octets()[..4]);
-        bytes[V4_ADDRESSES + 4..V4_ADDRESSES + 8].copy_from_slice(&dst.octets()[..4]);
+        let header = &mut bytes[ETHERNET..ETHERNET + V4_HEADER];
+        let mut delta = addresses;
+        let old = raw16(header, V4_TTL);
+        header[V4_TTL] -= 1;
+        delta.word16(old, raw16(header, V4_TTL));
+        let check = delta.apply(raw16(header, V4_CHECKSUM));
+        put_raw16(header, V4_CHECKSUM, check);
+        header[V4_ADDRESSES..V4_ADDRESSES + 4].copy_from_slice(&src.0[0].to_ne_bytes());
+        header[V4_ADDRESSES + 4..V4_ADDRESSES + 8].copy_from_slice(&dst.0[0].to_ne_bytes());
     } else {
         bytes[V6_HOP_LIMIT] -= 1;
         bytes[V6_ADDRESSES..V6_ADDRESSES + 16].copy_from_slice(&src.octets());
@@ -54,6 +57,7 @@ pub fn ip_header(bytes: &mut [u8], packet: &Packet, src: &Addr, dst: &Addr) -> D
 
 /// `pseudo` is what changed in the pseudo-header, `rest` what changed in the L4 header itself: a checksum that is still
 /// partial holds the sum of the pseudo-header only, the device adds the rest when it sends.
+#[inline(always)]
 fn update_l4_checksum(bytes: &mut [u8], l4: usize, protocol: u8, offload: &Offload, pseudo: Delta, rest: Delta) {
     let at = l4 + checksum_offset(protocol);
     let check = raw16(bytes, at);
@@ -70,6 +74,7 @@ fn update_l4_checksum(bytes: &mut [u8], l4: usize, protocol: u8, offload: &Offlo
     put_raw16(bytes, at, if protocol == UDP && check == 0 { 0xffff } else { check });
 }
 
+#[inline]
 pub fn macs(bytes: &mut [u8], dst: [u8; 6], src: [u8; 6]) {
     bytes[..6].copy_from_slice(&dst);
     bytes[6..12].copy_from_slice(&src);
@@ -92,6 +97,7 @@ pub fn complete_checksum(frame: &mut Frame, packet: &Packet) {
 }
 
 /// Bytes of the largest IP packet that this frame will be on the wire: its segments', if it is several.
+#[inline]
 pub fn largest_packet(frame: &Frame, packet: &Packet) -> u32 {
     let whole = packet.end - ETHERNET as u32;
     if frame.offload.gso_type == 0 || packet.fragment.is_some() {

@@ -3,47 +3,56 @@
 //! One's complement sums do not care about byte order as long as all words are read alike, so everything here works
 //! on 16-bit words as they lie on the wire (native loads of network-order bytes) and never swaps.
 
-use super::ip::Addr;
+use super::ip::{Addr, V4};
 
 /// What a rewrite adds to a one's complement sum: for each word `~old + new`, not yet folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delta(u64);
 
 impl Delta {
+    #[inline]
     pub fn word16(&mut self, old: u16, new: u16) {
         self.0 += u64::from(!old) + u64::from(new);
     }
 
+    #[inline]
     pub fn word32(&mut self, old: u32, new: u32) {
         self.0 += u64::from(!old) + u64::from(new);
     }
 
-    pub fn addr(&mut self, old: &Addr, new: &Addr) {
-        for (old, new) in old.0.iter().zip(new.0) {
+    /// `family` is that of both.
+    #[inline]
+    pub fn addr(&mut self, family: u8, old: &Addr, new: &Addr) {
+        let words = if family == V4 { 1 } else { 4 };
+        for (old, new) in old.0[..words].iter().zip(new.0) {
             self.word32(*old, new);
         }
     }
 
     /// Both changes.
+    #[inline]
     pub fn and(self, other: Delta) -> Delta {
         Delta(self.0 + other.0)
     }
 
     /// RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+    #[inline]
     pub fn apply(self, check: u16) -> u16 {
         !fold(u64::from(!check) + self.0)
     }
 
     /// For a field that holds a sum that is not complemented yet: the pseudo-header sum of a packet whose checksum
     /// a device further on shall complete (VIRTIO_NET_HDR_F_NEEDS_CSUM).
+    #[inline]
     pub fn apply_partial(self, sum: u16) -> u16 {
         fold(u64::from(sum) + self.0)
     }
 }
 
 /// Folds a sum of 16- or 32-bit words to 16 bits.
+#[inline]
 pub fn fold(mut sum: u64) -> u16 {
-    sum = (sum >> 32) + (sum & 0xffff_ffff);
+    // 33 bits are left of 64, then 18, 17, 16.
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 16) + (sum & 0xffff);
     sum = (sum >> 16) + (sum & 0xffff);
@@ -52,6 +61,7 @@ pub fn fold(mut sum: u64) -> u16 {
 }
 
 /// The sum of `bytes`, neither folded nor complemented; an odd last byte is padded with zero.
+#[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();

@@ -26,10 +26,12 @@ pub const V6: u8 = 6;
 pub struct Addr(pub [u32; 4]);
 
 impl Addr {
+    #[inline]
     pub fn v4(octets: [u8; 4]) -> Addr {
         Addr([u32::from_ne_bytes(octets), 0, 0, 0])
     }
 
+    #[inline]
     pub fn v6(octets: [u8; 16]) -> Addr {
         let mut words = [0; 4];
         for (word, bytes) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
@@ -39,6 +41,7 @@ impl Addr {
     }
 
     /// The 16 wire bytes; for IPv4 the first four count.
+    #[inline]
     pub fn octets(&self) -> [u8; 16] {
         let mut octets = [0; 16];
         for (bytes, word) in octets.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
@@ -48,6 +51,7 @@ impl Addr {
     }
 
     /// Means something on one link only, and no router passes it on (RFC 3927 7, RFC 4291 2.5.6).
+    #[inline]
     pub fn is_link_local(&self, family: u8) -> bool {
         let [a, b, ..] = self.0[0].to_ne_bytes();
         if family == V4 { [a, b] == [169, 254] } else { a == 0xfe && b & 0xc0 == 0x80 }
@@ -143,6 +147,7 @@ const MAX_EXTENSIONS: usize = 6;
 /// Reads an IPv4 packet behind its Ethernet header (RFC 791; the checks of RFC 1812 5.2.2).
 ///
 /// Options are refused as a whole: hardly any honest packet carries them, and those that do ask a router for favours.
+#[inline]
 pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
     let ip = &frame[ETHERNET..];
     let header = ip.first_chunk::<V4_HEADER>().ok_or(Refusal::IpHeader)?;
@@ -157,7 +162,9 @@ pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
     if total < header_len || total > ip.len() {
         return Err(Refusal::IpLength);
     }
-    if checksum::fold(checksum::sum(&ip[..header_len])) != 0xffff {
+    // Hardly any header has options: a sum of known length is straight code.
+    let sum = if header_len == V4_HEADER { checksum::sum(header) } else { checksum::sum(&ip[..header_len]) };
+    if checksum::fold(sum) != 0xffff {
         return Err(Refusal::IpChecksum);
     }
     if header_len > V4_HEADER {
@@ -170,7 +177,7 @@ pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
     }
     let (id, offset) = (u32::from(be16(header, 4)), (be16(header, 6) & 0x1fff) << 3);
     let fragment = Fragment { id, offset, more: header[6] & 0x20 != 0, protocol: header[9], at: 0 };
-    let packet = Packet {
+    let mut packet = Packet {
         family: V4,
         protocol: header[9],
         ttl: header[8],
@@ -183,7 +190,11 @@ pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
         dst_port: 0,
         fragment: (!fragment.is_whole()).then_some(fragment),
     };
-    finish(frame, packet, V4_HEADER, total - V4_HEADER)
+    match packet.fragment {
+        None => l4::parse(frame, &mut packet)?,
+        Some(fragment) => piece(frame, &mut packet, fragment, V4_HEADER, total - V4_HEADER)?,
+    }
+    Ok(Parsed::Ip(packet))
 }
 
 /// One of the pieces that a packet was cut into (RFC 791 3.2, RFC 8200 4.5).
@@ -203,6 +214,7 @@ pub struct Fragment {
 
 impl Fragment {
     /// All of a packet, behind an IPv6 fragment header that cuts nothing (RFC 6946).
+    #[inline]
     fn is_whole(&self) -> bool {
         self.offset == 0 && !self.more
     }
@@ -213,12 +225,10 @@ const MAX_LENGTH: usize = 65_535;
 
 /// Checks a fragment's place in its packet and reads the L4 header, where there is one. `before`: bytes of the whole packet's
 /// length in front of what is cut; `length`: bytes that this piece has of that.
-fn finish(frame: &[u8], packet: Packet, before: usize, length: usize) -> Result<Parsed, Refusal> {
-    let Some(Fragment { offset, more, .. }) = packet.fragment else {
-        return l4::parse(frame, packet).map(Parsed::Ip);
-    };
-    let offset = usize::from(offset);
-    if length == 0 || (more && !length.is_multiple_of(8)) || before + offset + length > MAX_LENGTH {
+#[cold]
+fn piece(frame: &[u8], packet: &mut Packet, fragment: Fragment, before: usize, length: usize) -> Result<(), Refusal> {
+    let offset = usize::from(fragment.offset);
+    if length == 0 || (fragment.more && !length.is_multiple_of(8)) || before + offset + length > MAX_LENGTH {
         return Err(Refusal::FragmentLength);
     }
     if offset == 0 {
@@ -228,17 +238,18 @@ fn finish(frame: &[u8], packet: Packet, before: usize, length: usize) -> Result<
             Err(Refusal::TcpHeader | Refusal::UdpLength | Refusal::IcmpShort) if cut_header => {
                 Err(Refusal::FragmentTiny)
             }
-            parsed => parsed.map(Parsed::Ip),
+            parsed => parsed,
         };
     }
     // RFC 1858 3.2, RFC 3128: it would write the TCP header anew behind the back of those who have read the first.
     if packet.protocol == TCP && offset < l4::TCP_HEADER {
         return Err(Refusal::FragmentTiny);
     }
-    Ok(Parsed::Ip(packet))
+    Ok(())
 }
 
 /// Sources that no packet from a network may have (RFC 1812 5.3.7, RFC 6890): this host, loopback, multicast, reserved, broadcast.
+#[inline]
 pub fn martian_v4(src: [u8; 4]) -> bool {
     src[0] == 0 || src[0] == 127 || src[0] >= 224
 }
@@ -270,7 +281,7 @@ pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
     // The whole packet's length counts the headers in front of the fragment header, not that itself.
     let before = fragment.map_or(0, |fragment| usize::from(fragment.at) - ETHERNET - V6_HEADER);
     let length = fragment.map_or(0, |fragment| ETHERNET + total - usize::from(fragment.at) - FRAGMENT_HEADER);
-    let packet = Packet {
+    let mut packet = Packet {
         family: V6,
         protocol,
         ttl: header[7],
@@ -286,7 +297,11 @@ pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
     if src == Addr::default() && protocol != ICMPV6 {
         return Err(Refusal::Martian);
     }
-    finish(frame, packet, before, length)
+    match packet.fragment {
+        None => l4::parse(frame, &mut packet)?,
+        Some(fragment) => piece(frame, &mut packet, fragment, before, length)?,
+    }
+    Ok(Parsed::Ip(packet))
 }
 
 const FRAGMENT_HEADER: usize = 8;

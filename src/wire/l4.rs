@@ -15,6 +15,7 @@ pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 /// Where the checksum stands in the header of `protocol`.
+#[inline]
 pub fn checksum_offset(protocol: u8) -> usize {
     if protocol == TCP { 16 } else { 6 }
 }
@@ -25,7 +26,8 @@ pub(super) fn largest_header(protocol: u8) -> usize {
 }
 
 /// Fills in what the L4 header says. The protocol is left to the caller where it is none of ours.
-pub(super) fn parse(frame: &[u8], mut packet: Packet) -> Result<Packet, Refusal> {
+#[inline]
+pub(super) fn parse(frame: &[u8], packet: &mut Packet) -> Result<(), Refusal> {
     let l4 = &frame[usize::from(packet.l4)..packet.end as usize];
     match (packet.protocol, packet.family) {
         (TCP, _) => {
@@ -58,10 +60,11 @@ pub(super) fn parse(frame: &[u8], mut packet: Packet) -> Result<Packet, Refusal>
         (ICMP, V4) | (ICMPV6, V6) if l4.len() < ICMP_HEADER => return Err(Refusal::IcmpShort),
         _ => {}
     }
-    Ok(packet)
+    Ok(())
 }
 
 /// Flag combinations that no TCP sends and scanners do: none at all, SYN with FIN or RST, FIN without ACK.
+#[inline]
 fn impossible(flags: u8) -> bool {
     flags & (SYN | FIN | RST | ACK) == 0
         || flags & (SYN | FIN) == SYN | FIN

@@ -3,7 +3,7 @@
 use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
-use crate::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use crate::flow::{Claims, FlowTable, HashKey, Hint, Ledger, Timeouts};
 use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
@@ -325,7 +325,7 @@ impl Bench {
             worker: 0,
             now: self.now,
         };
-        match forward(&mut frame, parsed, hash, &mut ctx) {
+        match forward(&mut frame, &parsed, Hint::of(hash), &mut ctx) {
             Verdict::Transmit { span, port } => {
                 Ok((port, vec![frame.buf[span.start..span.start + span.len].to_vec()], span.offload))
             }
