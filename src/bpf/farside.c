@@ -59,7 +59,15 @@ SEC("socket/filter")
 int farside_filter(struct __sk_buff *skb)
 {
 	u32 steer = 0;
-	if (decide(skb, ETH_HLEN))
+	struct decision *word = word_on_packet();
+	if (!word)
+		return 0;
+	// The kernel runs this right after the fanout program, for the same packet.
+	if (word->asked) {
+		word->asked = 0;
+		return word->ours ? -1 : 0;
+	}
+	if (decide(skb, ETH_HLEN, word))
 		return 0;
 	return classify_skb(skb, ETH_HLEN, &steer) ? -1 : 0;
 }
@@ -68,10 +76,9 @@ SEC("classifier/ingress")
 int farside_ingress(struct __sk_buff *skb)
 {
 	u32 steer = 0;
-	u32 zero = 0;
-	struct decision *decision = map_lookup(&DECISION, &zero);
-	if (decision && decision->open) {
-		int verdict = carry(skb, decision);
+	struct decision *word = word_on_packet();
+	if (word && word->open) {
+		int verdict = carry(skb, word);
 		if (verdict >= 0)
 			return verdict;
 	}
@@ -106,7 +113,13 @@ SEC("socket/fanout")
 int farside_fanout(struct __sk_buff *skb)
 {
 	u32 steer = 0;
-	classify_skb(skb, 0, &steer);
+	struct decision *word = word_on_packet();
+	if (!word)
+		return 0;
+	word->ours = !decide(skb, 0, word) && classify_skb(skb, 0, &steer);
+	word->asked = 1;
+	if (!word->ours)
+		return 0;
 	u32 *queue = map_lookup(&QUEUES, &steer);
 	return (queue ? *queue : steer) % WORKERS;
 }

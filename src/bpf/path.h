@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
 // The kernel path: packets of flows that stand and that need nothing but a rewrite are carried from here, by the same
-// records that the workers read (FLOWS, RECORDS; the theory is in flow/table.rs and flow/record.rs). The filter decides and
-// leaves the packet out of the ring, the ingress program, which the kernel runs next for the same packet on the same CPU,
-// finds the decision and carries it out. Whatever is in the least out of the ordinary is the workers'.
+// records that the workers read (FLOWS, RECORDS; the theory is in flow/table.rs and flow/record.rs). The kernel asks for a packet,
+// one right after the other on the same CPU, the fanout program (where there are several workers), the filter and the ingress
+// program. The first of them decides, and leaves a word for the others: the filter leaves out of the ring, and the ingress program
+// carries, what was decided to be carried. Whatever is in the least out of the ordinary is the workers'.
 
 #pragma once
 
@@ -69,14 +70,6 @@ struct step {
 	u16 generation;
 	u16 handed[2];
 	u16 since;
-};
-
-// The filter's word to the ingress program. open: there is one.
-struct decision {
-	u32 open;
-	u32 index;
-	u32 version;
-	u32 side;
 };
 
 // max_entries of these three are set when the programs are loaded.
@@ -157,13 +150,6 @@ struct {
 	__type(value, struct carried);
 } CARRIED SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct decision);
-} DECISION SEC(".maps");
-
 #define LIVE 3
 #define KIND_V6 (1U << 3)
 #define KIND_UDP (1U << 4)
@@ -186,7 +172,8 @@ struct {
 // All that is asked about a packet before it is carried.
 struct look {
 	struct tuple t;
-	u32 l4;
+	// Bytes of the IP header.
+	u32 header;
 	// The IP packet's bytes, and those of the largest packet that it will be on the wire.
 	u32 bytes;
 	u32 largest;
@@ -197,14 +184,44 @@ struct look {
 	u32 divisible;
 };
 
+// The word on a packet from program to program.
+struct decision {
+	// To be carried: by this record.
+	u32 open;
+	u32 index;
+	u32 version;
+	u32 side;
+	u32 tick;
+	// The whole packet's bytes.
+	u32 len;
+	struct look look;
+	// The fanout program has asked for the filter too: whether the packet is farside's.
+	u32 asked;
+	u32 ours;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct decision);
+} DECISION SEC(".maps");
+
+INLINE struct decision *word_on_packet(void)
+{
+	u32 zero = 0;
+	return map_lookup(&DECISION, &zero);
+}
+
 // UDP may be more than one datagram, or one that its sender's device shall fragment: then there is a gso_size, and for a tunnel it
 // is a worker's.
-INLINE int read_udp(struct __sk_buff *skb, u32 header, struct look *look)
+INLINE int read_udp(struct __sk_buff *skb, u32 base, struct look *look)
 {
 	struct tuple *t = &look->t;
+	u32 header = look->header;
 	u16 udp[4];
 
-	if (look->bytes < header + sizeof(udp) || load_bytes(skb, look->l4, udp, sizeof(udp)))
+	if (look->bytes < header + sizeof(udp) || load_bytes(skb, base + header, udp, sizeof(udp)))
 		return 0;
 	u32 length = be16(udp[2]);
 	if (length < sizeof(udp) || length > look->bytes - header)
@@ -215,6 +232,12 @@ INLINE int read_udp(struct __sk_buff *skb, u32 header, struct look *look)
 	if (skb->gso_size && header + sizeof(udp) + skb->gso_size < look->bytes)
 		look->largest = header + sizeof(udp) + skb->gso_size;
 	return 1;
+}
+
+INLINE void first_word(u32 *addr, u32 word)
+{
+	addr[0] = word;
+	addr[1] = addr[2] = addr[3] = 0;
 }
 
 // Reads the headers of a packet that the kernel path may carry: UDP, or TCP that moves no state; whole, without options.
@@ -235,12 +258,12 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 			return 0;
 		t->family = 4;
 		t->protocol = ip.protocol;
-		t->src[0] = ip.src;
-		t->dst[0] = ip.dst;
+		first_word(t->src, ip.src);
+		first_word(t->dst, ip.dst);
 		ttl = ip.ttl;
 		look->divisible = !(be16(ip.frag) & IPV4_DF);
 		look->bytes = be16(ip.total);
-		look->l4 = base + sizeof(ip);
+		look->header = sizeof(ip);
 	} else if (skb->protocol == be16(ETH_P_IPV6)) {
 		struct ipv6 ip;
 		if (load_bytes(skb, base, &ip, sizeof(ip)))
@@ -250,19 +273,20 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 		copy(t->src, ip.src);
 		copy(t->dst, ip.dst);
 		ttl = ip.hop_limit;
+		look->divisible = 0;
 		look->bytes = be16(ip.payload) + sizeof(ip);
-		look->l4 = base + sizeof(ip);
+		look->header = sizeof(ip);
 	} else {
 		return 0;
 	}
-	u32 header = look->l4 - base;
+	u32 header = look->header;
 	if (ttl < 2 || look->bytes > skb->len - base)
 		return 0;
 	if (t->protocol == IPPROTO_UDP)
-		return read_udp(skb, header, look);
+		return read_udp(skb, base, look);
 	if (t->protocol != IPPROTO_TCP || look->bytes < header + sizeof(tcp))
 		return 0;
-	if (load_bytes(skb, look->l4, tcp, sizeof(tcp)))
+	if (load_bytes(skb, base + header, tcp, sizeof(tcp)))
 		return 0;
 	u32 tcp_header = (tcp[12] >> 4) * 4;
 	if (tcp_header < sizeof(tcp) || header + tcp_header > look->bytes)
@@ -367,9 +391,9 @@ INLINE u32 overhead(u32 version)
 	}
 }
 
-INLINE u32 tick(void)
+INLINE u32 tick_at(u64 now)
 {
-	return (clock_ns() - START_NS) / TICK_NS;
+	return (now - START_NS) / TICK_NS;
 }
 
 #define TICKS 0xffffff
@@ -377,7 +401,7 @@ INLINE u32 tick(void)
 #define PATH_KEPT_NS 600000000000ULL
 
 // Paths::mtu: what is known of the largest packet that reaches the target of this record; 0: nothing.
-INLINE u32 path_mtu(const struct record *record, u32 version)
+INLINE u32 path_mtu(const struct record *record, u32 version, u32 now)
 {
 	u32 v6 = TARGET_V6(version);
 	u64 a = (u32)record->addrs[1], b = 0, c = 0, d = 0;
@@ -394,7 +418,7 @@ INLINE u32 path_mtu(const struct record *record, u32 version)
 	if (!known)
 		return 0;
 	u64 word = *(volatile u64 *)known;
-	if (word >> 40 != (tag ? tag : 1) || ((u32)word - tick() & TICKS) > PATH_KEPT_NS / TICK_NS)
+	if (word >> 40 != (tag ? tag : 1) || ((u32)word - now & TICKS) > PATH_KEPT_NS / TICK_NS)
 		return 0;
 	return word >> 24 & 0xffff;
 }
@@ -407,8 +431,9 @@ INLINE int is_probe(const struct tuple *t)
 }
 
 // Where a packet of this flow leaves, as the record and the hop say now; 0 if that is a matter for a worker.
-INLINE struct hop *way_out(const struct record *record, const struct decision *d, const struct look *look)
+INLINE struct hop *way_out(const struct record *record, const struct decision *d)
 {
+	const struct look *look = &d->look;
 	u32 zero = 0;
 	u64 word = *(volatile u64 *)&record->state;
 	u32 state = word >> 32 & 0xff;
@@ -441,7 +466,7 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 	u32 most = hop->mtu & ~HOP_USED;
 	if (mode == MODE_TUNNEL) {
 		u32 grown = overhead(d->version);
-		u32 path = path_mtu(record, d->version);
+		u32 path = path_mtu(record, d->version, d->tick);
 		if (path && path < most)
 			most = path;
 		if (d->version & KIND_UDP && look->joined)
@@ -470,16 +495,17 @@ INLINE struct port *port_of(u64 hop)
 // worker, which takes its packets in batches; what it costs to change over pays for those that stay.
 #define SETTLED 16
 
-// ktime in units of 2^26 ns, 15 to the second: after as long out of step, something was lost on its way to the worker.
+// ktime in units of 2^26 ns, 15 to the second: after as long out of step as four of them, something was lost on its way to the
+// worker. In a flood that is much, and until it is given up all that comes on the flow goes where there is no room.
 #define STEP_CLOCK(ns) ((u16)((ns) >> 26))
-#define STEP_LOST 15
+#define STEP_LOST 4
 
 // Has the worker sent all that it was handed of this side's packets? If not, this one would overtake them.
-INLINE int in_step(struct step *step, const struct record *record, const struct decision *d)
+INLINE int in_step(struct step *step, const struct record *record, const struct decision *d, u64 now_ns)
 {
 	// Inverted, so that the first life of a record is not taken for known.
 	u16 generation = ~(d->version >> 11);
-	u16 now = STEP_CLOCK(clock_ns());
+	u16 now = STEP_CLOCK(now_ns);
 	u32 side = d->side & 1;
 
 	if (step->generation != generation) {
@@ -502,99 +528,150 @@ INLINE int in_step(struct step *step, const struct record *record, const struct 
 	return 1;
 }
 
-// The filter's question: shall the ingress program carry it?
-INLINE int decide(struct __sk_buff *skb, u32 base)
+// Shall the ingress program carry it? `base`: where the network header begins, from the start of what this program sees.
+INLINE int decide(struct __sk_buff *skb, u32 base, struct decision *word)
 {
-	struct decision found = {};
-	struct look look = {};
-	u32 zero = 0;
-	struct decision *word = map_lookup(&DECISION, &zero);
+	struct look *look = &word->look;
 
-	if (!word)
-		return 0;
 	word->open = 0;
-	if (!read_headers(skb, base, &look))
+	if (!read_headers(skb, base, look))
 		return 0;
-	struct record *record = find_flow(&look.t, &found);
+	struct record *record = find_flow(&look->t, word);
 	if (!record)
 		return 0;
-	struct step *step = map_lookup(&STEPS, &found.index);
+	u32 index = word->index;
+	struct step *step = map_lookup(&STEPS, &index);
 	if (!step)
 		return 0;
-	int ready = in_step(step, record, &found) && record->packets[0] + record->packets[1] >= SETTLED;
-	step->handed[found.side & 1] += 1;
-	struct hop *hop = ready ? way_out(record, &found, &look) : 0;
+	u64 now = clock_ns();
+	int ready = in_step(step, record, word, now) && record->packets[0] + record->packets[1] >= SETTLED;
+	step->handed[word->side & 1] += 1;
+	if (!ready)
+		return 0;
+	word->tick = tick_at(now);
+	struct hop *hop = way_out(record, word);
 	if (!hop || !port_of(hop->word))
 		return 0;
-	found.open = 1;
-	*word = found;
+	word->len = skb->len - base + ETH_HLEN;
+	word->open = 1;
 	return 1;
 }
 
 #define V4_TTL (ETH_HLEN + 8)
 #define V4_CHECK (ETH_HLEN + 10)
-#define V4_SRC (ETH_HLEN + 12)
 #define V6_PAYLOAD (ETH_HLEN + 4)
+#define V6_SRC (ETH_HLEN + 8)
 #define TCP_CHECK 16
 #define UDP_CHECK 6
 
-// forward/rewrite.rs: addresses, TTL, ports, checksums. `first` (destination) and `second` (source) are the other side's ends.
-INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look)
+// The beginning of an IPv4 frame without options; two bytes ahead of it have the rest aligned.
+struct front {
+	u16 zero;
+	u8 macs[12];
+	u16 type;
+	struct ipv4 ip;
+	// As they lie on the wire, source first.
+	u32 ports;
+};
+
+#define FRONT (ETH_HLEN + 24)
+
+INLINE int load_front(struct __sk_buff *skb, struct front *front)
+{
+	return !load_bytes(skb, 0, front->macs, FRONT);
+}
+
+// As they lie on the wire.
+INLINE u32 wire_ports(const struct tuple *t)
+{
+	return be16(t->sport) | (u32)be16(t->dport) << 16;
+}
+
+// Is this the packet that was decided on? One of which nobody was asked must not be carried by the last one's word.
+INLINE int is_decided(struct __sk_buff *skb, const struct decision *d, struct front *front)
+{
+	const struct tuple *t = &d->look.t;
+	u32 v6[9];
+
+	if (skb->len != d->len)
+		return 0;
+	if (t->family == 4)
+		return load_front(skb, front) && front->type == be16(ETH_P_IP) && front->ip.src == t->src[0] &&
+		       front->ip.dst == t->dst[0] && front->ports == wire_ports(t);
+	return skb->protocol == be16(ETH_P_IPV6) && !load_bytes(skb, V6_SRC, v6, sizeof(v6)) && same(v6, t->src) &&
+	       same(v6 + 4, t->dst) && v6[8] == wire_ports(t);
+}
+
+INLINE u32 fold_once(u64 sum)
+{
+	return (sum & 0xffffffff) + (sum >> 32);
+}
+
+// What csum_diff would say of two words that take the place of two others.
+INLINE u32 difference(u32 old0, u32 old1, u32 new0, u32 new1)
+{
+	u64 sum = (u64)(u32)~old0 + (u32)~old1 + new0 + new1;
+	return fold_once(fold_once(sum));
+}
+
+// forward/rewrite.rs: addresses, TTL, ports, checksums, and the MACs. `first` (destination) and `second` (source) are the other
+// side's ends.
+INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look,
+		   struct front *front, const u8 *macs)
 {
 	u32 other = (side ^ 1) & 1;
 	u32 ports = record->ports >> (32 * other);
-	// As they lie on the wire.
-	u32 old_ports = be16(look->t.sport) | (u32)be16(look->t.dport) << 16;
+	u32 old_ports = wire_ports(&look->t);
 	u32 new_ports = be16((u16)(ports >> 16)) | (u32)be16((u16)ports) << 16;
 	int udp = look->t.protocol == IPPROTO_UDP;
-	u32 check = look->l4 + (udp ? UDP_CHECK : TCP_CHECK);
+	u32 check = ETH_HLEN + look->header + (udp ? UDP_CHECK : TCP_CHECK);
 	// A UDP sender that did not sum has said so with 0.
 	u64 sum = udp ? BPF_F_MARK_MANGLED_0 : 0;
 	u64 first = record->addrs[other];
-	u32 old[8], new[8];
 
 	if (look->t.family == 4) {
-		old[0] = look->t.src[0];
-		old[1] = look->t.dst[0];
-		new[0] = first >> 32;
-		new[1] = first;
-		u16 ttl[1];
-		s64 diff = csum_diff(old, 8, new, 8, 0);
-		if (load_bytes(skb, V4_TTL, ttl, 2))
+		struct ipv4 *ip = &front->ip;
+		u32 src = first >> 32, dst = first;
+		u32 diff = difference(ip->src, ip->dst, src, dst);
+		// The TTL is the upper half of its word.
+		u16 less = be16(0x100);
+		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum))
 			return 0;
-		u16 less = ttl[0] - 1;
-		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum) || l3_replace(skb, V4_CHECK, 0, diff, 0) ||
-		    l3_replace(skb, V4_CHECK, ttl[0], less, 2))
-			return 0;
-		store_bytes(skb, V4_TTL, &less, 2, 0);
-		store_bytes(skb, V4_SRC, new, 8, 0);
-	} else {
-		// Payload length, next header and hop limit, then the addresses: what is summed (CHECKSUM_COMPLETE) changes
-		// with them, and l4_replace takes their difference out again.
-		u32 bytes[9];
-		copy(old, look->t.src);
-		copy(old + 4, look->t.dst);
-#pragma unroll
-		for (int i = 0; i < 3; i++) {
-			u64 word = record->more[other][i];
-			new[1 + i] = word >> 32;
-			new[5 + i] = word;
-		}
-		new[0] = first >> 32;
-		new[4] = first;
-		s64 diff = csum_diff(old, 32, new, 32, 0);
-		if (load_bytes(skb, V6_PAYLOAD, bytes, 4) || l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum))
-			return 0;
-		((u8 *)bytes)[3] -= 1;
-		copy(bytes + 1, new);
-		copy(bytes + 5, new + 4);
-		store_bytes(skb, V6_PAYLOAD, bytes, sizeof(bytes), BPF_F_RECOMPUTE_CSUM);
+		if (old_ports != new_ports)
+			l4_replace(skb, check, old_ports, new_ports, 4 | sum);
+		ip->checksum = ~fold((u64)(u16)~ip->checksum + (diff & 0xffff) + (diff >> 16) + (u16)~less);
+		ip->ttl -= 1;
+		ip->src = src;
+		ip->dst = dst;
+		front->ports = new_ports;
+		__builtin_memcpy(front->macs, macs, 12);
+		return !store_bytes(skb, 0, front->macs, FRONT, 0);
 	}
+	// Payload length, next header and hop limit, then the addresses: what is summed (CHECKSUM_COMPLETE) changes
+	// with them, and l4_replace takes their difference out again.
+	u32 old[8], new[8], bytes[9];
+	copy(old, look->t.src);
+	copy(old + 4, look->t.dst);
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		u64 word = record->more[other][i];
+		new[1 + i] = word >> 32;
+		new[5 + i] = word;
+	}
+	new[0] = first >> 32;
+	new[4] = first;
+	s64 diff = csum_diff(old, 32, new, 32, 0);
+	if (load_bytes(skb, V6_PAYLOAD, bytes, 4) || l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum))
+		return 0;
+	((u8 *)bytes)[3] -= 1;
+	copy(bytes + 1, new);
+	copy(bytes + 5, new + 4);
+	store_bytes(skb, V6_PAYLOAD, bytes, sizeof(bytes), BPF_F_RECOMPUTE_CSUM);
 	if (old_ports != new_ports) {
 		l4_replace(skb, check, old_ports, new_ports, 4 | sum);
-		store_bytes(skb, look->l4, &new_ports, 4, 0);
+		store_bytes(skb, ETH_HLEN + look->header, &new_ports, 4, 0);
 	}
-	return 1;
+	return !store_bytes(skb, 0, macs, 12, 0);
 }
 
 // multipath_hash in forward.rs, of the client.
@@ -730,21 +807,23 @@ INLINE int in_a_circle(struct __sk_buff *skb, const u8 *hop_mac, const struct po
 	return own || (back && port->ifindex == skb->ifindex);
 }
 
-// Carries what the filter has decided on. -1: something has changed since.
-INLINE int carry(struct __sk_buff *skb, struct decision *word)
+// Carries what was decided on. -1: something has changed since.
+INLINE int carry(struct __sk_buff *skb, struct decision *d)
 {
-	struct decision d = *word;
-	struct look look = {};
+	const struct look *look = &d->look;
+	struct front front = {};
 	u32 cpu = this_cpu();
+	u32 index = d->index;
 
-	word->open = 0;
+	d->open = 0;
 	struct carried *carried = map_lookup(&CARRIED, &cpu);
-	struct record *record = map_lookup(&RECORDS, &d.index);
-	if (!carried || !record || !read_headers(skb, ETH_HLEN, &look))
+	struct record *record = map_lookup(&RECORDS, &index);
+	if (!carried || !record || !is_decided(skb, d, &front))
 		return -1;
-	if (*(volatile u32 *)&record->version != d.version || !matches(record, d.version, d.side, &look.t))
+	u32 version = d->version;
+	if (*(volatile u32 *)&record->version != version)
 		goto missed;
-	struct hop *hop = way_out(record, &d, &look);
+	struct hop *hop = way_out(record, d);
 	if (!hop)
 		goto missed;
 	u64 to = hop->word;
@@ -754,30 +833,31 @@ INLINE int carry(struct __sk_buff *skb, struct decision *word)
 	if (!(hop->mtu & HOP_USED))
 		__sync_fetch_and_or(&hop->mtu, HOP_USED);
 	u32 ifindex = port->ifindex;
+	u32 side = d->side & 1;
 	u8 macs[12];
 	__builtin_memcpy(macs, &to, 6);
 	__builtin_memcpy(macs + 6, port->mac, 6);
-	switch (MODE(d.version)) {
+	switch (MODE(version)) {
 	case MODE_DIRECT:
 		if (in_a_circle(skb, macs, port))
 			goto missed;
+		store_bytes(skb, 0, macs, sizeof(macs), 0);
 		break;
 	case MODE_TUNNEL:
-		if (!encapsulate(skb, record, d.version, &look, port))
+		if (!encapsulate(skb, record, version, look, port))
 			goto missed;
+		store_bytes(skb, 0, macs, sizeof(macs), 0);
 		break;
 	default:
-		if (!rewrite(skb, record, d.side, &look))
+		if (!rewrite(skb, record, side, look, &front, macs))
 			goto missed;
 	}
-	store_bytes(skb, 0, macs, sizeof(macs), 0);
 	// FlowTable::touch and note_ack.
-	u32 side = d.side & 1;
-	record->last_seen = tick();
+	record->last_seen = d->tick;
 	record->packets[side] += 1;
-	record->bytes[side] += look.bytes;
-	if (d.version & KIND_ACKS)
-		record->acks[side] = look.ack;
+	record->bytes[side] += look->bytes;
+	if (version & KIND_ACKS)
+		record->acks[side] = look->ack;
 	carried->packets += 1;
 	carried->bytes += skb->len;
 	return redirect(ifindex, 0);

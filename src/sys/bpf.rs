@@ -363,16 +363,33 @@ impl Programs {
 
 #[cfg(test)]
 impl Programs {
-    /// What becomes of a frame, asked of the filter and the ingress program as the kernel would: one after the other on one
-    /// CPU. `between` happens between the two.
-    pub(crate) fn ask(&mut self, frame: &[u8], between: impl FnOnce()) -> (u32, super::testing::Ran) {
-        let filter: &SocketFilter = self.ebpf.program("farside_filter").unwrap().try_into().unwrap();
-        // A test run takes the Ethernet header away from a socket's program, a packet socket does not.
-        let doubled = [&frame[..14], frame].concat();
-        let to_ring = super::testing::test_run(filter.fd().unwrap().as_fd(), &doubled, 1).verdict;
+    /// What becomes of a frame, asked of the programs as the kernel would: one after the other on one CPU, with the fanout
+    /// program where there are several workers. `between` happens before the last of them, the ingress program.
+    pub(crate) fn ask(&mut self, fanout: bool, frame: &[u8], between: impl FnOnce()) -> (u32, super::testing::Ran) {
+        let to_ring = self.ask_sockets(fanout, frame);
         between();
         let program = ingress(&mut self.ebpf).unwrap();
         (to_ring, super::testing::test_run(program.fd().unwrap().as_fd(), frame, 1))
+    }
+
+    /// Asks the sockets' programs about one frame, and the ingress program about another. Gives what the filter says and
+    /// whether the other is carried.
+    pub(crate) fn ask_of_two(&mut self, frame: &[u8], other: &[u8]) -> (u32, bool) {
+        let to_ring = self.ask_sockets(true, frame);
+        let program = ingress(&mut self.ebpf).unwrap();
+        let ran = super::testing::test_run(program.fd().unwrap().as_fd(), other, 1);
+        // TC_ACT_REDIRECT.
+        (to_ring, ran.verdict == 7)
+    }
+
+    fn ask_sockets(&mut self, fanout: bool, frame: &[u8]) -> u32 {
+        if fanout {
+            super::testing::test_run(self.fanout_fd(), frame, 1);
+        }
+        let filter: &SocketFilter = self.ebpf.program("farside_filter").unwrap().try_into().unwrap();
+        // A test run takes the Ethernet header away from a socket's program, a packet socket does not.
+        let doubled = [&frame[..14], frame].concat();
+        super::testing::test_run(filter.fd().unwrap().as_fd(), &doubled, 1).verdict
     }
 }
 

@@ -30,6 +30,8 @@ struct Lab {
     bench: Bench,
     programs: Programs,
     carried: Rows<CarriedCell>,
+    /// There are several workers, and so a fanout program is asked first.
+    fanout: bool,
 }
 
 impl Lab {
@@ -38,11 +40,11 @@ impl Lab {
     }
 
     fn with(config: Config) -> Lab {
-        // The two programs leave each other word by CPU.
+        // The programs leave each other word by CPU.
         pin_to(allowed_cpus().unwrap()[0]).unwrap();
         let max_flows = config.datapath.max_flows;
         let flow_buckets = FlowTable::buckets_for(max_flows) as u32;
-        let sizes = Sizes { claims_buckets: 64, flow_buckets, max_flows, workers: 1 };
+        let sizes = Sizes { claims_buckets: 64, flow_buckets, max_flows, workers: 2 };
         let start = monotonic_ns() - 1000 * TICK_MS * 1_000_000;
         let mut programs = Programs::load((KEY.k0, KEY.k1), &sizes, start, TICK_MS * 1_000_000).unwrap();
         let SharedMaps { flows, records, hops, paths, status, carried } = programs.memory().unwrap();
@@ -59,7 +61,7 @@ impl Lab {
         programs
             .set_pips(&[(ip(super::PIP), 1024..=1123, false), (ip(super::bench::PIP6), 1024..=1123, false)])
             .unwrap();
-        let mut lab = Lab { bench, programs, carried };
+        let mut lab = Lab { bench, programs, carried, fanout: true };
         lab.open();
         lab
     }
@@ -100,7 +102,7 @@ impl Lab {
         let mut frame = frame.to_vec();
         // A test run takes this for the host's own.
         frame[..6].fill(0);
-        let (to_ring, ran) = self.programs.ask(&frame, || ());
+        let (to_ring, ran) = self.programs.ask(self.fanout, &frame, || ());
         match (to_ring, ran.verdict) {
             (0, REDIRECT) => Some(ran.frame),
             (1.., SHOT) => None,
@@ -138,6 +140,7 @@ fn a_packet_of_a_flow_that_stands_leaves_as_the_worker_would_send_it() {
         (CLIENT, VIP, REMOTE, false),
         (CLIENT6, VIP6, REMOTE6, false),
     ] {
+        lab.fanout = up == (vip == VIP);
         lab.bench.set_up("pop3/10.0.0", up);
         lab.bench.set_up("pop6/[fd00::11]", up);
         let client = if up { client.to_owned() } else { client.replace("40000", "40001") };
@@ -372,7 +375,7 @@ impl Lab {
     fn kernel_or_host(&mut self, frame: &[u8]) -> bool {
         let mut frame = frame.to_vec();
         frame[..6].fill(0);
-        self.programs.ask(&frame, || ()).1.verdict == REDIRECT
+        self.programs.ask(self.fanout, &frame, || ()).1.verdict == REDIRECT
     }
 }
 
@@ -470,9 +473,33 @@ fn a_flow_that_ends_between_decision_and_deed_is_not_carried() {
     let mut frame = Build::tcp(CLIENT, VIP, ACK).frame();
     frame[..6].fill(0);
     let (bench, programs) = (&mut lab.bench, &mut lab.programs);
-    let (to_ring, ran) = programs.ask(&frame, || bench.wait(std::time::Duration::from_secs(8000)));
+    let (to_ring, ran) = programs.ask(true, &frame, || bench.wait(std::time::Duration::from_secs(8000)));
     assert_eq!((to_ring, ran.verdict), (0, SHOT));
     assert_eq!((lab.sum(|cell| &cell.packets), lab.sum(|cell| &cell.missed)), (0, 1));
+}
+
+/// What stands before the ingress program may have had no packet for some time: where its socket is closed already, say.
+#[test]
+fn a_word_on_one_packet_is_not_for_another() {
+    for (client, vip) in [(CLIENT, VIP), (CLIENT6, VIP6)] {
+        let mut lab = Lab::new();
+        lab.settled(client, vip);
+        let mut frame = Build::tcp(client, vip, ACK).frame();
+        frame[..6].fill(0);
+        let ports = frame.len() - 20;
+        let mut others = vec![frame.clone(); 4];
+        others[0][ports - 1] ^= 1;
+        others[1][ports - 5] ^= 1;
+        others[2][ports + 1] ^= 1;
+        others[3].push(0);
+        for other in others {
+            assert_eq!(lab.programs.ask_of_two(&frame, &other), (0, false));
+            // What was not carried is as good as sent.
+            lab.bench.pass(WAN, &Build::tcp(client, vip, ACK));
+            assert!(lab.kernel(&frame).is_some());
+        }
+        assert_eq!(lab.programs.ask_of_two(&frame, &frame), (0, true));
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the programs say of a packet, asked of the kernel itself (BPF_PROG_TEST_RUN). Needs root.
 
 use super::*;
+use crate::sys::pin::{allowed_cpus, pin_to};
 use crate::sys::testing::test_run;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
@@ -33,6 +34,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn programs() -> Programs {
+    // The programs leave each other word by CPU.
+    pin_to(allowed_cpus().unwrap()[0]).unwrap();
     let sizes = Sizes { claims_buckets: BUCKETS, flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
     let mut programs = Programs::load(KEY, &sizes, 0, 1).expect("loading kernel programs (are you root?)");
     programs
@@ -60,13 +63,21 @@ fn verdict(programs: &mut Programs, frame: &[u8]) -> &'static str {
     }
 }
 
-/// Whether a packet socket gets it. A test run takes the Ethernet header off before a socket's program, a packet socket does not.
+/// Whether a packet socket gets it, as a single worker's or one in a group. A test run takes the Ethernet header off before a
+/// socket's program, a packet socket does not.
 fn reaches_farside(programs: &Programs, frame: &[u8]) -> bool {
-    test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1).verdict != 0
+    let filter = || test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1).verdict != 0;
+    let alone = filter();
+    test_run(programs.fanout_fd(), frame, 1);
+    assert_eq!(filter(), alone, "the same by word of the fanout program");
+    alone
 }
 
 fn worker(programs: &Programs, frame: &[u8]) -> u32 {
-    test_run(programs.fanout_fd(), frame, 1).verdict
+    let worker = test_run(programs.fanout_fd(), frame, 1).verdict;
+    // Nothing comes between the two in the kernel.
+    test_run(programs.filter_fd(), &[&frame[..14], frame].concat(), 1);
+    worker
 }
 
 /// An Ethernet frame to the loopback's hardware address, which is what the test run takes for the host's.
