@@ -34,8 +34,8 @@
 //! | 0 | [`sys`] | the kernel's doors; the only room with `unsafe` |
 //!
 //! The rooms of floor 4 do not know each other (but for `replay`, which is a worker with another device): `run` introduces them, by
-//! what lies below. `src/bpf` has the kernel programs in C and the objects built from them: `farside.o`, which [`sys::bpf`] loads,
-//! and `decap.o` for real servers ([`sys::decap`]).
+//! what lies below. `src/bpf` has the kernel programs in C and the objects built from them: `farside.o`
+//! (`plain.o` for kernels without AF_XDP), which [`sys::bpf`] loads, and `decap.o` for real servers ([`sys::decap`]).
 //!
 //! # A packet's journey
 //!

@@ -11,7 +11,8 @@
 // All four ask classify(), so that there is one truth: what a worker gets, the host does not, and the other way round.
 // What is farside's is said there, in classify.h. What the programs carry themselves is in path.h.
 //
-// Built by scripts/build-bpf; the object beside this file is what is shipped. Oldest kernel: 6.1.
+// Built by scripts/build-bpf; the objects beside this file are what is shipped: farside.o has all (XDP is defined), plain.o is for
+// kernels without AF_XDP, which take no map of its sockets. Oldest kernel: 6.1.
 
 #include "common.h"
 
@@ -85,19 +86,7 @@ int farside_ingress(struct __sk_buff *skb)
 	return classify_skb(skb, ETH_HLEN, &steer) == 1 ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
-// An interface whose packets come by XDP: its hardware address, and where its queues' sockets begin in SOCKETS.
-struct entrance {
-	u8 mac[6];
-	u16 queues;
-	u32 first;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__type(key, u32);
-	__type(value, struct entrance);
-} ENTRANCES SEC(".maps");
+#ifdef XDP
 
 // Queues that fragments came by which XDP has let pass since they may be the host's as well, by what their datagram is steered by:
 // if the first one turns out to be farside's, it will go to the worker that has the queue.
@@ -107,6 +96,8 @@ struct {
 	__type(key, u32);
 	__type(value, u32);
 } QUEUES SEC(".maps");
+
+#endif
 
 // The fanout hook runs before the hardware header is pushed back.
 SEC("socket/fanout")
@@ -120,9 +111,29 @@ int farside_fanout(struct __sk_buff *skb)
 	word->asked = 1;
 	if (!word->ours)
 		return 0;
+#ifdef XDP
 	u32 *queue = map_lookup(&QUEUES, &steer);
-	return (queue ? *queue : steer) % WORKERS;
+	if (queue)
+		return *queue % WORKERS;
+#endif
+	return steer % WORKERS;
 }
+
+#ifdef XDP
+
+// An interface whose packets come by XDP: its hardware address, and where its queues' sockets begin in SOCKETS.
+struct entrance {
+	u8 mac[6];
+	u16 queues;
+	u32 first;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, u32);
+	__type(value, struct entrance);
+} ENTRANCES SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -163,5 +174,7 @@ int farside_xdp(struct xdp_md *ctx)
 		return XDP_PASS;
 	return redirect_map(&SOCKETS, entrance->first + queue, XDP_PASS);
 }
+
+#endif
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

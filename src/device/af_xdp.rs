@@ -76,11 +76,6 @@ impl AfXdp {
         self.packet.waker()
     }
 
-    /// The queues of all interfaces that it has.
-    pub fn queues(&self) -> usize {
-        self.room.as_ref().map_or(0, Room::sockets)
-    }
-
     fn move_into(&mut self, room: Option<Room>) -> Option<Room> {
         let old = std::mem::replace(&mut self.room, room);
         let sockets = self.room.iter().flat_map(Room::fds);

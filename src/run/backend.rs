@@ -25,8 +25,6 @@ const GIVEN_UP: Duration = Duration::from_millis(1);
 /// The control side of the workers' devices.
 pub struct Backend {
     interfaces: Interfaces,
-    /// Queues by AF_XDP, of each worker.
-    queues: Vec<usize>,
     /// The interfaces' hardware addresses as the XDP program was told last.
     told: Vec<[u8; 6]>,
 }
@@ -61,16 +59,14 @@ impl Backend {
         };
         if !xdp {
             let (devices, interfaces) = af_packet::open(packet, programs, tap).map_err(told)?;
-            let backend =
-                Backend { interfaces: Interfaces::Packet(interfaces), queues: vec![0; workers], told: Vec::new() };
+            let backend = Backend { interfaces: Interfaces::Packet(interfaces), told: Vec::new() };
             return Ok((backend, Devices::Packet(devices)));
         }
         let busy = (datapath.busy_poll_us > 0)
             .then_some(BusyPoll { time_us: datapath.busy_poll_us, budget: datapath.busy_poll_budget });
         let settings = af_xdp::Settings { packet, slots: af_xdp::DEFAULT_SLOTS, busy };
         let (devices, interfaces) = af_xdp::open(settings, programs, tap).map_err(told)?;
-        let queues = devices.iter().map(AfXdp::queues).collect();
-        let backend = Backend { interfaces: Interfaces::Xdp(interfaces), queues, told: Vec::new() };
+        let backend = Backend { interfaces: Interfaces::Xdp(interfaces), told: Vec::new() };
         backend.say(&datapath.interfaces);
         Ok((backend, Devices::Xdp(devices)))
     }
@@ -79,6 +75,14 @@ impl Backend {
         match &self.interfaces {
             Interfaces::Packet(_) => &[],
             Interfaces::Xdp(interfaces) => interfaces.ways(),
+        }
+    }
+
+    /// By AF_XDP, of each worker; empty where that is not there at all.
+    fn queues(&self) -> &[usize] {
+        match &self.interfaces {
+            Interfaces::Packet(_) => &[],
+            Interfaces::Xdp(interfaces) => interfaces.queues(),
         }
     }
 
@@ -97,7 +101,7 @@ impl Backend {
             }
         }
         let idle: Vec<String> =
-            (0..).zip(&self.queues).filter(|(_, count)| **count == 0).map(|(i, _): (usize, _)| i.to_string()).collect();
+            self.queues().iter().enumerate().filter(|(_, count)| **count == 0).map(|(i, _)| i.to_string()).collect();
         if self.is_xdp() && !idle.is_empty() {
             warn!(
                 "there are fewer receive queues than workers: worker {} gets no packets by AF_XDP; give the interfaces more queues \
@@ -114,7 +118,7 @@ impl Backend {
 
     /// What moves a worker's packets, as `show workers` has it.
     pub fn name(&self, worker: usize) -> &'static str {
-        if self.queues[worker] > 0 { "af_xdp" } else { "af_packet" }
+        if self.queues().get(worker).is_some_and(|count| *count > 0) { "af_xdp" } else { "af_packet" }
     }
 
     /// Opens anew what has gone and come back; gives these ports. To be called when netlink tells of a new link.

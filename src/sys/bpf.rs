@@ -22,6 +22,9 @@ pub use xdp::{Attached, MOST_QUEUES, Place};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/farside.o");
 
+/// The same without the XDP program, for kernels that have no AF_XDP.
+static PLAIN: &[u8] = aya::include_bytes_aligned!("../bpf/plain.o");
+
 /// Words of one bucket of the claims set: one cache line.
 pub const BUCKET_WORDS: usize = 8;
 
@@ -191,6 +194,17 @@ impl Programs {
     /// Loads the programs into the kernel. `key`: of the flow hash (SipHash-1-3); `start_ns`: the workers' tick 0 on
     /// CLOCK_MONOTONIC ([`monotonic_ns`]), `tick_ns` the length of a tick. Needs CAP_BPF and CAP_NET_ADMIN.
     pub fn load(key: (u64, u64), sizes: &Sizes, start_ns: u64, tick_ns: u64) -> io::Result<Programs> {
+        let object = if super::xsk::is_known() { OBJECT } else { PLAIN };
+        Programs::load_object(object, key, sizes, start_ns, tick_ns)
+    }
+
+    fn load_object(
+        object: &'static [u8],
+        key: (u64, u64),
+        sizes: &Sizes,
+        start_ns: u64,
+        tick_ns: u64,
+    ) -> io::Result<Programs> {
         let Sizes { claims_buckets, flow_buckets, max_flows, workers } = *sizes;
         let powers = claims_buckets.is_power_of_two() && flow_buckets.is_power_of_two();
         if !powers || max_flows == 0 || !(1..=256).contains(&workers) {
@@ -215,7 +229,7 @@ impl Programs {
             .map_max_entries("FLOWS", flow_buckets)
             .map_max_entries("RECORDS", max_flows)
             .map_max_entries("STEPS", max_flows)
-            .load(OBJECT)
+            .load(object)
             .map_err(|error| sentence("the kernel does not take farside's maps", &error))?;
         let door = load_filter(&mut ebpf, "farside_door")?;
         load_filter(&mut ebpf, "farside_filter")?;

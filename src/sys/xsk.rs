@@ -32,6 +32,9 @@ const KICKS: usize = 64;
 /// (xp_put_pool in net/xdp/xsk_buff_pool.c).
 const CLEARING: Duration = Duration::from_millis(500);
 
+/// Why there is no socket.
+pub(super) const NONE: &str = "the kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)";
+
 /// A queue of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
@@ -94,24 +97,12 @@ impl Xsk {
 
     /// As [`Xsk::open`], and at no queue yet.
     pub(super) fn unbound(umem: &Umem, slots: u32, area: &Area<'_>) -> io::Result<Xsk> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            let error = io::Error::last_os_error();
-            return Err(match error.raw_os_error() {
-                Some(libc::EAFNOSUPPORT) => {
-                    io::Error::new(io::ErrorKind::Unsupported, "the kernel has no AF_XDP sockets")
-                }
-                _ => error,
-            });
-        }
-        // SAFETY: the kernel has just given us this descriptor; nobody else knows it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = socket()?;
         if let Area::Brings { .. } = area {
             let (addr, len) = umem.extent();
             let chunk_size = umem.chunk_size() as u32;
             let register = libc::xdp_umem_reg { addr, len, chunk_size, headroom: 0, flags: 0, tx_metadata_len: 0 };
-            set(&fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &register)?;
+            set(&fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &register).map_err(|error| not_locked(error, len >> 20))?;
         }
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING] {
             set(&fd, libc::SOL_XDP, ring, &slots)?;
@@ -232,7 +223,11 @@ impl Xsk {
         let mut refused = 0;
         for _ in 0..KICKS {
             let before = self.tx.waiting();
-            if before == 0 || !self.tx.wants_wakeup() {
+            if before == 0 {
+                self.down = false;
+                break;
+            }
+            if !self.tx.wants_wakeup() {
                 break;
             }
             // SAFETY: no data is passed; the kernel looks into the ring.
@@ -274,6 +269,36 @@ impl Xsk {
 impl AsRawFd for Xsk {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+/// Whether the kernel has such sockets.
+pub fn is_known() -> bool {
+    socket().map_or_else(|error| error.kind() != io::ErrorKind::Unsupported, |_| true)
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd >= 0 {
+        // SAFETY: the kernel has just given us this descriptor; nobody else knows it.
+        return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    let error = io::Error::last_os_error();
+    Err(match error.raw_os_error() {
+        Some(libc::EAFNOSUPPORT) => io::Error::new(io::ErrorKind::Unsupported, NONE),
+        _ => error,
+    })
+}
+
+/// Says so if it is the limit on locked memory (xdp_umem_account_pages in net/xdp/xdp_umem.c) that is in the way.
+fn not_locked(error: io::Error, len_mb: u64) -> io::Error {
+    let help = "raise the limit (ulimit -l unlimited, or LimitMEMLOCK=infinity in its systemd unit)";
+    match error.raw_os_error() {
+        Some(libc::ENOBUFS) => {
+            io::Error::new(error.kind(), format!("{len_mb} MB of memory for frames cannot be locked: {help}"))
+        }
+        _ => error,
     }
 }
 

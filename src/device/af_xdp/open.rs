@@ -54,6 +54,8 @@ pub struct Interfaces {
     settings: Settings,
     packet: af_packet::Interfaces,
     ways: Vec<Way>,
+    /// Of each worker, all interfaces together.
+    queues: Vec<usize>,
     /// By port. The programs go with them.
     attached: Vec<Option<Attached>>,
     workers: Vec<(Arc<Mail>, Waker)>,
@@ -78,8 +80,15 @@ pub fn open(settings: Settings, programs: &mut Programs, tap: Option<Tap>) -> io
     }
     let (packets, packet) = af_packet::open(settings.packet.clone(), programs, tap)?;
     let attached = settings.packet.interfaces.iter().map(|_| None).collect();
-    let mut interfaces =
-        Interfaces { settings, packet, ways: Vec::new(), attached, workers: Vec::new(), awaited: Vec::new() };
+    let mut interfaces = Interfaces {
+        settings,
+        packet,
+        ways: Vec::new(),
+        queues: Vec::new(),
+        attached,
+        workers: Vec::new(),
+        awaited: Vec::new(),
+    };
     let rooms = interfaces.furnish(programs)?;
     let devices: Vec<AfXdp> = packets.into_iter().zip(rooms).map(|(packet, room)| AfXdp::new(packet, room)).collect();
     interfaces.workers = devices.iter().map(|device| (device.mail.clone(), device.waker())).collect();
@@ -97,6 +106,11 @@ impl Interfaces {
     /// How each interface's packets come and go, by port.
     pub fn ways(&self) -> &[Way] {
         &self.ways
+    }
+
+    /// How many queues each worker has by AF_XDP, of all interfaces together.
+    pub fn queues(&self) -> &[usize] {
+        &self.queues
     }
 
     /// Tells the programs of the interfaces' hardware addresses as they are now.
@@ -198,6 +212,7 @@ impl Interfaces {
                 *zero = zero_copy;
             }
         }
+        self.queues = rooms.iter().map(|room| room.as_ref().map_or(0, Room::sockets)).collect();
         self.tell_addresses(programs)?;
         for room in rooms.iter().flatten() {
             room.show(programs)?;

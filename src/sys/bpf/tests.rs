@@ -480,3 +480,18 @@ fn what_sockets_are_charged_for_fits_on_old_kernels() {
     let bytes = door.info().unwrap().size_translated().unwrap();
     assert!(bytes < 1024, "{bytes} bytes; all that a socket has there is 20 KB");
 }
+
+#[test]
+fn a_kernel_without_af_xdp_is_told_the_same_things() {
+    let sizes = Sizes { claims_buckets: BUCKETS, flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
+    let mut plain = Programs::load_object(PLAIN, KEY, &sizes, 0, 1).unwrap();
+    plain.set_services(&[(ip(VIP), 110, TCP)]).unwrap();
+    let ours = packet(CLIENT, 4000, VIP, 110, TCP);
+    assert!(reaches_farside(&plain, &ours) && !reaches_farside(&plain, &packet(CLIENT, 4000, VIP, 111, TCP)));
+    assert_eq!(worker(&plain, &ours), worker(&programs(), &ours));
+    let why = plain.attach_xdp("lo", 1).err().map(|why| why.to_string());
+    assert!(why.is_some_and(|why| why.contains("CONFIG_XDP_SOCKETS")));
+    // And to be asked nothing about it later.
+    plain.set_entrance("lo", 1, 0, 1).unwrap();
+    plain.clear_entrance(1);
+}

@@ -112,7 +112,7 @@ impl Programs {
 pub(super) fn xdp(ebpf: &mut aya::Ebpf) -> io::Result<&mut Xdp> {
     ebpf.program_mut(PROGRAM)
         .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| io::Error::other(format!("farside.o lacks {PROGRAM}")))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, crate::sys::xsk::NONE))
 }
 
 #[cfg(test)]
