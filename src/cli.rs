@@ -184,18 +184,20 @@ fn complain(text: &str) {
 }
 
 fn check(path: &Path) -> ExitCode {
-    match file::load(path) {
-        Ok(config) => match print(&format!("{}: {}\n", path.display(), summary(&config))) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(sentence) => {
-                complain(&format!("farside: {sentence}"));
-                ExitCode::FAILURE
-            }
-        },
-        Err(errors) => {
-            complain(&errors.render(io::stderr().is_terminal()));
-            let count = errors.count();
-            complain(&format!("\nfarside: {}: {count} {}", path.display(), plural(count, "error", "errors")));
+    let styled = io::stderr().is_terminal();
+    let checked = file::load(path).map_err(|errors| (errors.count(), errors.render(styled)));
+    let checked = checked.and_then(|config| crate::run::check_zones(&config, styled).map(|()| config));
+    let printed = match checked {
+        Ok(config) => print(&format!("{}: {}\n", path.display(), summary(&config))),
+        Err((count, errors)) => {
+            complain(&errors);
+            Err(format!("{}: {count} {}", path.display(), plural(count, "error", "errors")))
+        }
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            complain(&format!("\nfarside: {sentence}"));
             ExitCode::FAILURE
         }
     }
@@ -205,12 +207,25 @@ fn summary(config: &Config) -> String {
     let services = config.services.len();
     let reals: usize = config.services.iter().map(|service| service.reals.len()).sum();
     let remotes: usize = config.services.iter().map(|service| service.remotes.len()).sum();
-    format!(
-        "ok, {services} {}, {reals} {}, {remotes} {}",
-        plural(services, "service", "services"),
-        plural(reals, "real server", "real servers"),
-        plural(remotes, "remote site", "remote sites")
-    )
+    let mut parts = Vec::new();
+    if !config.is_dns_alone() {
+        parts.push(format!(
+            "{services} {}, {reals} {}, {remotes} {}",
+            plural(services, "service", "services"),
+            plural(reals, "real server", "real servers"),
+            plural(remotes, "remote site", "remote sites")
+        ));
+    }
+    if let Some(dns) = &config.dns {
+        let (lines, zones, pools) = (config.lines.len(), dns.zones.len(), dns.pools.len());
+        parts.push(format!(
+            "{lines} {}, {zones} {}, {pools} {}",
+            plural(lines, "line", "lines"),
+            plural(zones, "zone", "zones"),
+            plural(pools, "pool", "pools")
+        ));
+    }
+    format!("ok, {}", parts.join(", "))
 }
 
 fn plural(count: usize, one: &'static str, many: &'static str) -> &'static str {

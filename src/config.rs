@@ -1,6 +1,7 @@
 //! The configuration as meant: validated, resolved, defaults filled in. [`mod@file`] reads it as written.
 
 pub mod diff;
+pub mod dns;
 mod errors;
 pub mod file;
 mod meaning;
@@ -9,6 +10,7 @@ mod walk;
 mod words;
 mod written;
 
+pub use dns::{Dns, Line};
 pub use errors::ConfigErrors;
 pub use words::Word;
 
@@ -32,10 +34,21 @@ pub struct Config {
     pub peers: Vec<Peer>,
     pub services: Vec<Service>,
     pub timeouts: Timeouts,
+    pub lines: Vec<Line>,
+    /// None: this site serves no zones.
+    pub dns: Option<Dns>,
+}
+
+impl Config {
+    /// DNS is all that there is: no interface is taken, no packet forwarded.
+    pub fn is_dns_alone(&self) -> bool {
+        self.datapath.interfaces.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Datapath {
+    /// Empty: there is no data path, DNS is all.
     pub interfaces: Vec<String>,
     pub backend: Backend,
     pub workers: Workers,

@@ -26,19 +26,25 @@ use std::time::{Duration, Instant};
 /// How many tokens [`Health`] takes from its base token on.
 pub const TOKENS: usize = MAX_TARGETS;
 
-/// What a target is to its service.
+/// What a target is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetKind {
     Real,
     Remote,
+    /// Something beyond a WAN line.
+    Line,
+    /// An address of a DNS pool's member.
+    Member,
 }
 
 impl TargetKind {
-    /// "real" or "remote", as `show health` prints it.
+    /// As `show health` prints it.
     pub fn word(self) -> &'static str {
         match self {
             TargetKind::Real => "real",
             TargetKind::Remote => "remote",
+            TargetKind::Line => "line",
+            TargetKind::Member => "member",
         }
     }
 }
@@ -46,7 +52,7 @@ impl TargetKind {
 /// Somebody to be checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
-    /// `service/name`, unique.
+    /// `service/name`, `line/address` or `pool/member/address`; unique.
     pub name: String,
     pub kind: TargetKind,
     /// Its slot in the [`StatusTable`], unique; below [`MAX_TARGETS`].
@@ -66,7 +72,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetHealth {
     pub target: String,
-    /// "real" or "remote".
+    /// [`TargetKind::word`].
     pub kind: &'static str,
     /// "checking" before the first answer, then "down", "draining" (passes its checks, and an operator drains it) or "up".
     pub status: &'static str,

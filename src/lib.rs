@@ -18,6 +18,7 @@
 //! | 4 | [`admin`] | both ends of the Unix socket of `show`, `reload` and `drain`; the metrics listener |
 //! | 4 | [`announce`] | tells the link's machines where VIPs and PIPs are now |
 //! | 4 | [`decap`] | on a real server: the far end of tunnels, where the kernel has none |
+//! | 4 | [`dns`] | the authoritative name server: zones, pools of addresses, answers, and the threads that give them |
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
@@ -151,6 +152,7 @@ pub mod config;
 pub mod counters;
 pub mod decap;
 pub mod device;
+pub mod dns;
 pub mod flow;
 pub mod forward;
 pub mod health;

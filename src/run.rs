@@ -2,27 +2,30 @@
 //!
 //! Start: look (configuration, privileges, addresses) before touching anything; then kernel programs, netlink, sockets and
 //! workers, which take nothing but answers to the checks of remote sites; the first round of checks; only then are the VIPs
-//! taken, announced, and `ready` is said. Stop: the reverse. All that was installed belongs to open descriptors, so that
-//! the kernel takes it away however the process ends.
+//! taken, announced, zones answered for, and `ready` is said. Stop: the reverse. All that was installed belongs to open descriptors,
+//! so that the kernel takes it away however the process ends.
 
+mod alone;
 mod backend;
 mod checks;
 mod control;
 mod forwarding;
 mod kernel;
 mod metrics;
+mod names;
 mod preflight;
 mod probe;
 mod rows;
+mod targets;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Answers};
 use crate::config::{self, Config};
 use crate::health;
+use alone::Alone;
 use control::Control;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -32,6 +35,7 @@ const SIGNALS: usize = 0;
 const ASKED: usize = 1;
 const NETLINK: usize = 0x1_0000;
 const HEALTH: usize = 0x10_0000;
+const NAMES: usize = 0x40_0000;
 const ADMIN: usize = 0x100_0000;
 
 /// The longest the loop sleeps: gauges and warnings are looked at as often.
@@ -40,15 +44,45 @@ const NAP: Duration = Duration::from_millis(500);
 /// Runs until SIGTERM or SIGINT. The error is a sentence.
 pub fn run(path: &Path) -> Result<(), String> {
     let config = config::file::load(path).map_err(|errors| errors.to_string())?;
-    preflight::privileges()?;
+    if !config.is_dns_alone() {
+        preflight::privileges()?;
+    }
     preflight::host(&config)?;
     start_log();
     let signals = Signals::catch().map_err(|why| format!("signals cannot be caught: {why}"))?;
     let admin = Admin::open(&config.admin)?;
-    let mut control = Control::start(path.to_path_buf(), config)?;
-    let outcome = serve(&mut control, admin, signals);
-    control.stop();
-    outcome
+    if config.is_dns_alone() {
+        serve(Alone::start(path.to_path_buf(), config)?, admin, signals)
+    } else {
+        serve(Control::start(path.to_path_buf(), config)?, admin, signals)
+    }
+}
+
+/// What the event loop turns: with a data path ([`Control`]) or without one ([`Alone`]).
+trait Daemon: Answers {
+    /// Joins the event loop, each room with the tokens of its range. The error is a sentence.
+    fn register(&mut self, registry: &mio::Registry) -> Result<(), String>;
+
+    /// An event of one of those tokens.
+    fn ready(&mut self, token: usize, now: Instant);
+
+    /// When [`Daemon::tick`] has something to do at the latest.
+    fn next_deadline(&self) -> Instant;
+
+    /// One turn of the loop.
+    fn tick(&mut self, now: Instant);
+
+    /// Ends what runs; the rest goes with what is dropped.
+    fn stop(self);
+}
+
+fn broken(what: &str, why: std::io::Error) -> String {
+    format!("{what} cannot join the event loop: {why}")
+}
+
+/// What is wrong with the zones' files, if anything: how many errors, and they themselves, with terminal colours if `styled`.
+pub fn check_zones(config: &Config, styled: bool) -> Result<(), (usize, String)> {
+    names::check_zones(config, styled).map_err(|wrong| (wrong.count, wrong.rendered))
 }
 
 fn start_log() {
@@ -62,16 +96,18 @@ fn start_log() {
         .try_init();
 }
 
+fn serve(mut control: impl Daemon, admin: Admin, signals: Signals) -> Result<(), String> {
+    let outcome = turn(&mut control, admin, signals);
+    control.stop();
+    outcome
+}
+
 /// The control thread's loop.
-fn serve(control: &mut Control, mut admin: Admin, mut signals: Signals) -> Result<(), String> {
-    let broken = |what: &str, why: std::io::Error| format!("{what} cannot join the event loop: {why}");
+fn turn(control: &mut impl Daemon, mut admin: Admin, mut signals: Signals) -> Result<(), String> {
     let mut poll = Poll::new().map_err(|why| broken("the control thread", why))?;
     let registry = poll.registry();
-    let waker = mio::Waker::new(registry, Token(ASKED)).map_err(|why| broken("the workers' queue", why))?;
-    control.world.shared.resolve.set_waker(Arc::new(waker));
     signals.register(registry).map_err(|why| broken("signals", why))?;
-    control.netlink.register(registry, Token(NETLINK)).map_err(|why| broken("netlink", why))?;
-    control.health.register(registry, HEALTH).map_err(|why| broken("health", why))?;
+    control.register(registry)?;
     admin.register(registry, ADMIN).map_err(|why| broken("the admin socket", why))?;
     let mut events = Events::with_capacity(1024);
     loop {
@@ -87,9 +123,7 @@ fn serve(control: &mut Control, mut admin: Admin, mut signals: Signals) -> Resul
             match event.token().0 {
                 SIGNALS | ASKED => {}
                 token if token >= ADMIN => _ = admin.ready(token, now, control),
-                token if token >= HEALTH => _ = control.health.ready(token, now),
-                token if token >= NETLINK => control.netlink.ready(now),
-                _ => {}
+                token => control.ready(token, now),
             }
         }
         match signals.take() {
@@ -171,4 +205,5 @@ fn worker_cpus(config: &Config, allowed: &[usize]) -> Result<Vec<usize>, String>
 }
 
 /// Token ranges must not overlap.
-const _: () = assert!(HEALTH + health::TOKENS <= ADMIN && admin::TOKENS < usize::MAX - ADMIN);
+const _: () = assert!(HEALTH + health::TOKENS <= NAMES && NAMES + names::TOKENS <= ADMIN);
+const _: () = assert!(admin::TOKENS < usize::MAX - ADMIN);

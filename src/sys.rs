@@ -6,6 +6,7 @@ pub mod address;
 pub mod atomic;
 pub mod bpf;
 mod clsact;
+pub mod datagrams;
 pub mod decap;
 pub mod ethtool;
 pub mod huge;

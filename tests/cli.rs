@@ -37,7 +37,10 @@ impl Drop for Written {
 fn a_good_file_is_summed_up() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example");
     let checked = farside(&["check", "--config", example]);
-    assert_eq!(text(&checked.stdout), format!("{example}: ok, 1 service, 1 real server, 1 remote site\n"));
+    assert_eq!(
+        text(&checked.stdout),
+        format!("{example}: ok, 1 service, 1 real server, 1 remote site, 1 line, 1 zone, 1 pool\n")
+    );
     assert_eq!((checked.status.code(), text(&checked.stderr)), (Some(0), String::new()));
 }
 

@@ -12,6 +12,7 @@ pub enum What {
     Health,
     Counters,
     Workers,
+    Dns,
 }
 
 /// One connection: `show flows`.
@@ -44,9 +45,9 @@ pub struct FlowRow {
 /// One target's health: `show health`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HealthRow {
-    /// `service/name`.
+    /// `service/name`; of DNS `line/address` and `pool/member/address`.
     pub target: String,
-    /// "real" or "remote".
+    /// "real", "remote", "line" or "member".
     pub kind: String,
     /// "up", "down" or "draining"; "checking" before the first answer.
     pub status: String,
@@ -98,6 +99,46 @@ pub struct TargetRow {
     #[serde(default)]
     pub backup: bool,
     pub total: u64,
+}
+
+/// All of DNS: `show dns`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DnsRows {
+    pub zones: Vec<ZoneRow>,
+    pub lines: Vec<StateRow>,
+    pub pools: Vec<PoolRow>,
+    pub store: StoreRow,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ZoneRow {
+    /// With the last dot.
+    pub origin: String,
+    /// None before the first round of checks is done: nothing is answered then.
+    pub serial: Option<u32>,
+}
+
+/// A WAN line, or a pool's member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateRow {
+    pub name: String,
+    pub up: bool,
+    /// Why.
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolRow {
+    pub name: String,
+    pub members: Vec<StateRow>,
+}
+
+/// Resolvers that are remembered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreRow {
+    pub records: u64,
+    pub hits: u64,
+    pub misses: u64,
 }
 
 /// One worker: `show workers`.

@@ -115,6 +115,10 @@ impl Answers for Oracle {
         vec![WorkerRow { worker: 0, cpu: Some(1), backend: Some("af_packet".into()), counts }]
     }
 
+    fn dns(&mut self) -> DnsRows {
+        DnsRows::default()
+    }
+
     fn reload(&mut self) -> Result<String, String> {
         self.said.push("reload".into());
         Err("error: no\n --> f:1:1".into())

@@ -1,6 +1,6 @@
 //! `show`'s answers for people: aligned columns; or for programs: JSON.
 
-use super::rows::{FlowRow, HealthRow, ServiceRow, TargetRow, What, WorkerRow};
+use super::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, StateRow, TargetRow, What, WorkerRow, ZoneRow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +78,7 @@ impl Printer {
                 let rows: Vec<_> = counts.into_iter().map(|(name, count)| vec![name, count.to_string()]).collect();
                 self.table.print(out, &[Column("COUNTER", Left), Column("COUNT", Right)], &rows)
             }
+            What::Dns => dns_text(out, &serde_json::from_value(piece)?),
             What::Workers => {
                 let (columns, rows) = worker_cells(&understood::<WorkerRow>(piece)?);
                 let columns: Vec<_> = columns
@@ -89,6 +90,38 @@ impl Printer {
             }
         }
     }
+}
+
+/// Three tables, those that are empty left out.
+fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
+    let zone = |zone: &ZoneRow| {
+        vec![zone.origin.clone(), zone.serial.map_or("not served yet".into(), |serial| serial.to_string())]
+    };
+    let state = |pool: Option<&str>, row: &StateRow| {
+        let is = match (row.up, pool) {
+            (true, None) => "up",
+            (false, None) => "down",
+            (true, Some(_)) => "in",
+            (false, Some(_)) => "out",
+        };
+        let name = pool.map_or(row.name.clone(), |pool| format!("{pool}/{}", row.name));
+        vec![name, is.into(), row.reason.clone()]
+    };
+    let lines = dns.lines.iter().map(|line| state(None, line)).collect();
+    let members = dns.pools.iter().flat_map(|pool| pool.members.iter().map(|row| state(Some(&pool.name), row)));
+    let tables: [(&[Column], Vec<Vec<String>>); 3] = [
+        (&[Column("ZONE", Left), Column("SERIAL", Left)], dns.zones.iter().map(zone).collect()),
+        (&[Column("LINE", Left), Column("STATUS", Left), Column("WHY", Left)], lines),
+        (&[Column("MEMBER", Left), Column("STATUS", Left), Column("WHY", Left)], members.collect()),
+    ];
+    let mut first = true;
+    for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
+        if !std::mem::take(&mut first) {
+            writeln!(out)?;
+        }
+        Table::default().print(out, columns, rows)?;
+    }
+    if first { writeln!(out, "no zones: there is no [dns] in the configuration") } else { Ok(()) }
 }
 
 fn understood<T: DeserializeOwned>(piece: Value) -> io::Result<Vec<T>> {
@@ -354,6 +387,24 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
             printed(What::Workers, false, &[workers]),
             "WORKER          0  1\ncpu             2  -\nbackend    af_xdp  -\nframes_in       7  -\nsleeps          -  1\n"
         );
+    }
+
+    #[test]
+    fn dns_in_three_tables() {
+        let dns = json!({
+            "zones": [{"origin": "company.example.", "serial": 7}, {"origin": "b.example.", "serial": null}],
+            "lines": [{"name": "isp1", "up": false, "reason": "9.9.9.9: no answer"}],
+            "pools": [{"name": "mail", "members": [{"name": "a", "up": true, "reason": "nothing is checked"}]}],
+            "store": {"records": 0, "hits": 0, "misses": 0}
+        });
+        assert_eq!(
+            printed(What::Dns, false, &[dns]),
+            "ZONE              SERIAL\ncompany.example.  7\nb.example.        not served yet\n\n\
+             LINE  STATUS  WHY\nisp1  down    9.9.9.9: no answer\n\n\
+             MEMBER  STATUS  WHY\nmail/a  in      nothing is checked\n"
+        );
+        let nothing = json!({"zones": [], "lines": [], "pools": [], "store": {"records": 0, "hits": 0, "misses": 0}});
+        assert!(printed(What::Dns, false, &[nothing]).starts_with("no zones"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a reload changes, in words.
 
 use super::value::in_words;
-use super::{Check, CheckKind, Config, Encapsulation, Mode, Peer, Real, Remote, Service, Timeouts, Word};
+use super::{Check, CheckKind, Config, Encapsulation, Mode, Peer, Real, Remote, Service, Timeouts, Word, dns};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +34,10 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<String>, Vec<String>> {
         Pair::Removed(service) => changes.say(format!("removed service {} ({})", service.name, door(service))),
         Pair::Both(old, new) => service(changes, old, new),
     });
+    dns::diff::lines(&mut changes, &old.lines, &new.lines);
+    if let (Some(old), Some(new)) = (&old.dns, &new.dns) {
+        dns::diff::dns(&mut changes, old, new);
+    }
     Ok(changes.said)
 }
 
@@ -57,40 +61,41 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.kernel_path == is.kernel_path, "[datapath] kernel_path");
     keep(old.admin.socket == new.admin.socket, "[admin] socket");
     keep(old.admin.metrics == new.admin.metrics, "[admin] metrics");
+    dns::diff::fixed(old, new, &mut keep);
     fixed
 }
 
-enum Pair<'c, T> {
+pub(super) enum Pair<'c, T> {
     Added(&'c T),
     Removed(&'c T),
     Both(&'c T, &'c T),
 }
 
 #[derive(Default)]
-struct Changes {
+pub(super) struct Changes {
     said: Vec<String>,
 }
 
 impl Changes {
-    fn say(&mut self, sentence: String) {
+    pub fn say(&mut self, sentence: String) {
         self.said.push(sentence);
     }
 
-    fn value<T: PartialEq + Display>(&mut self, subject: &str, key: &str, old: &T, new: &T) {
+    pub fn value<T: PartialEq + Display>(&mut self, subject: &str, key: &str, old: &T, new: &T) {
         if old != new {
             self.say(format!("{subject}: {key} {old} -> {new}"));
         }
     }
 
-    fn word<T: Word>(&mut self, subject: &str, key: &str, old: T, new: T) {
+    pub fn word<T: Word>(&mut self, subject: &str, key: &str, old: T, new: T) {
         self.value(subject, key, &old.word(), &new.word());
     }
 
-    fn duration(&mut self, subject: &str, key: &str, old: Duration, new: Duration) {
+    pub fn duration(&mut self, subject: &str, key: &str, old: Duration, new: Duration) {
         self.value(subject, key, &in_words(old), &in_words(new));
     }
 
-    fn addresses(&mut self, subject: &str, what: &str, old: &[IpAddr], new: &[IpAddr]) {
+    pub fn addresses(&mut self, subject: &str, what: &str, old: &[IpAddr], new: &[IpAddr]) {
         for address in old.iter().filter(|address| !new.contains(address)) {
             self.say(format!("{subject}: removed {what} {address}"));
         }
@@ -100,7 +105,13 @@ impl Changes {
     }
 
     /// Pairs what has the same name: the old ones that are gone first, then the new file's order.
-    fn named<T>(&mut self, old: &[T], new: &[T], name: impl Fn(&T) -> String, tell: impl Fn(&mut Changes, Pair<T>)) {
+    pub fn named<T>(
+        &mut self,
+        old: &[T],
+        new: &[T],
+        name: impl Fn(&T) -> String,
+        tell: impl Fn(&mut Changes, Pair<T>),
+    ) {
         let before: HashMap<String, &T> = old.iter().map(|item| (name(item), item)).collect();
         let after: HashMap<String, &T> = new.iter().map(|item| (name(item), item)).collect();
         for item in old.iter().filter(|item| !after.contains_key(&name(item))) {
@@ -214,7 +225,7 @@ fn service(changes: &mut Changes, old: &Service, new: &Service) {
     );
 }
 
-fn check(changes: &mut Changes, subject: &str, old: &Check, new: &Check) {
+pub(super) fn check(changes: &mut Changes, subject: &str, old: &Check, new: &Check) {
     let Check { kind, port, interval, timeout, rise, fall, passive } = old;
     let subject = format!("{subject}: check");
     let (was, is) = (kind_in_words(kind), kind_in_words(&new.kind));

@@ -41,7 +41,13 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     if !walk.findings.is_empty() {
         return Err(ConfigErrors::new(file, text, walk.findings));
     }
-    meaning::resolve(written).ok_or_else(|| ConfigErrors::unreadable(format!("{file}: something required is missing")))
+    let mut config = meaning::resolve(written)
+        .ok_or_else(|| ConfigErrors::unreadable(format!("{file}: something required is missing")))?;
+    let beside = Path::new(file).parent().unwrap_or(Path::new(""));
+    for zone in config.dns.iter_mut().flat_map(|dns| &mut dns.zones) {
+        zone.file = beside.join(&zone.file);
+    }
+    Ok(config)
 }
 
 /// How the parser's messages begin, and what a person most likely has to do about them.

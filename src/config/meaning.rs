@@ -3,7 +3,7 @@
 use super::value::{nearest, quoted};
 use super::walk::{At, Place, Walk};
 use super::written::{Remote, Service, Written};
-use super::{Config, MAX_TARGETS, Mode, Peer, Protocol, Proxy, Real, Word};
+use super::{Config, MAX_TARGETS, Mode, Peer, Protocol, Proxy, Real, Word, dns};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +20,7 @@ pub(super) fn check(walk: &mut Walk, written: &Written) {
             carried(walk, written, service, remote);
         }
     }
+    dns::meaning::check(walk, written);
     let count: usize = written.services.iter().map(|service| service.reals.len() + service.remotes.len()).sum();
     if let Some(last) = written.services.last().filter(|_| count > MAX_TARGETS) {
         walk.wrong(
@@ -31,15 +32,15 @@ pub(super) fn check(walk: &mut Walk, written: &Written) {
 }
 
 /// Remembers where each value was seen first.
-struct Seen<T>(HashMap<T, Place>);
+pub(super) struct Seen<T>(HashMap<T, Place>);
 
 impl<T: Hash + Eq> Seen<T> {
-    fn new() -> Seen<T> {
+    pub fn new() -> Seen<T> {
         Seen(HashMap::new())
     }
 
     /// Where `value` was seen before; else it is remembered.
-    fn before(&mut self, value: T, place: &Place) -> Option<Place> {
+    pub fn before(&mut self, value: T, place: &Place) -> Option<Place> {
         match self.0.get(&value) {
             Some(first) => Some(first.clone()),
             None => {
@@ -134,7 +135,7 @@ fn services(walk: &mut Walk, written: &Written) {
     }
 }
 
-fn family(ip: IpAddr) -> &'static str {
+pub(super) fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
@@ -284,8 +285,8 @@ pub(super) fn resolve(written: Written) -> Option<Config> {
     let peer = |peer: super::written::Peer| {
         Some(Peer { name: peer.name?.value, proxy_addresses: values(peer.proxy_addresses) })
     };
+    let site = written.site.value;
     Some(Config {
-        site: written.site.value,
         datapath: written.datapath,
         admin: written.admin,
         proxy: written.proxy.map(|proxy| Proxy {
@@ -296,6 +297,12 @@ pub(super) fn resolve(written: Written) -> Option<Config> {
         peers: written.peers.into_iter().map(peer).collect::<Option<_>>()?,
         services: written.services.into_iter().map(resolve_service).collect::<Option<_>>()?,
         timeouts: written.timeouts,
+        lines: written.lines.into_iter().map(dns::meaning::line).collect::<Option<_>>()?,
+        dns: match written.dns {
+            Some(written) => Some(dns::meaning::dns(written, &site)?),
+            None => None,
+        },
+        site,
     })
 }
 

@@ -78,6 +78,12 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[[service.real]]", REAL),
     ("[[service.remote]]", REMOTE),
     ("[timeouts]", TIMEOUTS),
+    ("[[line]]", LINE),
+    ("[dns]", DNS),
+    ("[[dns.zone]]", DNS_ZONE),
+    ("[[dns.key]]", DNS_KEY),
+    ("[[dns.pool]]", DNS_POOL),
+    ("[[dns.pool.member]]", DNS_MEMBER),
 ];
 pub(super) const ROOT: &[&str] = &["site", "datapath", "admin", "proxy", "peer", "service", "timeouts", "line", "dns"];
 pub(super) const SITE: &[&str] = &["name"];
@@ -123,6 +129,44 @@ pub(super) const CHECK: &[&str] = &[
 pub(super) const REAL: &[&str] = &["name", "address", "port", "weight", "max_connections", "backup"];
 pub(super) const REMOTE: &[&str] = &["site", "vip", "port", "priority", "weight"];
 pub(super) const TIMEOUTS: &[&str] = &["tcp_syn", "tcp_established", "tcp_closing", "tcp_reset", "udp"];
+
+pub(super) const LINE: &[&str] = &["name", "address", "targets", "need", "check"];
+/// The keys of a check of something that clients' connections do not tell of: [`CHECK`] without `passive`.
+pub(super) const BARE_CHECK: &[&str] = &[
+    "kind", "interval", "timeout", "rise", "fall", "port", "path", "host", "status", "user", "password", "helo", "name",
+];
+pub(super) const DNS: &[&str] = &[
+    "listen",
+    "state_dir",
+    "nsid",
+    "version",
+    "rate_limit",
+    "slip",
+    "max_tcp",
+    "max_tcp_per_client",
+    "tcp_idle",
+    "zone",
+    "key",
+    "pool",
+    "topology",
+    "group",
+];
+pub(super) const DNS_ZONE: &[&str] = &["origin", "file", "secondaries", "tsig_key"];
+pub(super) const DNS_KEY: &[&str] = &["name", "algorithm", "secret"];
+pub(super) const DNS_POOL: &[&str] = &[
+    "name",
+    "names",
+    "modes",
+    "stripe",
+    "ttl",
+    "max_answers",
+    "min_up",
+    "when_down",
+    "persistence_ttl",
+    "share",
+    "member",
+];
+pub(super) const DNS_MEMBER: &[&str] = &["name", "addresses", "site", "line", "service", "weight", "check"];
 
 impl<'t> Section<'t> {
     /// Tells of every key that is not one of `keys`.

@@ -5,7 +5,7 @@ use super::value::{self, Problem};
 use super::walk::{self, At, Place, Section, Walk};
 use super::{
     Admin, Backend, Check, CheckKind, Datapath, Encapsulation, Idle, Login, Mode, OnDown, Overflow, Protocol,
-    Scheduler, Timeouts, Word, Workers,
+    Scheduler, Timeouts, Word, Workers, dns,
 };
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -20,6 +20,8 @@ pub(super) struct Written {
     pub peers: Vec<Peer>,
     pub services: Vec<Service>,
     pub timeouts: Timeouts,
+    pub lines: Vec<dns::written::Line>,
+    pub dns: Option<dns::written::Dns>,
 }
 
 pub(super) struct Proxy {
@@ -76,21 +78,12 @@ pub(super) struct Remote {
     pub weight: u32,
 }
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86400);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(86400);
 
 pub(super) fn read(walk: &mut Walk, root: &DeTable) -> Written {
     let root = Section::open(walk, "the file", 0..0, root, walk::ROOT);
-    for (key, what) in [("line", "WAN lines are"), ("dns", "DNS is")] {
-        if let Some(place) = root.key_place(key) {
-            walk.wrong(
-                &place,
-                format!("`{key}`: {what} not there yet in this version"),
-                "leave these sections out: nothing would answer for them",
-            );
-        }
-    }
     let empty = DeTable::new();
     let mut one = |key: &'static str, keys| {
         let (table, place) = root.table(walk, key, key).unwrap_or((&empty, 0..0));
@@ -99,7 +92,7 @@ pub(super) fn read(walk: &mut Walk, root: &DeTable) -> Written {
     let (site, datapath_section) = (one("site", walk::SITE), one("datapath", walk::DATAPATH));
     let (admin_section, timeouts_section) = (one("admin", walk::ADMIN), one("timeouts", walk::TIMEOUTS));
     let given = |key| root.get(key).is_some();
-    if !given("datapath") {
+    if !given("datapath") && (given("service") || !given("dns")) {
         walk.absent(
             &(0..0),
             "there is no [datapath]",
@@ -118,6 +111,12 @@ pub(super) fn read(walk: &mut Walk, root: &DeTable) -> Written {
             .map(|(table, place)| service(walk, table, place))
             .collect(),
         timeouts: timeouts(walk, &timeouts_section),
+        lines: root
+            .tables(walk, "line", "line")
+            .into_iter()
+            .map(|(table, place)| dns::written::line(walk, table, place))
+            .collect(),
+        dns: root.table(walk, "dns", "dns").map(|(table, place)| dns::written::dns(walk, table, place)),
     }
 }
 
@@ -305,7 +304,7 @@ fn per_packet(walk: &mut Walk, section: &Section, protocol: Protocol) -> At<bool
     per_packet
 }
 
-fn weight(walk: &mut Walk, section: &Section) -> u32 {
+pub(super) fn weight(walk: &mut Walk, section: &Section) -> u32 {
     section.or(walk, "weight", value::number("a weight", 0..=65535), 1).value
 }
 
@@ -352,7 +351,7 @@ fn remote(walk: &mut Walk, service: &str, service_port: Option<u16>, table: &DeT
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     None,
     Tcp,
     Icmp,
@@ -390,16 +389,37 @@ const KEYS_OF_KINDS: &[(&str, &[Kind])] = &[
     ("name", &[Kind::Dns]),
 ];
 
+/// What a check is where its section does not say.
+pub(super) struct CheckDefaults {
+    pub kind: Kind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub rise: u32,
+    pub fall: u32,
+}
+
 /// A service without [service.check] is checked all the same: by a TCP connection, and by an echo request where the
 /// service is UDP, since nothing else can be known of a UDP server whose protocol is not named.
 fn check(walk: &mut Walk, service: &Section, protocol: Protocol) -> Check {
+    let kind = if protocol == Protocol::Tcp { Kind::Tcp } else { Kind::Icmp };
+    let defaults = CheckDefaults { kind, interval: 2 * SECOND, timeout: SECOND, rise: 2, fall: 4 };
+    check_of(walk, service, "service.check", walk::CHECK, &defaults)
+}
+
+/// The table at `check` of `owner`, whose header is `[header]` and whose keys are `keys`.
+pub(super) fn check_of(
+    walk: &mut Walk,
+    owner: &Section,
+    header: &'static str,
+    keys: &'static [&'static str],
+    defaults: &CheckDefaults,
+) -> Check {
     let empty = DeTable::new();
-    let (table, place) = service.table(walk, "check", "service.check").unwrap_or((&empty, service.place.clone()));
-    let section = Section::open(walk, format!("the [service.check] of {}", service.title), place, table, walk::CHECK);
-    let default = if protocol == Protocol::Tcp { Kind::Tcp } else { Kind::Icmp };
+    let (table, place) = owner.table(walk, "check", header).unwrap_or((&empty, owner.place.clone()));
+    let section = Section::open(walk, format!("the [{header}] of {}", owner.title), place, table, keys);
     let kind_known =
         section.get("kind").is_none() || section.read(&mut Walk::default(), "kind", value::word::<Kind>).is_some();
-    let kind = section.or(walk, "kind", value::word, default).value;
+    let kind = section.or(walk, "kind", value::word, defaults.kind).value;
     for (key, kinds) in KEYS_OF_KINDS {
         if let Some(place) = section.key_place(key).filter(|_| kind_known && !kinds.contains(&kind)) {
             let kinds: Vec<_> = kinds.iter().map(|kind| format!("\"{}\"", kind.word())).collect();
@@ -410,14 +430,16 @@ fn check(walk: &mut Walk, service: &Section, protocol: Protocol) -> Check {
             );
         }
     }
+    let (times, most) = (value::number("a count", 1..=1000), 3600 * SECOND);
     Check {
         kind: check_kind(walk, &section, kind),
         port: section.read(walk, "port", value::port).map(|port| port.value),
-        interval: section.or(walk, "interval", value::duration(10 * MILLISECOND..=DAY), 2 * SECOND).value,
-        timeout: section.or(walk, "timeout", value::duration(10 * MILLISECOND..=3600 * SECOND), SECOND).value,
-        rise: section.or(walk, "rise", value::number("a count", 1..=1000), 2).value,
-        fall: section.or(walk, "fall", value::number("a count", 1..=1000), 4).value,
-        passive: section.or(walk, "passive", value::truth, true).value,
+        interval: section.or(walk, "interval", value::duration(10 * MILLISECOND..=DAY), defaults.interval).value,
+        timeout: section.or(walk, "timeout", value::duration(10 * MILLISECOND..=most), defaults.timeout).value,
+        rise: section.or(walk, "rise", &times, defaults.rise).value,
+        fall: section.or(walk, "fall", &times, defaults.fall).value,
+        // Clients' connections tell of services only.
+        passive: keys.contains(&"passive") && section.or(walk, "passive", value::truth, true).value,
     }
 }
 

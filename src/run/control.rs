@@ -3,17 +3,19 @@
 use super::backend::{Backend, Started};
 use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
-use super::{forwarding, preflight, probe, worker_cpus};
+use super::names::Names;
+use super::targets::{ServicesUp, real_check, remote_check};
+use super::{ASKED, Daemon, HEALTH, NAMES, NETLINK, broken, forwarding, preflight, probe, worker_cpus};
 use crate::announce::Announcer;
-use crate::config::{self, CheckKind, Config, OnDown};
+use crate::config::{self, Config, OnDown};
 use crate::counters::Counters;
 use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
 use crate::forward::paths::Paths;
-use crate::health::{self, Health, TargetKind};
+use crate::health::{self, Health};
 use crate::netlink::Netlink;
 use crate::route::{Fib, HopTable, ResolveQueue};
-use crate::service::build::{Probe, build, probe_address};
+use crate::service::build::{Probe, build};
 use crate::service::doors::has_doors;
 use crate::service::leaving::Leaving;
 use crate::service::persistence::Memory;
@@ -23,10 +25,10 @@ use crate::service::{ServiceMap, Target};
 use crate::sys::bpf::{self, Ingress, Programs, SharedMaps, Sizes};
 use crate::sys::pin;
 use crate::sys::socket::SolicitedNodes;
-use crate::wire::ip::family_of;
 use crate::worker::{Command, World};
 use arc_swap::ArcSwap;
-use std::net::{IpAddr, SocketAddr};
+use mio::Token;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -50,6 +52,8 @@ pub struct Control {
     leaving: Leaving,
     pub netlink: Netlink,
     pub health: Health,
+    /// None: this site serves no zones.
+    pub names: Option<Names>,
     pub cpus: Vec<usize>,
     programs: Programs,
     kernel: KernelPath,
@@ -79,6 +83,7 @@ impl Control {
         pin::raise_open_files();
         let allowed = pin::allowed_cpus().map_err(|why| format!("the allowed CPUs cannot be read: {why}"))?;
         let cpus = worker_cpus(&config, &allowed)?;
+        let names = Names::start(&config, cpus.len())?;
         let key = HashKey::random().map_err(|why| format!("the kernel gives no random numbers: {why}"))?;
         let max_flows = config.datapath.max_flows;
         let sizes = Sizes {
@@ -107,10 +112,16 @@ impl Control {
         let tap = if needs_doors(&config) || config.proxy.is_some() { Some(probe::open()?) } else { None };
         let probe_device = tap.as_ref().map(|tap| tap.name().to_string());
         let fib = Arc::new(ArcSwap::from_pointee(Fib::empty(hops.clone())));
-        let names = &config.datapath.interfaces;
-        let netlink =
-            Netlink::new(names, probe_device.as_deref(), hops, fib.clone(), shared.resolve.clone(), Instant::now())
-                .map_err(|why| why.to_string())?;
+        let interfaces = &config.datapath.interfaces;
+        let netlink = Netlink::new(
+            interfaces,
+            probe_device.as_deref(),
+            hops,
+            fib.clone(),
+            shared.resolve.clone(),
+            Instant::now(),
+        )
+        .map_err(|why| why.to_string())?;
         let mut registry = Registry::default();
         let mut reserve = Reserve::default();
         let host = OwnHost { fib: fib.load_full(), reserve: &mut reserve };
@@ -137,6 +148,7 @@ impl Control {
             leaving: Leaving::default(),
             netlink,
             health: Health::new(status),
+            names,
             cpus,
             programs,
             kernel: KernelPath::new(config.datapath.kernel_path, backend.is_xdp()),
@@ -196,42 +208,12 @@ impl Control {
         self.health.set_targets(targets, Instant::now());
     }
 
-    /// When [`Control::tick`] has something to do at the latest.
-    pub fn next_deadline(&self) -> Instant {
-        let others = [
-            self.health.next_deadline(),
-            self.announcer.next_deadline(),
-            self.closing.next_deadline(),
-            self.backend.next_deadline(),
-            Some(self.looked + LOOK),
-        ];
-        others.into_iter().flatten().fold(self.netlink.next_deadline(), Instant::min)
-    }
-
-    /// One turn of the control thread's loop.
-    pub fn tick(&mut self, now: Instant) {
-        if self.netlink.tick(now) {
-            self.renew_interfaces();
-        }
-        let (fib, services) = (self.world.fib.load(), self.world.services.load());
-        self.backend.tick(&mut self.programs, &fib, &self.config.datapath.interfaces);
-        self.kernel.follow(&mut self.programs, &fib, &services.tunnels, self.config.datapath.interfaces.len());
-        self.health.tick(now);
-        self.closing.add(self.health.closed(), now);
-        self.closing.tick(&self.world, now);
-        for change in self.health.transitions() {
-            self.tell(&change);
-        }
-        if !self.serving && self.health.first_round_done() {
-            self.take_traffic();
-        }
-        self.announcer.tick(&self.world.fib.load(), now);
-        if now.duration_since(self.looked) >= LOOK {
-            self.looked = now;
-            self.watch_ports();
-            self.let_go();
-            self.watch_forwarding();
-            self.forget_clients();
+    /// Tells DNS what has become of the services.
+    fn follow_names(&mut self, now: Instant) {
+        let settled = self.health.first_round_done();
+        let services = ServicesUp { services: &self.world.services.load(), status: &self.world.shared.status };
+        if let Some(names) = &mut self.names {
+            names.tick(now, settled, &services);
         }
     }
 
@@ -398,7 +380,7 @@ impl Control {
     pub fn reload(&mut self) -> Result<String, String> {
         let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
         preflight::host(&config)?;
-        let changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
+        let mut changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
         if self.probe_device.is_none() && needs_doors(&config) {
             return Err(
                 "the first remote site, or the first service in direct or tunnel mode, cannot come while farside \
@@ -406,8 +388,15 @@ impl Control {
                     .into(),
             );
         }
+        let prepared = match &mut self.names {
+            Some(names) => names.prepare(&config)?,
+            None => None,
+        };
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let outcome = self.adopt(config);
+        if let (Some(names), Some(prepared)) = (&mut self.names, prepared) {
+            changes.extend(names.adopt(&self.config, prepared, Instant::now()));
+        }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         outcome?;
         Ok(if changes.is_empty() { "nothing has changed".into() } else { changes.join("\n") })
@@ -434,6 +423,9 @@ impl Control {
         let targets = services.services().iter().flat_map(|service| service.reals.iter().chain(&service.remotes));
         let targets: Vec<&Target> = targets.collect();
         let Some(target) = targets.iter().find(|target| target.name == name) else {
+            if let Some(done) = self.names.as_mut().and_then(|names| names.drain(name, on)) {
+                return Ok(done);
+            }
             let known: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
             return Err(format!("there is no target {name}; there are: {}", known.join(", ")));
         };
@@ -446,9 +438,77 @@ impl Control {
             format!("{name} takes new connections again")
         })
     }
+}
 
-    /// Ends the workers; the rest goes with what is dropped.
-    pub fn stop(mut self) {
+impl Daemon for Control {
+    fn register(&mut self, registry: &mio::Registry) -> Result<(), String> {
+        let waker = mio::Waker::new(registry, Token(ASKED)).map_err(|why| broken("the workers' queue", why))?;
+        self.world.shared.resolve.set_waker(Arc::new(waker));
+        self.netlink.register(registry, Token(NETLINK)).map_err(|why| broken("netlink", why))?;
+        self.health.register(registry, HEALTH).map_err(|why| broken("health", why))?;
+        match &mut self.names {
+            Some(names) => names.register(registry, NAMES).map_err(|why| broken("DNS", why)),
+            None => Ok(()),
+        }
+    }
+
+    fn ready(&mut self, token: usize, now: Instant) {
+        match token {
+            token if token >= NAMES => {
+                if let Some(names) = &mut self.names {
+                    names.ready(token, now);
+                }
+            }
+            token if token >= HEALTH => _ = self.health.ready(token, now),
+            token if token >= NETLINK => self.netlink.ready(now),
+            _ => {}
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let others = [
+            self.health.next_deadline(),
+            self.names.as_ref().and_then(Names::next_deadline),
+            self.announcer.next_deadline(),
+            self.closing.next_deadline(),
+            self.backend.next_deadline(),
+            Some(self.looked + LOOK),
+        ];
+        others.into_iter().flatten().fold(self.netlink.next_deadline(), Instant::min)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.netlink.tick(now) {
+            self.renew_interfaces();
+        }
+        let (fib, services) = (self.world.fib.load(), self.world.services.load());
+        self.backend.tick(&mut self.programs, &fib, &self.config.datapath.interfaces);
+        self.kernel.follow(&mut self.programs, &fib, &services.tunnels, self.config.datapath.interfaces.len());
+        self.health.tick(now);
+        self.closing.add(self.health.closed(), now);
+        self.closing.tick(&self.world, now);
+        for change in self.health.transitions() {
+            self.tell(&change);
+        }
+        self.follow_names(now);
+        let known = self.health.first_round_done() && self.names.as_ref().is_none_or(Names::first_round_done);
+        if !self.serving && known {
+            self.take_traffic();
+        }
+        self.announcer.tick(&self.world.fib.load(), now);
+        if now.duration_since(self.looked) >= LOOK {
+            self.looked = now;
+            self.watch_ports();
+            self.let_go();
+            self.watch_forwarding();
+            self.forget_clients();
+        }
+    }
+
+    fn stop(mut self) {
+        if let Some(names) = &mut self.names {
+            names.stop();
+        }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         self.world.stop.store(true, Relaxed);
         for (_, waker) in &self.workers {
@@ -474,93 +534,7 @@ fn pips(services: &ServiceMap, leaving: &Leaving) -> Vec<(IpAddr, std::ops::Rang
     all.map(|((addr, family), ports, pip)| (addr.to_ip(*family), ports, pip.host_owned)).collect()
 }
 
-/// By a door, what is asked for by name is still what clients ask for.
-fn named(mut check: config::Check, vip: IpAddr, port: u16) -> config::Check {
-    if let CheckKind::Http { tls, host: host @ None, .. } = &mut check.kind {
-        let usual = port == if *tls { 443 } else { 80 };
-        *host = Some(match vip {
-            vip if !usual => SocketAddr::new(vip, port).to_string(),
-            IpAddr::V6(vip) => format!("[{vip}]"),
-            IpAddr::V4(vip) => vip.to_string(),
-        });
-    }
-    check
-}
-
 /// Is anything checked through the data path?
 fn needs_doors(config: &Config) -> bool {
     config.services.iter().any(|service| !service.remotes.is_empty() || has_doors(service))
-}
-
-/// A real server is asked by itself in NAT mode; where it has the VIP, by its door.
-fn real_check(
-    real: &Target,
-    family: u8,
-    service: &config::Service,
-    probe: Option<&Probe>,
-    device: Option<&str>,
-) -> health::Target {
-    if let (Some(probe), Some(device)) = (probe, device) {
-        return health::Target {
-            name: real.name.clone(),
-            kind: TargetKind::Real,
-            slot: real.slot,
-            check: config::Check { port: None, ..named(service.check.clone(), service.vip, probe.port) },
-            address: SocketAddr::new(probe.door, probe.port),
-            protocol: service.protocol,
-            source: Some(SocketAddr::new(probe_address(family_of(probe.door)), 0)),
-            device: Some(device.to_string()),
-        };
-    }
-    health::Target {
-        name: real.name.clone(),
-        kind: TargetKind::Real,
-        slot: real.slot,
-        check: service.check.clone(),
-        address: SocketAddr::new(real.endpoint.addr.to_ip(family), real.endpoint.port),
-        protocol: service.protocol,
-        source: None,
-        device: None,
-    }
-}
-
-/// A remote site is checked by its door, where only the service's own port and protocol lead anywhere; ping goes past it, since a
-/// farside answers that for its VIP by itself.
-fn remote_check(
-    remote: &Target,
-    family: u8,
-    service: &config::Service,
-    probe: Option<&Probe>,
-    device: Option<&str>,
-) -> health::Target {
-    let mut check = service.check.clone();
-    if check.port.take().is_some() && !matches!(check.kind, CheckKind::None | CheckKind::Icmp) {
-        // What answers on the real servers' check port stays there; of a remote site only its VIP's port is known.
-        check.kind = CheckKind::Tcp;
-    }
-    let over_udp = service.protocol == config::Protocol::Udp;
-    if over_udp && !matches!(check.kind, CheckKind::None | CheckKind::Dns { .. }) {
-        // A real server can be asked over TCP whether it is well; the remote VIP serves this port over UDP alone.
-        check.kind = CheckKind::Icmp;
-    }
-    let by_door = !matches!(check.kind, CheckKind::None | CheckKind::Icmp);
-    let (address, source, device) = match (by_door, probe, device) {
-        (true, Some(probe), Some(device)) => {
-            let source = probe_address(family_of(probe.door));
-            let address = SocketAddr::new(probe.door, probe.port);
-            check = named(check, remote.endpoint.addr.to_ip(family), remote.endpoint.port);
-            (address, Some(SocketAddr::new(source, 0)), Some(device.to_string()))
-        }
-        _ => (SocketAddr::new(remote.endpoint.addr.to_ip(family), remote.endpoint.port), None, None),
-    };
-    health::Target {
-        name: remote.name.clone(),
-        kind: TargetKind::Remote,
-        slot: remote.slot,
-        check,
-        address,
-        protocol: service.protocol,
-        source,
-        device,
-    }
 }

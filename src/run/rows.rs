@@ -2,8 +2,10 @@
 
 use super::control::Control;
 use super::metrics::Page;
+use super::names::{Names, health_row};
+use super::targets::ServicesUp;
 use crate::admin::Answers;
-use crate::admin::rows::{FlowRow, HealthRow, ServiceRow, TargetRow, WorkerRow};
+use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, TargetRow, WorkerRow};
 use crate::config::{self, Word};
 use crate::counters::{Count, Refusal};
 use crate::flow::{FlowDetails, Mode, TICK_MS};
@@ -73,22 +75,14 @@ impl Answers for Control {
     }
 
     fn health(&mut self) -> Vec<HealthRow> {
-        let row = |target: crate::health::TargetHealth| HealthRow {
-            target: target.target,
-            kind: target.kind.into(),
-            // Before its first answer a target takes nothing: it is down.
-            status: if target.status == "checking" { "down".into() } else { target.status.into() },
-            since_s: target.since.as_secs(),
-            last_error: match target.status {
-                "checking" => Some("not checked yet".into()),
-                _ => target.last_error,
-            },
-        };
-        self.health.report(Instant::now()).into_iter().map(row).collect()
+        let services = self.health.report(Instant::now()).into_iter().map(health_row);
+        services.chain(self.names.iter().flat_map(Names::health)).collect()
     }
 
     fn counters(&mut self) -> BTreeMap<String, u64> {
-        self.world.counts()
+        let mut counts = self.world.counts();
+        counts.extend(self.names.iter().flat_map(Names::counts));
+        counts
     }
 
     fn workers(&mut self) -> Vec<WorkerRow> {
@@ -101,6 +95,11 @@ impl Answers for Control {
             WorkerRow { worker: index as u32, cpu: Some(*cpu as u32), backend, counts }
         };
         self.cpus.iter().enumerate().map(row).collect()
+    }
+
+    fn dns(&mut self) -> DnsRows {
+        let services = ServicesUp { services: &self.world.services.load(), status: &self.world.shared.status };
+        self.names.as_ref().map_or_else(DnsRows::default, |names| names.rows(&services))
     }
 
     fn reload(&mut self) -> Result<String, String> {
@@ -116,13 +115,17 @@ impl Answers for Control {
         page.metric("farside_info", "gauge", "Version and site.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("site", self.config.site.as_str())];
         page.sample("farside_info", &labels, 1);
-        count_metrics(&mut page, &self.world.counts());
+        count_metrics(&mut page, &Answers::counters(self));
         page.metric("farside_flows", "gauge", "Connections on record.");
         page.sample("farside_flows", &[], self.world.shared.table.len());
         page.metric("farside_flows_max", "gauge", "The most connections that can be on record.");
         page.sample("farside_flows_max", &[], self.world.shared.table.capacity());
         self.target_metrics(&mut page);
         self.port_metrics(&mut page);
+        if let Some(names) = &self.names {
+            let services = ServicesUp { services: &self.world.services.load(), status: &self.world.shared.status };
+            names.metrics(&mut page, &services);
+        }
         page.finish()
     }
 }
@@ -172,7 +175,7 @@ impl Control {
 }
 
 /// What `show counters` prints.
-fn count_metrics(page: &mut Page, counts: &BTreeMap<String, u64>) {
+pub fn count_metrics(page: &mut Page, counts: &BTreeMap<String, u64>) {
     let (dropped, others): (Vec<_>, Vec<_>) =
         counts.iter().map(|(name, count)| (name.as_str(), *count)).partition(|(name, _)| name.starts_with("drop_"));
     // Of flows on record there is a gauge.

@@ -155,6 +155,8 @@ pub fn config() -> Config {
             tcp_reset: Duration::from_secs(10),
             udp: Duration::from_secs(120),
         },
+        lines: Vec::new(),
+        dns: None,
     }
 }
 

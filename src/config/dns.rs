@@ -1,0 +1,153 @@
+//! WAN lines, and the DNS that is served over them: `[[line]]` and `[dns]`.
+
+pub(super) mod diff;
+pub(super) mod meaning;
+#[cfg(test)]
+mod tests;
+pub(super) mod written;
+
+use super::{Check, Word};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The most members of one pool.
+pub const MAX_MEMBERS: usize = 64;
+
+/// A way to the Internet. It is up while what is checked through it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    pub name: String,
+    /// The host's own on this line; checks are sent from it.
+    pub address: IpAddr,
+    /// What is checked, all of the address's family.
+    pub targets: Vec<IpAddr>,
+    pub need: Need,
+    pub check: Check,
+}
+
+/// How many of a line's targets must be up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Any,
+    All,
+}
+
+impl Word for Need {
+    const WORDS: &'static [(&'static str, Self)] = &[("any", Need::Any), ("all", Need::All)];
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// UDP and TCP; never a wildcard, so that answers come from the address that was asked.
+    pub listen: Vec<SocketAddr>,
+    /// Serials are kept there.
+    pub state_dir: PathBuf,
+    /// What is told to a client that asks for the server's identifier (RFC 5001); empty: nothing.
+    pub nsid: String,
+    /// What is told to a client that asks for version.bind; empty: it is refused.
+    pub version: String,
+    /// The most answers of one kind to one network in a second; 0: no limit.
+    pub rate_limit: u32,
+    /// Of the answers above the limit every so many is sent truncated, so that a real client comes by TCP; 0: none.
+    pub slip: u32,
+    pub tcp: Tcp,
+    pub zones: Vec<Zone>,
+    pub keys: Vec<Key>,
+    pub pools: Vec<Pool>,
+}
+
+/// Bounds of DNS over TCP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tcp {
+    pub max_connections: u32,
+    /// From one address.
+    pub max_per_client: u32,
+    /// How long a connection may be silent.
+    pub idle: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// Absolute, in small letters, with the last dot.
+    pub origin: String,
+    pub file: PathBuf,
+    /// NOTIFY goes there (port 53), and they may transfer the zone.
+    pub secondaries: Vec<IpAddr>,
+    /// The name of a [`Key`]: transfers must be signed with it, and NOTIFY is.
+    pub tsig_key: Option<String>,
+}
+
+/// What messages are signed with (RFC 8945).
+#[derive(Clone, PartialEq)]
+pub struct Key {
+    /// As [`Zone::origin`].
+    pub name: String,
+    pub algorithm: Algorithm,
+    pub secret: Vec<u8>,
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key {{ {} {} }}", self.name, self.algorithm.word())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Word for Algorithm {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("hmac-sha256", Algorithm::Sha256),
+        ("hmac-sha384", Algorithm::Sha384),
+        ("hmac-sha512", Algorithm::Sha512),
+        ("hmac-sha1", Algorithm::Sha1),
+    ];
+}
+
+/// Names whose addresses come from members that are up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    pub name: String,
+    /// As [`Zone::origin`]; each lies within a zone.
+    pub names: Vec<String>,
+    /// Of answers; whole seconds.
+    pub ttl: Duration,
+    /// 0: all that are up.
+    pub max_answers: u32,
+    /// While fewer members are up, `when_down` decides.
+    pub min_up: u32,
+    pub when_down: WhenDown,
+    pub members: Vec<Member>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum WhenDown {
+    /// All members' addresses.
+    All,
+    /// No address.
+    None,
+    /// The addresses of the member of this name.
+    Member(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    /// This site, or a peer.
+    pub site: String,
+    /// The name of a [`Line`] that must be up.
+    pub line: Option<String>,
+    /// The name of a service that must have a real server up.
+    pub service: Option<String>,
+    pub weight: u32,
+    /// Of each of its addresses, all of which must pass.
+    pub check: Option<Check>,
+}

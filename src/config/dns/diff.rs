@@ -1,0 +1,145 @@
+//! What a reload changes of lines and DNS, in words. What a zone's file says is not the configuration's.
+
+use super::super::Config;
+use super::super::diff::{Changes, Pair, check};
+use super::{Dns, Key, Line, Member, Pool, WhenDown, Zone};
+use std::net::IpAddr;
+
+/// What is taken at start and kept: `keep` is told of each key whether it is the same.
+pub(in super::super) fn fixed(old: &Config, new: &Config, keep: &mut impl FnMut(bool, &str)) {
+    match (&old.dns, &new.dns) {
+        (Some(old), Some(new)) => {
+            keep(old.listen == new.listen, "[dns] listen");
+            keep(old.state_dir == new.state_dir, "[dns] state_dir");
+            keep(old.tcp.max_connections == new.tcp.max_connections, "[dns] max_tcp");
+            keep(old.tcp.max_per_client == new.tcp.max_per_client, "[dns] max_tcp_per_client");
+            keep(old.tcp.idle == new.tcp.idle, "[dns] tcp_idle");
+            keep(old.rate_limit == new.rate_limit, "[dns] rate_limit");
+            keep(old.slip == new.slip, "[dns] slip");
+        }
+        (old, new) => keep(old.is_some() == new.is_some(), "whether there is a [dns]"),
+    }
+}
+
+pub(in super::super) fn lines(changes: &mut Changes, old: &[Line], new: &[Line]) {
+    changes.named(
+        old,
+        new,
+        |line| line.name.clone(),
+        |changes, lines| match lines {
+            Pair::Added(line) => changes.say(format!("added line {} ({})", line.name, line.address)),
+            Pair::Removed(line) => changes.say(format!("removed line {} ({})", line.name, line.address)),
+            Pair::Both(old, new) => {
+                let subject = format!("line {}", new.name);
+                let Line { name: _, address, targets, need, check: was } = old;
+                changes.value(&subject, "address", address, &new.address);
+                changes.addresses(&subject, "target", targets, &new.targets);
+                changes.word(&subject, "need", *need, new.need);
+                check(changes, &subject, was, &new.check);
+            }
+        },
+    );
+}
+
+pub(in super::super) fn dns(changes: &mut Changes, old: &Dns, new: &Dns) {
+    changes.value("dns", "nsid", &shown(&old.nsid), &shown(&new.nsid));
+    changes.value("dns", "version", &shown(&old.version), &shown(&new.version));
+    changes.named(&old.keys, &new.keys, |key| key.name.clone(), keys);
+    changes.named(&old.zones, &new.zones, |zone| zone.origin.clone(), zones);
+    changes.named(&old.pools, &new.pools, |pool| pool.name.clone(), pools);
+}
+
+fn shown(text: &str) -> String {
+    format!("\"{text}\"")
+}
+
+/// Without their secrets.
+fn keys(changes: &mut Changes, keys: Pair<Key>) {
+    match keys {
+        Pair::Added(key) => changes.say(format!("dns: added key {}", key.name)),
+        Pair::Removed(key) => changes.say(format!("dns: removed key {}", key.name)),
+        Pair::Both(old, new) => {
+            let subject = format!("dns: key {}", new.name);
+            changes.word(&subject, "algorithm", old.algorithm, new.algorithm);
+            if old.secret != new.secret {
+                changes.say(format!("{subject}: secret changed"));
+            }
+        }
+    }
+}
+
+fn zones(changes: &mut Changes, zones: Pair<Zone>) {
+    match zones {
+        Pair::Added(zone) => changes.say(format!("added zone {}", zone.origin)),
+        Pair::Removed(zone) => changes.say(format!("removed zone {}", zone.origin)),
+        Pair::Both(old, new) => {
+            let subject = format!("zone {}", new.origin);
+            let Zone { origin: _, file, secondaries, tsig_key } = old;
+            changes.value(&subject, "file", &file.display().to_string(), &new.file.display().to_string());
+            changes.addresses(&subject, "secondary", secondaries, &new.secondaries);
+            changes.value(&subject, "tsig_key", &or_none(tsig_key), &or_none(&new.tsig_key));
+        }
+    }
+}
+
+fn or_none(name: &Option<String>) -> String {
+    name.clone().unwrap_or("none".into())
+}
+
+fn pools(changes: &mut Changes, pools: Pair<Pool>) {
+    match pools {
+        Pair::Added(pool) => changes.say(format!("added pool {} ({})", pool.name, pool.names.join(", "))),
+        Pair::Removed(pool) => changes.say(format!("removed pool {} ({})", pool.name, pool.names.join(", "))),
+        Pair::Both(old, new) => {
+            let subject = format!("pool {}", new.name);
+            let Pool { name: _, names, ttl, max_answers, min_up, when_down, members: was } = old;
+            changes.value(&subject, "names", &names.join(", "), &new.names.join(", "));
+            changes.duration(&subject, "ttl", *ttl, new.ttl);
+            changes.value(&subject, "max_answers", max_answers, &new.max_answers);
+            changes.value(&subject, "min_up", min_up, &new.min_up);
+            changes.value(&subject, "when_down", &last_resort(when_down), &last_resort(&new.when_down));
+            changes.named(
+                was,
+                &new.members,
+                |member| member.name.clone(),
+                |changes, pair| members(changes, &subject, pair),
+            );
+        }
+    }
+}
+
+fn last_resort(when_down: &WhenDown) -> String {
+    match when_down {
+        WhenDown::All => "all".into(),
+        WhenDown::None => "none".into(),
+        WhenDown::Member(name) => name.clone(),
+    }
+}
+
+fn addresses(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn members(changes: &mut Changes, pool: &str, pair: Pair<Member>) {
+    match pair {
+        Pair::Added(new) => changes.say(format!("{pool}: added member {} ({})", new.name, addresses(&new.addresses))),
+        Pair::Removed(old) => {
+            changes.say(format!("{pool}: removed member {} ({})", old.name, addresses(&old.addresses)))
+        }
+        Pair::Both(old, new) => {
+            let subject = format!("{pool}: member {}", new.name);
+            let Member { name: _, addresses: were, site, line, service, weight, check: was } = old;
+            changes.addresses(&subject, "address", were, &new.addresses);
+            changes.value(&subject, "site", site, &new.site);
+            changes.value(&subject, "line", &or_none(line), &or_none(&new.line));
+            changes.value(&subject, "service", &or_none(service), &or_none(&new.service));
+            changes.value(&subject, "weight", weight, &new.weight);
+            match (was, &new.check) {
+                (Some(was), Some(is)) => check(changes, &subject, was, is),
+                (None, Some(_)) => changes.say(format!("{subject}: added its check")),
+                (Some(_), None) => changes.say(format!("{subject}: removed its check")),
+                (None, None) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Lines and DNS: their meaning, and every message.
+
+use super::*;
+use crate::config::file::parse;
+use crate::config::{CheckKind, Config, diff::diff};
+
+/// A file of DNS alone that has every section.
+const GOOD: &str = r#"[site]
+name = "south"
+
+[[line]]
+name = "isp1"
+address = "203.0.113.1"
+targets = ["203.0.113.254", "9.9.9.9"]
+
+[[line]]
+name = "isp2"
+address = "198.51.100.1"
+targets = ["198.51.100.254"]
+need = "all"
+check = { kind = "tcp", port = 80 }
+
+[dns]
+listen = ["203.0.113.1:53", "[2001:db8::1]:53"]
+
+[[dns.zone]]
+origin = "Company.Example"
+file = "company.zone"
+secondaries = ["192.0.2.53"]
+tsig_key = "transfer"
+
+[[dns.key]]
+name = "transfer"
+secret = "AAECAwQFBgcICQoLDA0ODw=="
+
+[[dns.pool]]
+name = "mail"
+names = ["mail.company.example."]
+
+[[dns.pool.member]]
+name = "a"
+addresses = ["203.0.113.10"]
+line = "isp1"
+check = { kind = "smtp" }
+
+[[dns.pool.member]]
+name = "b"
+addresses = ["198.51.100.10", "2001:db8::10"]
+line = "isp2"
+"#;
+
+fn good(text: &str) -> Config {
+    parse(text, "/etc/farside/farside.toml").unwrap_or_else(|errors| panic!("{errors}\n{text}"))
+}
+
+#[test]
+fn a_file_means_what_it_says() {
+    let config = good(GOOD);
+    assert!(config.is_dns_alone());
+    let seconds = Duration::from_secs;
+    let line = &config.lines[0];
+    assert_eq!((line.need, line.targets.len(), line.check.kind.clone()), (Need::Any, 2, CheckKind::Icmp));
+    assert_eq!((line.check.interval, line.check.timeout), (seconds(1), Duration::from_millis(800)));
+    assert_eq!((line.check.rise, line.check.fall, line.check.passive), (2, 3, false));
+    assert_eq!((config.lines[1].need, config.lines[1].check.port), (Need::All, Some(80)));
+    let dns = config.dns.unwrap();
+    assert_eq!(dns.listen, ["203.0.113.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()]);
+    assert_eq!(dns.state_dir.to_str(), Some("/var/lib/farside"));
+    assert_eq!((dns.nsid.as_str(), dns.version.as_str(), dns.rate_limit, dns.slip), ("", "", 0, 2));
+    assert_eq!(dns.tcp, Tcp { max_connections: 10_000, max_per_client: 100, idle: seconds(10) });
+    let zone = &dns.zones[0];
+    assert_eq!(zone.origin, "company.example.");
+    assert_eq!(zone.file.to_str(), Some("/etc/farside/company.zone"));
+    assert_eq!(zone.tsig_key.as_deref(), Some("transfer."));
+    assert_eq!((dns.keys[0].name.as_str(), dns.keys[0].algorithm), ("transfer.", Algorithm::Sha256));
+    assert_eq!(dns.keys[0].secret, (0..16).collect::<Vec<u8>>());
+    let pool = &dns.pools[0];
+    assert_eq!((pool.ttl, pool.max_answers, pool.min_up), (seconds(30), 0, 1));
+    assert_eq!(pool.when_down, WhenDown::All);
+    assert_eq!(pool.members[0].check.as_ref().unwrap().port, Some(25));
+    assert_eq!((pool.members[0].site.as_str(), pool.members[0].weight), ("south", 1));
+    assert!(pool.members[1].check.is_none());
+}
+
+/// Replaces the first `old` of GOOD by `new`; the file then has this one error, at line:column, with this help.
+#[track_caller]
+fn one_error(old: &str, new: &str, place: &str, message: &str, help: &str) {
+    assert!(GOOD.contains(old), "{old}");
+    let text = GOOD.replacen(old, new, 1);
+    let errors = parse(&text, "f").expect_err(message);
+    let rendered = errors.to_string();
+    assert_eq!(errors.count(), 1, "{rendered}");
+    assert!(rendered.starts_with(&format!("error: {message}\n")), "{rendered}\nnot: {message}");
+    assert!(rendered.contains(&format!("--> f:{place}\n")), "{rendered}\nnot at: {place}");
+    assert!(rendered.ends_with(&format!("= help: {help}")), "{rendered}\nnot: {help}");
+}
+
+#[test]
+fn values_that_will_not_do() {
+    const LISTEN: &str = "write an address of this host and a port such as \"203.0.113.1:53\" or \"[2001:db8::1]:53\"";
+    let listen = |new: &str, message: &str, help: &str| one_error("\"203.0.113.1:53\"", new, "17:11", message, help);
+    listen("\"203.0.113.1\"", "a value of `listen` lacks a port: \"203.0.113.1\"", LISTEN);
+    listen("\"a:53\"", "a value of `listen` must be an address and a port, not \"a:53\"", LISTEN);
+    listen(
+        "\"0.0.0.0:53\"",
+        "a value of `listen` cannot be 0.0.0.0:53: answers have to come from the address that was asked",
+        "list this host's addresses, one on each line",
+    );
+    one_error(
+        "\"AAECAwQFBgcICQoLDA0ODw==\"",
+        "\"no base 64\"",
+        "27:10",
+        "`secret` is not in base 64",
+        "write the key in base 64, as `tsig-keygen` or `openssl rand -base64 32` prints it",
+    );
+    one_error(
+        "\"Company.Example\"",
+        "\"company..example\"",
+        "20:10",
+        "`origin` must be a domain name, not \"company..example\"",
+        "labels have 1 to 63 letters, digits, hyphens or underscores each, the name at most 253; write other characters \
+         in their ASCII form (xn--...)",
+    );
+    one_error(
+        "name = \"mail\"\n",
+        "name = \"mail\"\nttl = \"1500ms\"\n",
+        "31:7",
+        "`ttl` must be whole seconds, not 1s500ms",
+        "write it in seconds, as in \"30s\"",
+    );
+    one_error(
+        "check = { kind = \"tcp\", port = 80 }",
+        "check = { kind = \"tcp\" }",
+        "14:1",
+        "the check of [[line]] \"isp2\" has no `port`",
+        "add the port that is to be connected to, as in: check = { kind = \"tcp\", port = 25 }",
+    );
+    one_error(
+        "port = 80 }",
+        "port = 80, passive = true }",
+        "14:36",
+        "unknown key `passive` in the [line.check] of [[line]] \"isp2\"",
+        "it is a key of [service.check]",
+    );
+}
+
+#[test]
+fn what_is_for_later_is_refused() {
+    let pool = |new: &str, message: &str, help: &str| {
+        one_error("name = \"mail\"\n", &format!("name = \"mail\"\n{new}\n"), "31:1", message, help)
+    };
+    const OTHERS: &str = "modes other than \"round_robin\" are not there yet in this version";
+    for key in ["stripe = \"modulus\"", "persistence_ttl = \"1h\"", "share = \"x\""] {
+        let name = key.split(' ').next().unwrap();
+        pool(key, &format!("`{name}`: {OTHERS}"), "leave it out: nothing would heed it");
+    }
+    assert_eq!(good(&GOOD.replacen("\"mail\"\n", "\"mail\"\nmodes = [\"round_robin\"]\n", 1)), good(GOOD));
+    one_error(
+        "name = \"mail\"\n",
+        "name = \"mail\"\nmodes = [\"stripe\", \"round_robin\"]\n",
+        "31:10",
+        "mode \"stripe\" is not there yet in this version",
+        "write modes = [\"round_robin\"], or leave it out",
+    );
+    one_error(
+        "[[dns.key]]",
+        "[[dns.topology]]\nprefixes = [\"10.1.0.0/16\"]\nsite = \"south\"\n[[dns.key]]",
+        "25:7",
+        "`topology`: resolvers mapped to sites by their addresses are not there yet in this version",
+        "leave [[dns.topology]] out: nothing would heed it",
+    );
+}
+
+#[test]
+fn what_does_not_fit_together() {
+    one_error("line = \"isp2\"", "line = \"isp3\"", "42:8", "there is no line \"isp3\"", "did you mean \"isp1\"?");
+    one_error(
+        "line = \"isp2\"",
+        "service = \"web\"",
+        "42:11",
+        "there is no service \"web\"",
+        "add a [[service]] with name = \"web\"",
+    );
+    one_error(
+        "line = \"isp2\"",
+        "site = \"north\"",
+        "42:8",
+        "there is no site \"north\"",
+        "add a [[peer]] with name = \"north\"",
+    );
+    one_error(
+        "tsig_key = \"transfer\"",
+        "tsig_key = \"transfr\"",
+        "23:12",
+        "there is no key \"transfr.\"",
+        "did you mean \"transfer.\"?",
+    );
+    one_error(
+        "name = \"mail\"\n",
+        "name = \"mail\"\nwhen_down = \"elsewhere\"\n",
+        "31:13",
+        "there is no member \"elsewhere\"",
+        "add a [[dns.pool.member]] with name = \"elsewhere\"",
+    );
+    one_error(
+        "name = \"mail\"\n",
+        "name = \"mail\"\nmin_up = 3\n",
+        "31:10",
+        "[[dns.pool]] \"mail\" can never have 3 members up: it has 2",
+        "lower `min_up`, or add members",
+    );
+    one_error(
+        "\"mail.company.example.\"",
+        "\"mail.company.test.\"",
+        "31:10",
+        "mail.company.test. lies in none of the zones",
+        "write the whole name, or add its [[dns.zone]]",
+    );
+    one_error(
+        "\"198.51.100.254\"",
+        "\"2001:db8::1\"",
+        "12:12",
+        "target 2001:db8::1 is IPv6, and the line's address 198.51.100.1 is IPv4",
+        "a [[line]] is of one family: add another",
+    );
+    one_error(
+        "line = \"isp2\"",
+        "line = \"isp2\"\ncheck = { kind = \"icmp\" }",
+        "41:31",
+        "2001:db8::10 is IPv6 and would be checked from its line's address 198.51.100.1, which is IPv4",
+        "make two members, each with a [[line]] of its family, or leave out `check` or `line`",
+    );
+    one_error(
+        "\"[2001:db8::1]:53\"",
+        "\"203.0.113.1:53\"",
+        "17:29",
+        "203.0.113.1:53 is listed twice",
+        "list each address once",
+    );
+    one_error(
+        "name = \"b\"",
+        "name = \"a\"",
+        "40:8",
+        "two members of [[dns.pool]] \"mail\" are named \"a\"",
+        "give each member of a pool a name of its own",
+    );
+}
+
+#[test]
+fn a_vip_cannot_be_listened_on() {
+    let service = "[datapath]\ninterfaces = [\"wan0\"]\n[[service]]\nname = \"web\"\nvip = \"203.0.113.1\"\nport = 80\n\
+                   [[service.real]]\naddress = \"10.0.0.1\"\n";
+    let errors = parse(&format!("{GOOD}{service}"), "f").unwrap_err().to_string();
+    assert!(
+        errors.contains("DNS cannot listen on 203.0.113.1: it is a VIP, which this host's own stack does not have"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn services_need_a_data_path_with_or_without_dns() {
+    let service =
+        "[[service]]\nname = \"web\"\nvip = \"203.0.113.9\"\nport = 80\n[[service.real]]\naddress = \"10.0.0.1\"\n";
+    let errors = parse(&format!("{GOOD}{service}"), "f").unwrap_err().to_string();
+    assert!(errors.contains("there is no [datapath]"), "{errors}");
+    let errors = parse("[site]\nname = \"south\"\n", "f").unwrap_err().to_string();
+    assert!(errors.contains("there is no [datapath]"), "{errors}");
+}
+
+#[test]
+fn a_reload_is_told_in_words() {
+    let says = |edits: &[(&str, &str)], sentences: &[&str]| {
+        let mut new = GOOD.to_string();
+        for (old, with) in edits {
+            assert!(new.contains(old), "{old}");
+            new = new.replacen(old, with, 1);
+        }
+        assert_eq!(diff(&good(GOOD), &good(&new)).unwrap(), sentences);
+    };
+    says(&[], &[]);
+    says(
+        &[("need = \"all\"", ""), ("\"203.0.113.254\", ", ""), ("port = 80", "port = 81")],
+        &["line isp1: removed target 203.0.113.254", "line isp2: need all -> any", "line isp2: check: port 80 -> 81"],
+    );
+    says(
+        &[("AAEC", "AAED"), ("[\"192.0.2.53\"]", "[\"192.0.2.54\"]"), ("company.zone", "b.zone")],
+        &[
+            "dns: key transfer.: secret changed",
+            "zone company.example.: file /etc/farside/company.zone -> /etc/farside/b.zone",
+            "zone company.example.: removed secondary 192.0.2.53",
+            "zone company.example.: added secondary 192.0.2.54",
+        ],
+    );
+    says(
+        &[
+            ("name = \"mail\"\n", "name = \"mail\"\nttl = \"5s\"\nwhen_down = \"b\"\n"),
+            ("line = \"isp2\"", "weight = 2"),
+        ],
+        &[
+            "pool mail: ttl 30s -> 5s",
+            "pool mail: when_down all -> b",
+            "pool mail: member b: line isp2 -> none",
+            "pool mail: member b: weight 1 -> 2",
+        ],
+    );
+    let moved = GOOD.replacen("\"203.0.113.1:53\"", "\"203.0.113.2:53\"", 1);
+    let refused = diff(&good(GOOD), &good(&moved)).unwrap_err();
+    assert_eq!(refused, ["[dns] listen cannot change while farside runs: restart it"]);
+}
+
+#[test]
+fn secrets_stay_out_of_logs() {
+    assert!(!format!("{:?}", good(GOOD).dns.unwrap().keys).contains("12, 13"));
+}

@@ -1,0 +1,241 @@
+//! The answer to a query. All branching of the journey is in [`answer`] and [`decide`].
+
+use super::cookie::{self, Checked};
+use super::query::{Bad, Query, Question};
+use super::rate::Verdict;
+use super::reply::{OptReply, Writer};
+use super::resolve::{Found, Kind, Tools, resolve};
+use super::wire::{HEADER, LONGEST, class, rcode, rtype};
+use super::{Asked, Count, Outcome, Reply, Scratch, Settings, Silence, Snapshot, TransferAsked, Transport};
+
+const QR: u16 = 0x8000;
+const AA: u16 = 0x0400;
+const TC: u16 = 0x0200;
+const RD: u16 = 0x0100;
+
+/// Writes the answer into `out`, which should have 65535 bytes for TCP and [`Settings::udp_size`] for UDP; it is never longer than `out`,
+/// and where it does not fit it says so (TC). Never panics, allocates, locks or logs; what it counts goes into the thread's own
+/// words.
+pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &mut [u8]) -> Outcome {
+    let settings = &**snapshot.settings();
+    let udp = asked.transport == Transport::Udp;
+    scratch.counts.add(if udp { Count::QueriesUdp } else { Count::QueriesTcp });
+    let (query, bad) = match Query::parse(asked.message) {
+        Ok(query) => (query, None),
+        Err(Bad::Code(code, query)) => (query, Some(code)),
+        Err(Bad::Silence(silence)) => return nothing(scratch, silence),
+    };
+    if let (Some(at), None) = (query.signed_at, bad) {
+        scratch.counts.add(Count::Signed);
+        return Outcome::Signed(at);
+    }
+    let cookie = check_cookie(asked, settings, &query, scratch);
+    let opt = opt_reply(settings, &query, cookie);
+    let kept = opt.as_ref().map_or(0, OptReply::length);
+    let limit = match (&query.edns, udp) {
+        (_, false) => LONGEST,
+        (None, true) => 512,
+        (Some(edns), true) => usize::from(edns.size.min(settings.udp_size).max(512)),
+    };
+    let limit = limit.min(out.len()).saturating_sub(kept);
+    let question = &asked.message[HEADER..HEADER + query.question.as_ref().map_or(0, Question::length)];
+    let Some(mut writer) = Writer::new(out, limit, question) else {
+        return nothing(scratch, Silence::NoRoom);
+    };
+    let (found, zone) = match decide(asked, snapshot, scratch, &query, bad, &mut writer) {
+        Decision::Found(found, zone) => (found, zone),
+        Decision::Transfer(transfer) => {
+            scratch.counts.add(Count::TransfersAsked);
+            return Outcome::Transfer(transfer);
+        }
+    };
+    let mut flags = QR | u16::from(query.opcode()) << 11 | if found.authoritative { AA } else { 0 };
+    flags |= u16::from_be_bytes([asked.message[2], asked.message[3]]) & RD;
+    let (mut code, slot) = (found.rcode, zone.map(|zone| snapshot.zones()[zone].slot()));
+    let mut truncated = found.truncated;
+    if udp && !cookie.is_some_and(|cookie| cookie.good) {
+        match limited(asked, scratch, &found, slot, query.question.as_ref()) {
+            Verdict::Pass => {}
+            Verdict::Drop => return nothing(scratch, Silence::RateLimited),
+            Verdict::Slip => {
+                scratch.counts.add(Count::Slipped);
+                // Who knows cookies shows by the next query that it is no victim (RFC 7873 5.2.3).
+                match cookie {
+                    Some(_) => (code, flags) = (rcode::BADCOOKIE, flags & !AA),
+                    None => truncated = true,
+                }
+                writer.clear();
+            }
+        }
+    }
+    if truncated {
+        // What a client does not get whole it has no use for: it comes again by TCP.
+        writer.clear();
+        flags |= TC;
+    }
+    count(scratch, &found, code, truncated);
+    let length = writer.finish(asked.message, flags, code, opt.as_ref().map(|opt| (opt, settings.udp_size)));
+    Outcome::Answer(Reply { length, rcode: code, zone: slot, pool: found.pool })
+}
+
+fn nothing(scratch: &Scratch, silence: Silence) -> Outcome {
+    scratch.counts.silence(silence);
+    Outcome::Nothing(silence)
+}
+
+enum Decision {
+    /// With the zone's index, if it came from one.
+    Found(Found, Option<usize>),
+    Transfer(TransferAsked),
+}
+
+fn error(rcode: u16) -> Decision {
+    let (kind, authoritative, truncated) = (Kind::Error, false, false);
+    Decision::Found(Found { rcode, kind, authoritative, truncated, node: 0, pool: None }, None)
+}
+
+/// What is said to a query, and by which zone.
+fn decide(
+    asked: &Asked,
+    snapshot: &Snapshot,
+    scratch: &mut Scratch,
+    query: &Query,
+    bad: Option<u16>,
+    writer: &mut Writer,
+) -> Decision {
+    if let Some(code) = bad {
+        return error(code);
+    }
+    if query.edns.is_some_and(|edns| edns.version > 0) {
+        return error(rcode::BADVERS);
+    }
+    let Some(question) = query.question else {
+        // Without a question one may ask for a cookie (RFC 7873 5.4).
+        let asks = query.edns.is_some_and(|edns| edns.cookie.is_some()) && snapshot.settings().cookies.is_some();
+        return error(if asks { rcode::NOERROR } else { rcode::FORMERR });
+    };
+    match question.qclass {
+        class::IN | class::ANY => {}
+        class::CH => return chaos(snapshot.settings(), &question, writer),
+        _ => return error(rcode::REFUSED),
+    }
+    // OPT is no question's type (RFC 6891 6.1.1).
+    if question.qtype == rtype::OPT {
+        return error(rcode::FORMERR);
+    }
+    scratch.asked.fill(question.name);
+    let mut at = snapshot.find(&scratch.asked, 0);
+    // DS of a zone of ours stands in the one above, if that is ours too (RFC 4035 3.1.4.1).
+    if let (rtype::DS, Some((_, 0))) = (question.qtype, at) {
+        at = snapshot.find(&scratch.asked, 1).or(at);
+    }
+    let Some((zone, skip)) = at else {
+        return error(if matches!(question.qtype, rtype::AXFR | rtype::IXFR) {
+            rcode::NOTAUTH
+        } else {
+            rcode::REFUSED
+        });
+    };
+    let mut qtype = question.qtype;
+    match (qtype, asked.transport, skip) {
+        (rtype::AXFR | rtype::IXFR, _, 1..) => return error(rcode::NOTAUTH),
+        // RFC 5936 4.2: by TCP only.
+        (rtype::AXFR, Transport::Udp, 0) => return error(rcode::FORMERR),
+        // The newest SOA says: come by TCP, if you have not got it (RFC 1995 2).
+        (rtype::IXFR, Transport::Udp, 0) => qtype = rtype::SOA,
+        (rtype::AXFR, Transport::Tcp, 0) => return Decision::Transfer(TransferAsked { zone, since: None }),
+        (rtype::IXFR, Transport::Tcp, 0) => {
+            return match query.serial {
+                Some(serial) => Decision::Transfer(TransferAsked { zone, since: Some(serial) }),
+                None => error(rcode::FORMERR),
+            };
+        }
+        _ => {}
+    }
+    writer.origin_after(scratch.asked.start(skip));
+    let Scratch { asked: name, chased, targets, turns, .. } = scratch;
+    let found = resolve(&snapshot.zones()[zone], qtype, Tools { asked: name, chased, targets, turns }, writer);
+    Decision::Found(found, Some(zone))
+}
+
+/// The server itself (RFC 4892), as far as one wants to tell of it.
+fn chaos(settings: &Settings, question: &Question, writer: &mut Writer) -> Decision {
+    let is = |name: &[u8]| question.name.eq_ignore_ascii_case(name);
+    let text = if is(b"\x07version\x04bind\0") || is(b"\x07version\x06server\0") {
+        settings.version.as_bytes()
+    } else if is(b"\x02id\x06server\0") || is(b"\x08hostname\x04bind\0") {
+        &*settings.nsid
+    } else {
+        &[]
+    };
+    if text.is_empty() {
+        return error(rcode::REFUSED);
+    }
+    let (mut kind, mut truncated) = (Kind::Nodata, false);
+    if matches!(question.qtype, rtype::TXT | rtype::ANY) {
+        let text = &text[..text.len().min(255)];
+        let done = writer.record(HEADER, (rtype::TXT, class::CH, 0), (&[text.len() as u8], text));
+        (kind, truncated) = (Kind::Answer, done.is_none());
+    }
+    Decision::Found(Found { rcode: rcode::NOERROR, kind, authoritative: true, truncated, node: 0, pool: None }, None)
+}
+
+fn check_cookie(asked: &Asked, settings: &Settings, query: &Query, scratch: &Scratch) -> Option<Checked> {
+    let option = query.edns?.cookie?;
+    scratch.counts.add(Count::QueriesCookie);
+    cookie::check(option, asked.from, asked.unix_s, settings.cookies.as_ref()?)
+}
+
+/// Who asks with EDNS is answered with EDNS, errors included (RFC 6891 7).
+fn opt_reply<'a>(settings: &'a Settings, query: &Query<'a>, cookie: Option<Checked>) -> Option<OptReply<'a>> {
+    let edns = query.edns?;
+    Some(OptReply {
+        dnssec_ok: edns.dnssec_ok,
+        nsid: (edns.nsid && !settings.nsid.is_empty()).then_some(&*settings.nsid),
+        cookie: cookie.map(|cookie| cookie.reply),
+        subnet: edns.subnet,
+    })
+}
+
+fn limited(
+    asked: &Asked,
+    scratch: &mut Scratch,
+    found: &Found,
+    zone: Option<u16>,
+    question: Option<&Question>,
+) -> Verdict {
+    let Some(limiter) = &mut scratch.limiter else { return Verdict::Pass };
+    let zone = zone.map_or(0, |zone| u64::from(zone) + 1);
+    let (node, qtype) = match found.kind {
+        Kind::Answer => (u64::from(found.node), question.map_or(0, |question| u64::from(question.qtype & 0xfff))),
+        Kind::Referral => (u64::from(found.node), 0),
+        // Names that do not exist are without number.
+        Kind::Nodata | Kind::Nxdomain | Kind::Error => (0, 0),
+    };
+    limiter.ask(asked.from, zone << 47 | qtype << 35 | (found.kind as u64) << 32 | node, asked.now_ms)
+}
+
+fn count(scratch: &Scratch, found: &Found, code: u16, truncated: bool) {
+    let counts = &scratch.counts;
+    counts.add(match code {
+        rcode::NOERROR | rcode::YXDOMAIN => Count::Noerror,
+        rcode::FORMERR => Count::Formerr,
+        rcode::NXDOMAIN => Count::Nxdomain,
+        rcode::NOTIMP => Count::Notimp,
+        rcode::NOTAUTH => Count::Notauth,
+        rcode::BADVERS => Count::Badvers,
+        rcode::BADCOOKIE => Count::Badcookie,
+        _ => Count::Refused,
+    });
+    match found.kind {
+        Kind::Nodata => counts.add(Count::Nodata),
+        Kind::Referral => counts.add(Count::Referrals),
+        Kind::Answer | Kind::Nxdomain | Kind::Error => {}
+    }
+    if truncated {
+        counts.add(Count::Truncated);
+    }
+    if found.pool.is_some() {
+        counts.add(Count::PoolAnswers);
+    }
+}

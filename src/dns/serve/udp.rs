@@ -1,0 +1,106 @@
+//! A thread that answers by UDP: takes what has come in batches, answers from the snapshot that stands, sends in batches. Nothing is
+//! allocated or locked for a query, and the clock is read once per batch.
+
+use super::super::{Asked, Scratch, Transport};
+use super::respond::{Response, respond};
+use super::serial::unix_s;
+use super::{Shared, Tally};
+use crate::sys::datagrams::{BATCH, Datagrams};
+use crate::sys::poll::Poll;
+use crate::sys::wake::Waker;
+use std::net::{IpAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// The longest sleep. Nothing depends on it.
+const NAP: Duration = Duration::from_secs(60);
+
+/// Batches taken from one socket before the next one's turn.
+const BATCHES: usize = 4;
+
+pub struct Server {
+    sockets: Vec<(UdpSocket, IpAddr)>,
+    shared: Arc<Shared>,
+    scratch: Scratch,
+    tally: Arc<Tally>,
+    batch: Datagrams,
+    waker: Waker,
+}
+
+impl Server {
+    /// Thread number `index`. Errors are those of asking the sockets for their addresses and of making a descriptor.
+    pub fn new(index: usize, sockets: Vec<UdpSocket>, shared: Arc<Shared>) -> std::io::Result<Server> {
+        let sockets = sockets.into_iter().map(|socket| socket.local_addr().map(|address| (socket, address.ip())));
+        let served = shared.served.load();
+        let mut seed = [0; 8];
+        // Without random numbers threads begin with the same address, and that is all.
+        let _ = getrandom::fill(&mut seed);
+        let scratch = Scratch::new(shared.counts[index].clone(), served.snapshot.settings(), u64::from_ne_bytes(seed));
+        drop(served);
+        Ok(Server {
+            sockets: sockets.collect::<std::io::Result<_>>()?,
+            tally: shared.tallies[index].clone(),
+            shared,
+            scratch,
+            batch: Datagrams::default(),
+            waker: Waker::new()?,
+        })
+    }
+
+    /// Ends the thread's sleep; with [`Shared::stop`] set it ends.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Until [`Shared::stop`].
+    pub fn run(mut self) {
+        let sockets = self.sockets.iter().map(|(socket, _)| socket.as_raw_fd());
+        let mut poll = Poll::new(sockets.chain([self.waker.as_raw_fd()]));
+        while !self.shared.stop.load(Relaxed) {
+            let mut busy = false;
+            for i in 0..self.sockets.len() {
+                busy |= self.drain(i);
+            }
+            if !busy {
+                poll.wait(NAP);
+                self.waker.clear();
+            }
+        }
+    }
+
+    /// Answers what waits at the i-th socket. Was there anything?
+    fn drain(&mut self, i: usize) -> bool {
+        for turn in 0..BATCHES {
+            let count = self.batch.receive(&self.sockets[i].0);
+            if count > 0 {
+                self.answer(count, self.sockets[i].1);
+                self.batch.send(&self.sockets[i].0);
+            }
+            if count < BATCH {
+                return turn > 0 || count > 0;
+            }
+        }
+        true
+    }
+
+    fn answer(&mut self, count: usize, to: IpAddr) {
+        let served = self.shared.served.load();
+        let now_ms = self.shared.start.elapsed().as_millis() as u64;
+        let unix_s = unix_s();
+        let room = usize::from(served.snapshot.settings().udp_size);
+        for i in 0..count {
+            let Some((_, sender)) = self.batch.datagram(i) else { continue };
+            let (message, answer) = self.batch.exchange(i);
+            let room = room.min(answer.len());
+            let asked = Asked { message, from: sender.ip(), to, transport: Transport::Udp, now_ms, unix_s };
+            // A transfer is a matter of TCP: the pure half answers who asks for one here.
+            if let Response::Answer(length) =
+                respond(&asked, &served, &mut self.scratch, &self.tally, &mut answer[..room])
+            {
+                self.batch.answer(i, length);
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! DNS as the control thread sees it: the checks of lines and members, what follows from them for the zones, the threads that answer,
+//! and the secondaries.
+
+mod rows;
+mod truth;
+pub mod zones;
+
+use crate::config::Config;
+use crate::dns::pool::PoolState;
+use crate::dns::serve::notify::Notifier;
+use crate::dns::serve::serial::Serials;
+use crate::dns::serve::{Shared, listen, tcp, udp};
+use crate::dns::snapshot::Cookies;
+use crate::health::{self, Health, TargetKind, Transition};
+use crate::service::status::StatusTable;
+use crate::sys::wake::Waker;
+use mio::{Registry, Token};
+pub use rows::health_row;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+pub use truth::Services;
+use truth::{Checked, Truth};
+use zones::{Loaded, Slots, ZoneFilesWrong, Zones};
+
+/// How many tokens [`Names`] takes from its base token on.
+pub const TOKENS: usize = health::TOKENS + 1;
+
+/// How long what a reload has brought waits for the first answers of what it has brought to check: until then it is not known what is up.
+const SETTLING: Duration = Duration::from_secs(5);
+
+/// Where nothing forwards packets there is no service.
+pub struct NoServices;
+
+impl Services for NoServices {
+    fn is_up(&self, _service: &str) -> bool {
+        false
+    }
+}
+
+pub struct Names {
+    config: Config,
+    health: Health,
+    status: Arc<StatusTable>,
+    checked: Checked,
+    drained: HashSet<String>,
+    slots: Slots,
+    zones: Zones,
+    cookies: Option<Cookies>,
+    notifier: Notifier,
+    shared: Arc<Shared>,
+    /// Until the first round of checks is done they wait, and so does who asks.
+    idle: Option<(Vec<udp::Server>, tcp::Server)>,
+    threads: Vec<JoinHandle<()>>,
+    udp_wakers: Vec<Waker>,
+    tcp_waker: Arc<mio::Waker>,
+    base: usize,
+    /// What was put out last.
+    states: HashMap<u16, PoolState>,
+    lines_up: Vec<bool>,
+    /// A reload's zones are to be put out, at this time at the latest.
+    settling: Option<Instant>,
+}
+
+/// Reads the zones' files of a configuration for `farside check`.
+pub fn check_zones(config: &Config, styled: bool) -> Result<(), ZoneFilesWrong> {
+    config.dns.as_ref().map_or(Ok(()), |dns| zones::load(dns, &mut Slots::default(), styled).map(|_| ()))
+}
+
+/// What a reload has read and not yet taken.
+pub struct Prepared(Loaded);
+
+impl Names {
+    /// Reads the zones, opens the sockets, and begins with the checks; None: there is no `[dns]`. The error is a sentence, or many.
+    pub fn start(config: &Config, threads: usize) -> Result<Option<Names>, String> {
+        let Some(dns) = &config.dns else { return Ok(None) };
+        let mut slots = Slots::default();
+        let loaded = zones::load(dns, &mut slots, false).map_err(|wrong| wrong.rendered)?;
+        let serials = Serials::open(&dns.state_dir)?;
+        let cookies = secret().map(|secret| Cookies { secret, previous: None });
+        let settings = || zones::settings(dns, cookies.clone());
+        let mut zones = Zones::new(serials, settings());
+        zones.take(loaded, &mut slots, settings());
+        let listeners = listen::open(&dns.listen, threads)?;
+        let shared = Arc::new(Shared::new(zones.served(), threads));
+        let told = |what: &str| format!("[dns] {what} cannot be started");
+        let server = |(index, sockets)| udp::Server::new(index, sockets, shared.clone());
+        let servers: Vec<udp::Server> = listeners
+            .udp
+            .into_iter()
+            .enumerate()
+            .map(server)
+            .collect::<Result<_, _>>()
+            .map_err(|why| format!("{}: {why}", told("UDP")))?;
+        let tcp = tcp::Server::new(listeners.tcp, dns.tcp.clone(), shared.clone())
+            .map_err(|why| format!("{}: {why}", told("TCP")))?;
+        let notifier = Notifier::new(dns.listen.iter().map(|address| address.ip()))
+            .map_err(|why| format!("{}: {why}", told("what tells secondaries of changes")))?;
+        let status = Arc::new(StatusTable::new());
+        let mut names = Names {
+            config: config.clone(),
+            health: Health::new(status.clone()),
+            status,
+            checked: Checked::of(config),
+            drained: HashSet::new(),
+            slots,
+            zones,
+            cookies,
+            notifier,
+            udp_wakers: servers.iter().map(udp::Server::waker).collect(),
+            tcp_waker: tcp.waker(),
+            shared,
+            idle: Some((servers, tcp)),
+            threads: Vec::new(),
+            base: 0,
+            states: HashMap::new(),
+            lines_up: Vec::new(),
+            settling: None,
+        };
+        names.warn_of_addresses();
+        names.health.set_targets(names.checked.targets.clone(), Instant::now());
+        Ok(Some(names))
+    }
+
+    /// What is bound to an address that the host does not have gets nothing; it may come yet.
+    fn warn_of_addresses(&self) {
+        let host = crate::netlink::host_addresses();
+        let has = |ip: &IpAddr| ip.is_loopback() || host.contains(ip);
+        for address in self.config.dns.iter().flat_map(|dns| &dns.listen).filter(|address| !has(&address.ip())) {
+            warn!("[dns] listen: {address} is no address of this host now; nothing comes there until it is");
+        }
+        for line in self.config.lines.iter().filter(|line| !has(&line.address)) {
+            warn!("line {}: {} is no address of this host now; the line is down until it is", line.name, line.address);
+        }
+    }
+
+    /// Joins an event loop; tokens `base..base + TOKENS` are taken. Errors are the loop's.
+    pub fn register(&mut self, registry: &Registry, base: usize) -> std::io::Result<()> {
+        self.base = base;
+        self.notifier.register(registry, Token(base))?;
+        self.health.register(registry, base + 1)
+    }
+
+    /// An event of the loop, of one of the tokens taken.
+    pub fn ready(&mut self, token: usize, now: Instant) {
+        if token == self.base {
+            self.notifier.ready();
+        } else {
+            self.health.ready(token, now);
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.health.next_deadline(), self.notifier.next_deadline(), self.settling].into_iter().flatten().min()
+    }
+
+    /// Has all been checked once?
+    pub fn first_round_done(&self) -> bool {
+        self.health.first_round_done()
+    }
+
+    /// One turn of the control thread's loop. `settled`: the services' real servers have all been checked once; before that, and before
+    /// lines and members have, nothing is answered.
+    pub fn tick(&mut self, now: Instant, settled: bool, services: &dyn Services) {
+        self.health.tick(now);
+        for change in self.health.transitions() {
+            self.tell(&change);
+        }
+        let known = settled && self.health.first_round_done();
+        let waits = match (&self.idle, self.settling) {
+            (Some(_), _) => !known,
+            (None, Some(at)) => !known && now < at,
+            (None, None) => false,
+        };
+        if !waits {
+            self.follow(now, services);
+        }
+        self.notifier.tick(now);
+    }
+
+    /// Puts out what has become of lines and members.
+    fn follow(&mut self, now: Instant, services: &dyn Services) {
+        let Names { config, checked, status, drained, slots, .. } = self;
+        let truth = Truth { config, checked, status, services, drained };
+        let states = truth.pools(slots);
+        let lines_up: Vec<bool> = (0..config.lines.len()).map(|l| truth.is_line_up(l)).collect();
+        let begins = self.idle.is_some();
+        if !begins && self.settling.take().is_none() && states == self.states && lines_up == self.lines_up {
+            return;
+        }
+        self.tell_changes(&states, &lines_up, now, services);
+        let (changed, served) = self.zones.put_out(&states);
+        self.shared.served.store(Arc::new(served));
+        (self.states, self.lines_up) = (states, lines_up);
+        if begins {
+            self.begin();
+        }
+        for index in changed {
+            let entry = &self.zones.entries[index];
+            let (zone, access) = (&entry.versions[0], &entry.access);
+            self.notifier.tell(zone, &access.secondaries, access.key.as_ref(), &self.zones.keys, now);
+        }
+    }
+
+    /// The first round is over: the threads that answer start.
+    fn begin(&mut self) {
+        let Some((servers, tcp)) = self.idle.take() else { return };
+        let spawn = |name: String, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(run);
+        let udp = servers.into_iter().enumerate().map(|(n, server)| {
+            let run: Box<dyn FnOnce() + Send> = Box::new(move || server.run());
+            (format!("dns-udp-{n}"), run)
+        });
+        let run: Box<dyn FnOnce() + Send> = Box::new(move || {
+            if let Err(why) = tcp.run() {
+                error!("DNS over TCP has ended: its event loop broke: {why}");
+            }
+        });
+        for (name, run) in udp.chain([("dns-tcp".to_string(), run)]) {
+            match spawn(name, run) {
+                Ok(thread) => self.threads.push(thread),
+                Err(why) => error!("a thread that answers DNS cannot be started: {why}"),
+            }
+        }
+    }
+
+    fn tell(&self, change: &Transition) {
+        let line = self.checked.targets.get(usize::from(change.slot)).is_some_and(|t| t.kind == TargetKind::Line);
+        let what = if line { "line" } else { "pool" };
+        match change.up {
+            true => info!("{what} {} is up: {}", change.name, change.reason),
+            false => warn!("{what} {} is down: {}", change.name, change.reason),
+        }
+    }
+
+    /// Which lines and members have come or gone since the last time.
+    fn tell_changes(&self, states: &HashMap<u16, PoolState>, up: &[bool], now: Instant, services: &dyn Services) {
+        let Names { config, checked, status, drained, .. } = self;
+        let truth = Truth { config, checked, status, services, drained };
+        let health = self.health.report(now);
+        for (l, line) in config.lines.iter().enumerate() {
+            match (self.lines_up.get(l), up[l]) {
+                (Some(true) | None, false) => {
+                    warn!("line {} is down: {}", line.name, truth.line_state(l, &health).reason)
+                }
+                (Some(false), true) => info!("line {} is up", line.name),
+                _ => {}
+            }
+        }
+        for (p, pool) in config.dns.iter().flat_map(|dns| &dns.pools).enumerate() {
+            let slot = self.slots.known_pool(&pool.name);
+            let [was, is] = [&self.states, states].map(|states| slot.and_then(|slot| states.get(&slot)).map(|s| s.up));
+            for (m, member) in pool.members.iter().enumerate() {
+                let [was, is] = [was, is].map(|up| up.map(|up| up >> m & 1 == 1));
+                let state = truth.member_state(p, pool, m, &health);
+                match (was, is) {
+                    (Some(true) | None, Some(false)) => {
+                        warn!("pool {}: {} is out: {}", pool.name, member.name, state.reason)
+                    }
+                    (Some(false), Some(true)) => info!("pool {}: {} is in: {}", pool.name, member.name, state.reason),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Reads what `config` asks for and changes nothing. The error is what is wrong with it.
+    pub fn prepare(&mut self, config: &Config) -> Result<Option<Prepared>, String> {
+        let Some(dns) = &config.dns else { return Ok(None) };
+        zones::load(dns, &mut self.slots, false).map(|loaded| Some(Prepared(loaded))).map_err(|wrong| wrong.rendered)
+    }
+
+    /// Makes it so: at once, or as soon as what is new has been checked once.
+    /// What of the zones' files has changed is told in words.
+    pub fn adopt(&mut self, config: &Config, prepared: Prepared, now: Instant) -> Vec<String> {
+        let Some(dns) = &config.dns else { return Vec::new() };
+        let settings = zones::settings(dns, self.cookies.clone());
+        let changed = self.zones.take(prepared.0, &mut self.slots, settings);
+        // Lines keep what was known of them by their names.
+        let mut was: HashMap<String, bool> =
+            self.config.lines.iter().map(|line| line.name.clone()).zip(self.lines_up.drain(..)).collect();
+        self.lines_up = config.lines.iter().map(|line| was.remove(&line.name).unwrap_or(true)).collect();
+        self.config = config.clone();
+        self.checked = Checked::of(config);
+        self.health.set_targets(self.checked.targets.clone(), now);
+        self.states.clear();
+        self.settling = Some(now + SETTLING);
+        self.notifier.forget();
+        changed
+    }
+
+    /// Starts or ends draining `name` (`pool/member`). None: there is none of that name.
+    pub fn drain(&mut self, name: &str, on: bool) -> Option<String> {
+        let mut pools = self.config.dns.iter().flat_map(|dns| &dns.pools);
+        let (pool, member) = name.split_once('/')?;
+        let is_there = pools.any(|own| own.name == pool && own.members.iter().any(|own| own.name == member));
+        if !is_there {
+            return None;
+        }
+        if on {
+            self.drained.insert(name.into());
+            return Some(format!("{name} is answered no more"));
+        }
+        self.drained.remove(name);
+        Some(format!("{name} is answered again while it is up"))
+    }
+
+    /// Ends the threads.
+    pub fn stop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        self.udp_wakers.iter().for_each(Waker::wake);
+        let _ = self.tcp_waker.wake();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// None, and no cookies, on a host that has no random numbers.
+fn secret() -> Option<[u8; 16]> {
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).ok().map(|()| secret)
+}

@@ -1,0 +1,111 @@
+//! What the administrator sees of DNS.
+
+use super::truth::{State, Truth};
+use super::{Names, Services};
+use crate::admin::rows::{DnsRows, HealthRow, PoolRow, StateRow, ZoneRow};
+use crate::health::TargetHealth;
+use crate::run::metrics::Page;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+impl Names {
+    /// `show dns`.
+    pub fn rows(&self, services: &dyn Services) -> DnsRows {
+        let Names { config, checked, status, drained, .. } = self;
+        let truth = Truth { config, checked, status, services, drained };
+        let health = self.health.report(Instant::now());
+        let row = |name: &str, State { up, reason }| StateRow { name: name.into(), up, reason };
+        let zone = |entry: &super::zones::Entry| ZoneRow {
+            origin: entry.origin.clone(),
+            serial: entry.versions.first().map(|zone| zone.serial()),
+        };
+        let lines = config.lines.iter().enumerate();
+        let pools = config.dns.iter().flat_map(|dns| &dns.pools).enumerate();
+        DnsRows {
+            zones: self.zones.entries.iter().map(zone).collect(),
+            lines: lines.map(|(l, line)| row(&line.name, truth.line_state(l, &health))).collect(),
+            pools: pools
+                .map(|(p, pool)| PoolRow {
+                    name: pool.name.clone(),
+                    members: (0..pool.members.len())
+                        .map(|m| row(&pool.members[m].name, truth.member_state(p, pool, m, &health)))
+                        .collect(),
+                })
+                .collect(),
+            ..DnsRows::default()
+        }
+    }
+
+    /// `show health`.
+    pub fn health(&self) -> Vec<HealthRow> {
+        self.health.report(Instant::now()).into_iter().map(health_row).collect()
+    }
+
+    /// `show counters`: all threads together.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for counts in &self.shared.counts {
+            for (name, count) in counts.all() {
+                *sums.entry(name.to_string()).or_insert(0) += count;
+            }
+        }
+        let tcp = &self.shared.tcp;
+        let connections = [
+            ("dns_tcp_connections", &tcp.accepted),
+            ("dns_tcp_refused", &tcp.refused),
+            ("dns_tcp_evicted", &tcp.evicted),
+        ];
+        sums.extend(connections.map(|(name, count)| (name.to_string(), count.load(Relaxed))));
+        sums
+    }
+
+    /// Of `/metrics`, beside what [`Names::counts`] counts.
+    pub fn metrics(&self, page: &mut Page, services: &dyn Services) {
+        let rows = self.rows(services);
+        let (entries, tallies) = (&self.zones.entries, &self.shared.tallies);
+        page.metric("farside_dns_zone_serial", "gauge", "The serial that the zone is served under.");
+        for (origin, serial) in rows.zones.iter().filter_map(|zone| Some((&zone.origin, zone.serial?))) {
+            page.sample("farside_dns_zone_serial", &[("zone", origin)], serial);
+        }
+        page.metric("farside_dns_zone_answers_total", "counter", "Answers from the zone.");
+        for entry in entries {
+            let sum: u64 = tallies.iter().map(|tally| tally.zone(entry.slot)).sum();
+            page.sample("farside_dns_zone_answers_total", &[("zone", &entry.origin)], sum);
+        }
+        page.metric("farside_dns_pool_answers_total", "counter", "Answers with addresses from the pool.");
+        for pool in &rows.pools {
+            let slot = self.slots.known_pool(&pool.name);
+            let sum: u64 = slot.map_or(0, |slot| tallies.iter().map(|tally| tally.pool(slot)).sum());
+            page.sample("farside_dns_pool_answers_total", &[("pool", &pool.name)], sum);
+        }
+        page.metric("farside_dns_member_up", "gauge", "1: the pool answers the member's addresses.");
+        for pool in &rows.pools {
+            for member in &pool.members {
+                let labels = [("pool", pool.name.as_str()), ("member", member.name.as_str())];
+                page.sample("farside_dns_member_up", &labels, u8::from(member.up));
+            }
+        }
+        page.metric("farside_line_up", "gauge", "1: what is checked through the line answers.");
+        for line in &rows.lines {
+            page.sample("farside_line_up", &[("line", &line.name)], u8::from(line.up));
+        }
+        page.metric("farside_dns_tcp_open", "gauge", "TCP connections of DNS.");
+        page.sample("farside_dns_tcp_open", &[], self.shared.tcp.open.load(Relaxed));
+    }
+}
+
+/// As the contract writes it.
+pub fn health_row(target: TargetHealth) -> HealthRow {
+    HealthRow {
+        target: target.target,
+        kind: target.kind.into(),
+        // Before its first answer a target takes nothing: it is down.
+        status: if target.status == "checking" { "down".into() } else { target.status.into() },
+        since_s: target.since.as_secs(),
+        last_error: match target.status {
+            "checking" => Some("not checked yet".into()),
+            _ => target.last_error,
+        },
+    }
+}

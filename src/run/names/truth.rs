@@ -1,0 +1,179 @@
+//! What is up of lines and members, and why: put together from the status words of what is checked, which are the only truth.
+
+use super::zones::Slots;
+use crate::config::dns::{Line, Member, Need, Pool};
+use crate::config::{Check, Config, Protocol};
+use crate::dns::pool::PoolState;
+use crate::health::{Target, TargetHealth, TargetKind};
+use crate::service::status::StatusTable;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+/// Everything that is checked for DNS, in the order of the configuration; its slots are its places.
+pub struct Checked {
+    pub targets: Vec<Target>,
+    lines: Vec<Range<u16>>,
+    /// By pool and member.
+    members: Vec<Vec<Range<u16>>>,
+}
+
+/// What a pool's members that are tied to a service need to know.
+pub trait Services {
+    /// Does the service have a real server that takes connections?
+    fn is_up(&self, service: &str) -> bool;
+}
+
+/// A line or a member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    pub up: bool,
+    /// In words, of one that is up too.
+    pub reason: String,
+}
+
+impl Checked {
+    pub fn of(config: &Config) -> Checked {
+        let mut targets = Vec::new();
+        let mut add = |kind, name: &str, addresses: &[IpAddr], check: &Check, source: Option<IpAddr>| {
+            let first = targets.len() as u16;
+            for address in addresses {
+                targets.push(Target {
+                    name: format!("{name}/{address}"),
+                    kind,
+                    slot: targets.len() as u16,
+                    check: check.clone(),
+                    address: SocketAddr::new(*address, check.port.unwrap_or(0)),
+                    protocol: Protocol::Udp,
+                    source: source.map(|source| SocketAddr::new(source, 0)),
+                    device: None,
+                });
+            }
+            first..targets.len() as u16
+        };
+        let mut lines = Vec::new();
+        for line in &config.lines {
+            lines.push(add(TargetKind::Line, &line.name, &line.targets, &line.check, Some(line.address)));
+        }
+        let mut members = Vec::new();
+        for pool in config.dns.iter().flat_map(|dns| &dns.pools) {
+            let member = |member: &Member| {
+                let Some(check) = &member.check else { return 0..0 };
+                let line = member.line.as_ref().and_then(|name| config.lines.iter().find(|line| line.name == *name));
+                let name = format!("{}/{}", pool.name, member.name);
+                add(TargetKind::Member, &name, &member.addresses, check, line.map(|line| line.address))
+            };
+            members.push(pool.members.iter().map(member).collect());
+        }
+        Checked { targets, lines, members }
+    }
+}
+
+/// Everything that the answer depends on.
+pub struct Truth<'t> {
+    pub config: &'t Config,
+    pub checked: &'t Checked,
+    pub status: &'t StatusTable,
+    pub services: &'t dyn Services,
+    /// `pool/member`, by an operator.
+    pub drained: &'t HashSet<String>,
+}
+
+impl Truth<'_> {
+    /// Of all pools, by their slots.
+    pub fn pools(&self, slots: &mut Slots) -> HashMap<u16, PoolState> {
+        let pools = self.config.dns.iter().flat_map(|dns| &dns.pools).enumerate();
+        pools
+            .map(|(p, pool)| {
+                let up = |m: usize| u64::from(self.is_member_up(p, pool, m)) << m;
+                let up = (0..pool.members.len()).map(up).fold(0, |all, bit| all | bit);
+                (slots.pool(&pool.name), PoolState { up, ttl_most_s: u32::MAX })
+            })
+            .collect()
+    }
+
+    fn is_up(&self, slot: u16) -> bool {
+        self.status.slot(slot).is_up()
+    }
+
+    pub fn is_line_up(&self, l: usize) -> bool {
+        let mut slots = self.checked.lines[l].clone();
+        match self.config.lines[l].need {
+            Need::Any => slots.any(|slot| self.is_up(slot)),
+            Need::All => slots.all(|slot| self.is_up(slot)),
+        }
+    }
+
+    fn line(&self, name: &str) -> Option<usize> {
+        self.config.lines.iter().position(|line| line.name == name)
+    }
+
+    fn is_member_up(&self, p: usize, pool: &Pool, m: usize) -> bool {
+        let member = &pool.members[m];
+        member.line.as_ref().is_none_or(|line| self.line(line).is_some_and(|l| self.is_line_up(l)))
+            && member.service.as_ref().is_none_or(|service| self.services.is_up(service))
+            && self.checked.members[p][m].clone().all(|slot| self.is_up(slot))
+            && !self.is_drained(pool, member)
+    }
+
+    fn is_drained(&self, pool: &Pool, member: &Member) -> bool {
+        !self.drained.is_empty() && self.drained.contains(&format!("{}/{}", pool.name, member.name))
+    }
+
+    /// `health`: of all that is checked, in its order.
+    pub fn line_state(&self, l: usize, health: &[TargetHealth]) -> State {
+        let line: &Line = &self.config.lines[l];
+        let (up, down): (Vec<usize>, Vec<usize>) =
+            self.checked.lines[l].clone().map(usize::from).partition(|slot| self.is_up(*slot as u16));
+        let is_up = self.is_line_up(l);
+        let reason = if is_up {
+            format!("{} of {} targets answer", up.len(), line.targets.len())
+        } else {
+            down.iter()
+                .map(|slot| why_down(&health[*slot], &self.checked.targets[*slot]))
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        State { up: is_up, reason }
+    }
+
+    /// As [`Truth::line_state`].
+    pub fn member_state(&self, p: usize, pool: &Pool, m: usize, health: &[TargetHealth]) -> State {
+        let member = &pool.members[m];
+        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        if let Some(name) = &member.line {
+            let state = self.line(name).map(|l| self.line_state(l, health));
+            match state {
+                Some(State { up: true, .. }) => good.push(format!("line {name} is up")),
+                Some(State { reason, .. }) => bad.push(format!("line {name} is down: {reason}")),
+                None => bad.push(format!("there is no line {name}")),
+            }
+        }
+        if let Some(name) = &member.service {
+            match self.services.is_up(name) {
+                true => good.push(format!("service {name} has a real server up")),
+                false => bad.push(format!("service {name} has no real server up")),
+            }
+        }
+        for slot in self.checked.members[p][m].clone() {
+            let target = &self.checked.targets[usize::from(slot)];
+            match self.is_up(slot) {
+                true => good.push(format!("{} passes its check", target.address.ip())),
+                false => bad.push(why_down(&health[usize::from(slot)], target)),
+            }
+        }
+        if self.is_drained(pool, member) {
+            bad.push("drained".into());
+        }
+        let up = bad.is_empty();
+        if up && good.is_empty() {
+            good.push("nothing is checked".into());
+        }
+        State { up, reason: if up { good } else { bad }.join("; ") }
+    }
+}
+
+fn why_down(health: &TargetHealth, target: &Target) -> String {
+    let why = health.last_error.as_deref().unwrap_or("not checked yet");
+    format!("{}: {why}", target.address.ip())
+}

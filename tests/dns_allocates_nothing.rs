@@ -1,0 +1,81 @@
+//! Answering takes no memory: counted at the allocator.
+
+use farside::dns::{
+    Asked, Cookies, Count, Counts, Member, Name, Outcome, Pool, PoolState, RateLimit, Scratch, Settings, Silence,
+    Snapshot, Transport, WhenDown, Zone, answer, master,
+};
+use std::path::Path;
+use std::sync::Arc;
+
+mod counting;
+use counting::counted;
+
+const ZONE: &str = "
+$TTL 1h
+@ SOA ns1 admin 1 1h 15m 2w 5m
+  NS ns1
+  MX 10 mail
+ns1 A 192.0.2.1
+www CNAME ns1
+*.wild A 192.0.2.2
+child NS ns.child
+ns.child A 192.0.2.3
+old DNAME new
+";
+
+/// A query with a cookie, NSID and a client's subnet.
+fn query(name: &str, rtype: u8) -> Vec<u8> {
+    let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    message.extend_from_slice(Name::parse(name).unwrap().wire());
+    message.extend_from_slice(&[0, rtype, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 27]);
+    message.extend_from_slice(b"\x00\x0a\x00\x0812345678\x00\x03\x00\x00\x00\x08\x00\x07\x00\x01\x18\x00\xc0\x00\x02");
+    message
+}
+
+#[test]
+fn answers_of_all_kinds_take_no_memory() {
+    let origin = Name::parse("company.example.").unwrap();
+    let names = vec![Name::parse("mail.company.example.").unwrap()];
+    let member = |address: &str| Member { name: address.into(), addresses: vec![address.parse().unwrap()], weight: 1 };
+    let members = vec![member("192.0.2.10"), member("2001:db8::10"), member("192.0.2.11")];
+    let (when_down, ttl_s) = (WhenDown::All, 30);
+    let pool = Pool { name: "mail".into(), slot: 0, names, ttl_s, max_answers: 0, min_up: 1, when_down, members };
+    let mut read = |_: &Path| Ok(ZONE.as_bytes().to_vec());
+    let contents = master::load(&origin, Path::new("zone"), &[Arc::new(pool)], &mut read).unwrap();
+    let zone = Zone::new(Arc::new(contents), &[PoolState { up: 7, ttl_most_s: u32::MAX }], 1, 0);
+    let settings = Settings {
+        nsid: b"ns1".into(),
+        cookies: Some(Cookies { secret: [1; 16], previous: Some([2; 16]) }),
+        rate_limit: Some(RateLimit { per_second: 50, ..RateLimit::default() }),
+        ..Settings::default()
+    };
+    let counts: Arc<Counts> = Arc::default();
+    let mut scratch = Scratch::new(counts.clone(), &settings, 1);
+    let snapshot = Snapshot::new(vec![Arc::new(zone)], Arc::new(settings));
+    let queries: Vec<Vec<u8>> = ["", "mail.", "www.", "x.wild.", "x.child.", "x.old.", "nothing.", "x.y.z."]
+        .iter()
+        .flat_map(|front| [1, 2, 6, 15, 28, 255].map(|rtype| query(&format!("{front}company.example."), rtype)))
+        .chain([query("elsewhere.example.", 1), vec![0; 11], vec![0xff; 40], vec![1; 40]])
+        .collect();
+    let mut out = vec![0; 1232];
+    let mut answers = 0;
+    let calls = counted(|| {
+        for round in 0..100_u64 {
+            for message in &queries {
+                let (from, to) = ([192, 0, 2, round as u8].into(), [192, 0, 2, 1].into());
+                let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: round, unix_s: 5 };
+                answers += u64::from(matches!(answer(&asked, &snapshot, &mut scratch, &mut out), Outcome::Answer(_)));
+            }
+        }
+    });
+    assert_eq!(calls, 0);
+    assert!(answers > 3000, "{answers}");
+    for count in
+        [Count::Nxdomain, Count::Nodata, Count::Referrals, Count::PoolAnswers, Count::Refused, Count::Badcookie]
+    {
+        assert!(counts.get(count) > 0, "{count:?} was not among them");
+    }
+    for silence in [Silence::Short, Silence::Response, Silence::RateLimited] {
+        assert!(counts.dropped(silence) > 0, "{silence:?} was not among them");
+    }
+}
