@@ -23,6 +23,8 @@ pub struct Config {
     pub timeouts: String,
     /// Lines of `[admin]` besides the socket.
     pub admin: String,
+    /// More sections.
+    pub more: String,
     pub workers: usize,
     pub max_flows: u32,
     pub services: Vec<Service>,
@@ -71,6 +73,7 @@ impl Config {
             datapath: String::new(),
             timeouts: String::new(),
             admin: String::new(),
+            more: String::new(),
             workers: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(2)),
             max_flows: 20_000,
             services: Vec::new(),
@@ -130,6 +133,7 @@ impl Config {
             line(service.text());
         }
         line(format!("[timeouts]\n{}", self.timeouts));
+        line(self.more.clone());
         text
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use super::config::Config;
+use super::namespace::Namespace;
 use super::process::Process;
 use super::wait::{eventually, until};
 use super::world::Site;
@@ -36,11 +37,16 @@ impl Farside {
 
     /// Starts farside without waiting for anything.
     pub fn launch(site: &Site, config: &Config) -> Farside {
-        let file = site.directory().join("farside.toml");
-        fs::write(&file, config.text()).expect("write farside's configuration");
+        Farside::launch_on(&site.host, site.directory(), &config.text(), config.socket())
+    }
+
+    /// Starts farside on any machine, with the text of a configuration that is to lie in `directory`.
+    pub fn launch_on(host: &Namespace, directory: &Path, text: &str, socket: &str) -> Farside {
+        let file = directory.join("farside.toml");
+        fs::write(&file, text).expect("write farside's configuration");
         let path = file.to_str().expect("a readable path");
-        let process = site.host.spawn("farside", &binary(), &["run", "--config", path]);
-        Farside { process, file, socket: config.socket().into() }
+        let process = host.spawn("farside", &binary(), &["run", "--config", path]);
+        Farside { process, file, socket: socket.into() }
     }
 
     #[track_caller]

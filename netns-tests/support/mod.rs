@@ -7,6 +7,7 @@ pub mod crowd;
 pub mod dovecot;
 pub mod download;
 pub mod farside;
+pub mod lines;
 pub mod names;
 pub mod namespace;
 pub mod nginx;

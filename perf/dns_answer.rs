@@ -1,0 +1,102 @@
+//! What an answer costs without the network, and what a large zone costs to load.
+//!
+//! `cargo bench --bench dns_answer -- [--quick] [NAMES...]`. One thread; nanoseconds per query, each with another name, from the message
+//! as it came to the message as it goes.
+
+use farside::dns::{
+    Asked, Contents, Member, Name, Outcome, Pool, PoolState, Scratch, Settings, Snapshot, Transport, WhenDown, Zone,
+    answer, master,
+};
+use std::fmt::Write;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+fn text(names: usize) -> String {
+    let mut text = "$TTL 1h\n@ SOA ns1 admin 1 1h 15m 2w 5m\n NS ns1\nns1 A 192.0.2.1\n".to_owned();
+    for n in 0..names {
+        let (a, b, c) = (n >> 16 & 255, n >> 8 & 255, n & 255);
+        writeln!(text, "host-{} A 10.{a}.{b}.{c}", scattered(n)).unwrap();
+    }
+    text
+}
+
+/// So that neighbours in the file are none in the zone.
+fn scattered(n: usize) -> u64 {
+    (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24
+}
+
+fn pool() -> Pool {
+    let names = vec![Name::parse("pool.company.example.").unwrap()];
+    let member = |n: u8| Member { name: n.to_string(), addresses: vec![[192, 0, 2, n].into()], weight: 1 };
+    let members = (1..=4).map(member).collect();
+    let when_down = WhenDown::All;
+    Pool { name: "pool".into(), slot: 0, names, ttl_s: 30, max_answers: 0, min_up: 1, when_down, members }
+}
+
+/// Kilobytes of the process.
+fn memory_kb() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn query(name: &str) -> Vec<u8> {
+    let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(Name::parse(name).unwrap().wire());
+    message.extend_from_slice(&[0, 1, 0, 1]);
+    message
+}
+
+fn load(names: usize) -> Contents {
+    let text = text(names);
+    let (before, start) = (memory_kb(), Instant::now());
+    let origin = Name::parse("company.example.").unwrap();
+    let mut read = |_: &Path| Ok(text.clone().into_bytes());
+    let contents = master::load(&origin, Path::new("zone"), &[Arc::new(pool())], &mut read).unwrap();
+    let (seconds, after) = (start.elapsed().as_secs_f64(), memory_kb());
+    let (own, grown) = (contents.bytes() >> 20, after.saturating_sub(before) >> 10);
+    println!(
+        "{names} names: {} MB of text, loaded in {seconds:.2} s, {own} MiB kept, the process grew by {grown} MiB",
+        text.len() / 1_000_000
+    );
+    contents
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let mut sizes: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    if sizes.is_empty() {
+        sizes = vec![1000, 1_000_000];
+    }
+    for names in sizes {
+        let state = PoolState { up: u64::MAX, ttl_most_s: u32::MAX };
+        let zone = Arc::new(Zone::new(Arc::new(load(names)), &[state], 1, 0));
+        let settings = Settings::default();
+        let mut scratch = Scratch::new(Arc::default(), &settings, 1);
+        let snapshot = Snapshot::new(vec![zone], Arc::new(settings));
+        let kinds: [(&str, Box<dyn Fn(usize) -> String>); 3] = [
+            ("static", Box::new(|n| format!("host-{}.company.example.", scattered(n * 7919 % names)))),
+            ("pool", Box::new(|_| "pool.company.example.".to_owned())),
+            ("missing", Box::new(|n| format!("no-{n}.company.example."))),
+        ];
+        for (kind, name) in kinds {
+            let queries: Vec<Vec<u8>> = (0..100_000).map(|n| query(&name(n))).collect();
+            let mut best = f64::INFINITY;
+            for _ in 0..if quick { 3 } else { 20 } {
+                let mut out = [0; 1232];
+                let start = Instant::now();
+                for message in &queries {
+                    let (from, to) = ([192, 0, 2, 9].into(), [192, 0, 2, 1].into());
+                    let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: 0, unix_s: 0 };
+                    let outcome = answer(&asked, &snapshot, &mut scratch, &mut out);
+                    assert!(matches!(black_box(outcome), Outcome::Answer(_)));
+                }
+                best = best.min(start.elapsed().as_nanos() as f64 / queries.len() as f64);
+            }
+            println!("  {kind:8} {best:6.1} ns");
+        }
+    }
+}
