@@ -49,12 +49,13 @@ impl Secondary {
 
 fn secondaries(lines: &Lines, signed: bool) -> Vec<Secondary> {
     let pick = |with: &'static str, without: &'static str| if signed { with } else { without };
+    // Of several primaries BIND may just be asking the one whose line is cut, and then it waits for half a minute before it asks another.
     let bind = format!(
         "options {{ directory \"DIR\"; listen-on {{ ADDRESS; }}; listen-on-v6 {{ none; }}; pid-file none; session-keyfile none;
            recursion no; dnssec-validation no; allow-new-zones no; }};
          controls {{ }};
          key \"transfer\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};
-         zone \"company.example\" {{ type secondary; file \"zone\"; primaries {{ 198.51.100.1 {key}; 203.0.113.1 {key}; }}; }};",
+         zone \"company.example\" {{ type secondary; file \"zone\"; primaries {{ 198.51.100.1 {key}; }}; allow-notify {{ 203.0.113.1; }}; }};",
         key = pick("key transfer", "")
     );
     let nsd = format!(

@@ -199,6 +199,8 @@ impl Names {
         if begins {
             self.begin();
         }
+        let down = self.config.lines.iter().zip(&self.lines_up).filter(|(_, up)| !**up).map(|(line, _)| line.address);
+        self.notifier.avoid(&down.collect::<Vec<_>>());
         for index in changed {
             let entry = &self.zones.entries[index];
             let (zone, access) = (&entry.versions[0], &entry.access);

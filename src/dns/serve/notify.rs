@@ -1,5 +1,6 @@
-//! Tells secondaries that a zone has changed (NOTIFY, RFC 1996), again and again until they say that they have heard it. It goes out from
-//! every address that is listened on: a secondary takes it from its masters only, and one of the lines may be the reason for the change.
+//! Tells secondaries that a zone has changed (NOTIFY, RFC 1996), again and again until they say that they have heard it, each time from
+//! another of the addresses that are listened on: a secondary takes it from its primaries only, and one of the lines may be the reason
+//! for the change.
 
 use super::super::transfer;
 use super::super::zone::Zone;
@@ -60,6 +61,11 @@ impl Notifier {
         })
     }
 
+    /// These addresses are of lines that are down: the others come first.
+    pub fn avoid(&mut self, down: &[IpAddr]) {
+        self.sockets.sort_by_key(|(address, _)| down.contains(address));
+    }
+
     /// Tells these secondaries of `zone`, from now on until each has answered or patience is over; what they were told of it before is
     /// not repeated.
     pub fn tell(&mut self, zone: &Zone, secondaries: &[IpAddr], key: Option<&Name>, keys: &Keys, now: Instant) {
@@ -99,12 +105,14 @@ impl Notifier {
                 warn!("zone {}: secondary {} does not answer NOTIFY", told.origin, told.secondary);
                 return false;
             };
+            let own = sockets.iter().filter(|(own, _)| own.is_ipv4() == told.secondary.is_ipv4());
+            let ways: Vec<&UdpSocket> = own.map(|(_, socket)| socket).collect();
+            if !ways.is_empty() {
+                // What does not go out by one line goes out by another at the next try.
+                let _ = ways[told.tries % ways.len()].send_to(&told.message, SocketAddr::new(told.secondary, PORT));
+            }
             told.tries += 1;
             told.next = now + Duration::from_millis(*wait);
-            for (_, socket) in sockets.iter().filter(|(own, _)| own.is_ipv4() == told.secondary.is_ipv4()) {
-                // What does not go out by one line goes out by another, or at the next try.
-                let _ = socket.send_to(&told.message, SocketAddr::new(told.secondary, PORT));
-            }
             true
         });
     }

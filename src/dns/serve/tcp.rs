@@ -12,7 +12,8 @@ use connection::{Connection, Desk, Progress};
 use hashbrown::HashMap;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -40,8 +41,8 @@ pub struct Server {
     free: Vec<usize>,
     open: usize,
     per_client: HashMap<IpAddr, u32>,
-    /// By when they last moved, as far as that was known when they were put here: who stands in front is looked at again.
-    silent: VecDeque<(Instant, usize, u64)>,
+    /// By when they last moved, as far as that was known when they were put here: whoever comes out first is looked at again.
+    silent: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     /// Connections that have more to do without an event to say so.
     going: VecDeque<(usize, u64)>,
     /// Listeners with clients left waiting, and from when on they may be taken.
@@ -78,7 +79,7 @@ impl Server {
             free: Vec::new(),
             open: 0,
             per_client: HashMap::new(),
-            silent: VecDeque::new(),
+            silent: BinaryHeap::new(),
             going: VecDeque::new(),
             serial: 0,
             room: vec![0; super::super::wire::LONGEST].into(),
@@ -129,7 +130,7 @@ impl Server {
         if !self.going.is_empty() {
             return Some(Duration::ZERO);
         }
-        let silence = self.silent.front().map(|(moved, ..)| *moved + self.bounds.idle);
+        let silence = self.silent.peek().map(|Reverse((moved, ..))| *moved + self.bounds.idle);
         let waiting = self.waiting.iter().flatten().min().copied();
         silence.into_iter().chain(waiting).min().map(|at| at.saturating_duration_since(now))
     }
@@ -183,20 +184,20 @@ impl Server {
         self.serial += 1;
         let to = self.listeners[listener].1;
         self.connections[slot] = Some(Connection::new(stream, self.serial, client, peer, to, now));
-        self.silent.push_back((now, slot, self.serial));
+        self.silent.push(Reverse((now, slot, self.serial)));
         self.open += 1;
         self.shared.tcp.open.store(self.open as u64, Relaxed);
     }
 
     /// Closes the connection that has been silent for longest.
     fn make_room(&mut self) {
-        while let Some((moved, slot, serial)) = self.silent.pop_front() {
+        while let Some(Reverse((moved, slot, serial))) = self.silent.pop() {
             let Some(Some(connection)) = self.connections.get(slot) else { continue };
             if connection.serial != serial {
                 continue;
             }
             if connection.moved > moved {
-                self.silent.push_back((connection.moved, slot, serial));
+                self.silent.push(Reverse((connection.moved, slot, serial)));
                 continue;
             }
             self.close(slot);
@@ -206,17 +207,17 @@ impl Server {
     }
 
     fn end_silent(&mut self, now: Instant) {
-        while let Some(&(moved, slot, serial)) = self.silent.front() {
+        while let Some(&Reverse((moved, slot, serial))) = self.silent.peek() {
             if moved + self.bounds.idle > now {
                 return;
             }
-            self.silent.pop_front();
+            self.silent.pop();
             if !self.is_same(slot, serial) {
                 continue;
             }
             match &self.connections[slot] {
                 Some(connection) if connection.moved + self.bounds.idle > now => {
-                    self.silent.push_back((connection.moved, slot, serial));
+                    self.silent.push(Reverse((connection.moved, slot, serial)));
                 }
                 _ => self.close(slot),
             }
