@@ -13,6 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The n-th question.
+type Ask = Box<dyn Fn(usize) -> String>;
+
 fn text(names: usize) -> String {
     let mut text = "$TTL 1h\n@ SOA ns1 admin 1 1h 15m 2w 5m\n NS ns1\nns1 A 192.0.2.1\n".to_owned();
     for n in 0..names {
@@ -77,8 +80,8 @@ fn main() {
         let settings = Settings::default();
         let mut scratch = Scratch::new(Arc::default(), &settings, 1);
         let snapshot = Snapshot::new(vec![zone], Arc::new(settings));
-        let kinds: [(&str, Box<dyn Fn(usize) -> String>); 3] = [
-            ("static", Box::new(|n| format!("host-{}.company.example.", scattered(n * 7919 % names)))),
+        let kinds: [(&str, Ask); 3] = [
+            ("static", Box::new(move |n| format!("host-{}.company.example.", scattered(n * 7919 % names)))),
             ("pool", Box::new(|_| "pool.company.example.".to_owned())),
             ("missing", Box::new(|n| format!("no-{n}.company.example."))),
         ];

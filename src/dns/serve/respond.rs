@@ -12,7 +12,7 @@ pub enum Response {
     Answer(usize),
     Nothing,
     /// By TCP only: messages one after the other, each to be signed if there is something to sign with.
-    Transfer(Transfer, Option<Signed>),
+    Transfer(Transfer, Option<Box<Signed>>),
 }
 
 /// The response to one query. Allocates only for queries that are signed or ask for a whole zone.
@@ -59,7 +59,10 @@ fn transferred(
     let permits = |access: &Access, key: Option<&Name>| access.permits(asked.from, key);
     let zone = served.transfers.get(wanted.zone);
     match zone.filter(|zone| permits(&zone.access, signature.as_ref().map(|signature| &signature.key))) {
-        Some(zone) => Response::Transfer(Transfer::new(asked.message, wanted.since, zone.versions.clone()), signature),
+        Some(zone) => Response::Transfer(
+            Transfer::new(asked.message, wanted.since, zone.versions.clone()),
+            signature.map(Box::new),
+        ),
         None => {
             let length = transfer::refuse(asked.message, rcode::REFUSED, out);
             let Some(mut signature) = signature else { return Response::Answer(length) };

@@ -10,8 +10,11 @@ fn lab_with(settings: Settings) -> Lab {
     Lab::with(&[("company.example.", ZONE)], &[], settings)
 }
 
+/// Codes and data.
+type Options = Vec<(u16, Vec<u8>)>;
+
 /// The OPT record of a message: its size, the TTL field, and its options.
-fn opt(message: &[u8]) -> Option<(u16, u32, Vec<(u16, Vec<u8>)>)> {
+fn opt(message: &[u8]) -> Option<(u16, u32, Options)> {
     let record = Message::from_octets(message).unwrap().opt()?;
     let options = record.opt().iter::<domain::base::opt::UnknownOptData<&[u8]>>();
     let options =

@@ -64,7 +64,7 @@ pub(super) struct Connection {
     /// What is to be sent, from `sent` on.
     answers: Vec<u8>,
     sent: usize,
-    transfer: Option<(Transfer, Option<Signed>)>,
+    transfer: Option<(Transfer, Option<Box<Signed>>)>,
     /// The client sends no more.
     leaving: bool,
 }
@@ -181,7 +181,7 @@ fn whole_message(asked: &[u8]) -> Option<usize> {
 }
 
 /// Puts the next message of a transfer out. False: there is none.
-fn next_message(transfer: &mut Transfer, signed: &mut Option<Signed>, out: &mut Vec<u8>, unix_s: u32) -> bool {
+fn next_message(transfer: &mut Transfer, signed: &mut Option<Box<Signed>>, out: &mut Vec<u8>, unix_s: u32) -> bool {
     let most = if signed.is_some() { LONGEST - LONGEST_SIGNATURE } else { LONGEST };
     let mut message = Vec::new();
     if !transfer.next(most, &mut message) {
