@@ -653,43 +653,27 @@ fn the_example_shows_every_key() {
 }
 
 /// Values that no default can stand for.
-const NOT_DEFAULTS: &[(&str, &str)] = &[
-    ("[site]", "name"),
-    ("[datapath]", "interfaces"),
-    ("[proxy]", "addresses"),
-    ("[[peer]]", "name"),
-    ("[[peer]]", "proxy_addresses"),
-    ("[[service]]", "name"),
-    ("[[service]]", "vip"),
-    ("[[service]]", "port"),
-    ("[[service.real]]", "name"),
-    ("[[service.real]]", "address"),
-    ("[[service.remote]]", "site"),
-    ("[[service.remote]]", "vip"),
-    ("[[line]]", "name"),
-    ("[[line]]", "address"),
-    ("[[line]]", "targets"),
-    ("[dns]", "listen"),
-    ("[[dns.zone]]", "origin"),
-    ("[[dns.zone]]", "file"),
-    ("[[dns.zone]]", "secondaries"),
-    ("[[dns.zone]]", "tsig_key"),
-    ("[[dns.key]]", "name"),
-    ("[[dns.key]]", "secret"),
-    ("[[dns.pool]]", "name"),
-    ("[[dns.pool]]", "names"),
-    ("[[dns.pool.member]]", "name"),
-    ("[[dns.pool.member]]", "addresses"),
-    ("[[dns.pool.member]]", "line"),
-    ("[[dns.pool.member]]", "service"),
-    ("[[dns.pool.member]]", "check"),
+const NOT_DEFAULTS: &[(&str, &[&str])] = &[
+    ("[site]", &["name"]),
+    ("[datapath]", &["interfaces"]),
+    ("[proxy]", &["addresses"]),
+    ("[[peer]]", &["name", "proxy_addresses"]),
+    ("[[service]]", &["name", "vip", "port"]),
+    ("[[service.real]]", &["name", "address"]),
+    ("[[service.remote]]", &["site", "vip"]),
+    ("[[line]]", &["name", "address", "targets"]),
+    ("[dns]", &["listen"]),
+    ("[[dns.zone]]", &["origin", "file", "secondaries", "tsig_key"]),
+    ("[[dns.key]]", &["name", "secret"]),
+    ("[[dns.pool]]", &["name", "names"]),
+    ("[[dns.pool.member]]", &["name", "addresses", "line", "service", "check"]),
 ];
 
 #[test]
 fn the_example_shows_the_defaults() {
     let config = good(EXAMPLE);
     for (number, section, key) in example_keys(false) {
-        if NOT_DEFAULTS.contains(&(section.as_str(), key.as_str())) {
+        if NOT_DEFAULTS.iter().any(|(of, keys)| *of == section && keys.contains(&key.as_str())) {
             continue;
         }
         let lines = EXAMPLE.lines().enumerate().filter(|(n, _)| *n != number).map(|(_, line)| line);
