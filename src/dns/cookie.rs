@@ -50,7 +50,7 @@ fn make(client: &[u8; 8], stamp: u32, from: IpAddr, secret: &[u8; 16]) -> Cookie
     cookie[12..16].copy_from_slice(&stamp.to_be_bytes());
     let mut hasher = SipHasher24::new_with_key(secret);
     hasher.write(&cookie[..16]);
-    match from {
+    match from.to_canonical() {
         IpAddr::V4(from) => hasher.write(&from.octets()),
         IpAddr::V6(from) => hasher.write(&from.octets()),
     }

@@ -13,7 +13,7 @@ use super::name::{self, LONGEST_NAME, Name};
 use super::pool::Pool;
 use super::wire::rtype;
 use super::zone::Contents;
-use super::zone::build::{Builder, Place};
+use super::zone::build::{Builder, MOST_FAULTS, Place};
 use domain::base::iana::{Class, Rtype};
 use entry::{Entries, Entry, Token};
 use errors::File;
@@ -21,9 +21,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-
-/// More faults than this are not looked for: a file that is no zone at all has one in each line.
-const MOST_FAULTS: usize = 1000;
 
 /// Files that include each other.
 const DEEPEST: usize = 8;
@@ -70,11 +67,18 @@ struct State {
     file: u16,
     depth: usize,
     origin: Vec<u8>,
-    /// Empty: there was none yet.
-    owner: Vec<u8>,
+    owner: Owner,
     /// By `$TTL`.
     default_ttl_s: Option<u32>,
     last_ttl_s: Option<u32>,
+}
+
+/// Whose records those are that do not say so.
+enum Owner {
+    NoneYet,
+    /// What stood there was wrong, which has been told.
+    Bad,
+    Name(Vec<u8>),
 }
 
 /// Wrong, for a person: the token's place, what, and what to do.
@@ -82,7 +86,7 @@ type Wrong = (Token, String, String);
 
 impl Reader<'_> {
     fn file(&mut self, file: u16, origin: Vec<u8>, depth: usize) {
-        let mut state = State { file, depth, origin, owner: Vec::new(), default_ttl_s: None, last_ttl_s: None };
+        let mut state = State { file, depth, origin, owner: Owner::NoneYet, default_ttl_s: None, last_ttl_s: None };
         let text = std::mem::take(&mut self.files[usize::from(file)].text);
         let mut entries = Entries::new(&text);
         while let Some(entry) = entries.next() {
@@ -109,25 +113,28 @@ impl Reader<'_> {
                 return self.directive(state, text, entry);
             }
             tokens = &tokens[1..];
-            let mut owner = std::mem::take(&mut state.owner);
-            let done = absolute(first, text, &state.origin, &mut owner);
-            state.owner = owner;
-            done?;
-            if !name::is_in(&state.owner, self.zone.wire()) {
-                let owner = std::mem::take(&mut state.owner);
+            let mut owner = match std::mem::replace(&mut state.owner, Owner::Bad) {
+                Owner::Name(had) => had,
+                _ => Vec::new(),
+            };
+            absolute(first, text, &state.origin, &mut owner)?;
+            if !name::is_in(&owner, self.zone.wire()) {
                 let message = format!("{} is not in the zone {}", name::text(&owner), self.zone);
                 return Err((first, message, "each zone has a file of its own".into()));
             }
+            state.owner = Owner::Name(owner);
         }
         let Some(first) = tokens.first().copied() else {
             return Err((entry.tokens[0], "a record needs a type and data".into(), String::new()));
         };
-        if state.owner.is_empty() {
-            let message = "it is not said whose record this is".to_owned();
-            let help =
-                "a line that begins with space takes its name from the one before, which is wrong or is not there";
-            return Err((first, message, help.into()));
-        }
+        let owner = match &state.owner {
+            Owner::Name(owner) => owner,
+            Owner::Bad => return Ok(()),
+            Owner::NoneYet => {
+                let help = "a line that begins with space takes its name from the one before, and there is none";
+                return Err((first, "it is not said whose record this is".into(), help.into()));
+            }
+        };
         let (mut ttl_s, mut class) = (None, None);
         let mut rtype = None;
         while let [word, rest @ ..] = tokens {
@@ -137,7 +144,9 @@ impl Reader<'_> {
                 && let Some(seconds) = seconds(spelled)
             {
                 ttl_s = Some(ttl(*word, seconds)?);
-            } else if let Ok(known) = Rtype::from_str(spelled) {
+            } else if let (false, Ok(known)) =
+                (spelled.starts_with(|c: char| c.is_ascii_digit()), Rtype::from_str(spelled))
+            {
                 rtype = Some((*word, known.to_int()));
                 break;
             } else if let (None, Ok(known)) = (class, Class::from_str(spelled)) {
@@ -167,7 +176,7 @@ impl Reader<'_> {
             return Err((token, "the record has no TTL".into(), help.into()));
         };
         state.last_ttl_s = Some(ttl_s);
-        if !self.builder.push(&state.owner, rtype, ttl_s, data, Some(place(state.file, at))) {
+        if !self.builder.push(owner, rtype, ttl_s, data, Some(place(state.file, at))) {
             return Err((token, "the zone is larger than 4 GiB".into(), String::new()));
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Domain names in wire form: labels, each behind its length, the root's empty one last. Two names are the same if they
 //! are so without regard to the case of ASCII letters (RFC 4343).
 
+use crate::sys::huge;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -298,7 +299,7 @@ pub(super) struct Index {
 
 impl Index {
     pub fn new(most: usize) -> Index {
-        Index { slots: vec![0; (most.max(1) * 2).next_power_of_two()].into() }
+        Index { slots: huge::boxed((most.max(1) * 2).next_power_of_two(), |_| 0) }
     }
 
     /// As many as [`Index::new`] said at most.

@@ -203,8 +203,8 @@ impl<'s> Search<'s, '_> {
             while let Some((node, name)) = self.targets.get(at) {
                 at += 1;
                 let under = contents.node(node).cut;
-                // Other delegations' names are not this zone's to tell.
-                if glue != (under != NOWHERE) || under != NOWHERE && under != cut {
+                // Below other delegations there is glue too (RFC 9471 2.2), but outside of a referral that is not this zone's to tell.
+                if glue != (under != NOWHERE && under == cut) || under != NOWHERE && cut == NOWHERE {
                     continue;
                 }
                 let owner = self.writer.end_of(name, 0);

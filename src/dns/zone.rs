@@ -23,6 +23,7 @@ use std::sync::Arc;
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// A name of the zone.
+#[derive(Clone, Copy)]
 pub(super) struct Node {
     /// Where it is in the blob.
     name: u32,
@@ -39,6 +40,7 @@ pub(super) struct Node {
 }
 
 /// The records of one name and type, in canonical order.
+#[derive(Clone, Copy)]
 pub(super) struct Set {
     pub rtype: u16,
     pub count: u16,

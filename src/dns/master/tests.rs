@@ -94,6 +94,11 @@ a DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbx
 }
 
 #[test]
+fn a_number_is_no_type() {
+    assert_eq!(fault("a 60 61 A 192.0.2.1"), "4:6 61 is no type of record");
+}
+
+#[test]
 fn without_ttls_the_last_one_holds_and_else_the_soas_minimum() {
     let text = "@ SOA ns.example. admin 1 1h 15m 2w 5m\n NS ns.example.\na 60 A 192.0.2.1\nb A 192.0.2.2\n";
     assert_eq!(
@@ -161,7 +166,7 @@ fn fault(text: &str) -> String {
 
 #[test]
 fn all_that_cannot_be_read_is_told_at_once_with_its_place() {
-    let text = "$TTL 1x\na A 192.0.2.256\nb AAAA 192.0.2.1\nc MX mail\nd BAD 1\n$GENERATE 1-2 x A 1\ne TXT \"open\nf A 192.0.2.1 )\ng.elsewhere. A 192.0.2.1\nh CH A 192.0.2.1\n\
+    let text = "$TTL 1x\na A 192.0.2.256\nb AAAA 192.0.2.1\nc MX mail\nd BAD 1\n$GENERATE 1-2 x A 1\ne TXT \"open\nf A 192.0.2.1 )\ng.elsewhere. A 192.0.2.1\n  A 192.0.2.2\nh CH A 192.0.2.1\n\
                 i OPT x\nj RRSIG x\nk\nl..m A 192.0.2.1\nn 3000000000 A 192.0.2.1\no TXT ( a\nb";
     let expected = [
         "4:6 1x is no time",
@@ -173,13 +178,13 @@ fn all_that_cannot_be_read_is_told_at_once_with_its_place() {
         "10:7 this quote is not closed on its line",
         "11:15 nothing was opened that this parenthesis could close",
         "12:1 g.elsewhere. is not in the zone company.example.",
-        "13:3 the class CH is not served, only IN",
-        "14:3 OPT is no record of a zone file",
-        "15:3 RRSIG is no record of a zone file",
-        "16:1 a record needs a type and data",
-        "17:1 l..m is no name: a name has no empty labels",
-        "18:3 a TTL of 3000000000 seconds is more than there can be",
-        "19:7 this parenthesis is never closed",
+        "14:3 the class CH is not served, only IN",
+        "15:3 OPT is no record of a zone file",
+        "16:3 RRSIG is no record of a zone file",
+        "17:1 a record needs a type and data",
+        "18:1 l..m is no name: a name has no empty labels",
+        "19:3 a TTL of 3000000000 seconds is more than there can be",
+        "20:7 this parenthesis is never closed",
     ];
     let found = faults(&format!("{HEAD}{text}"));
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -190,6 +195,7 @@ fn all_that_cannot_be_read_is_told_at_once_with_its_place() {
 
 #[test]
 fn a_zone_must_be_whole() {
+    assert_eq!(faults("  A 192.0.2.1\n"), ["1:3 it is not said whose record this is"]);
     assert_eq!(
         faults("$TTL 1h\na A 192.0.2.1\n"),
         ["zone: the zone company.example. has no SOA record", "zone: the zone company.example. has no NS record"]

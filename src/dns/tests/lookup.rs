@@ -151,7 +151,10 @@ fn a_delegation_names_the_other_servers_with_the_addresses_that_are_needed() {
             .collect::<Vec<_>>(),
             "{shown}"
         );
-        assert_eq!(section(&shown, "ar"), ["ns.child.company.example. 3600 A 192.0.2.53"]);
+        assert_eq!(
+            section(&shown, "ar"),
+            ["ns.child.company.example. 3600 A 192.0.2.53", "ns.other.company.example. 3600 A 192.0.2.54"]
+        );
     }
     // Its DS is on this side of it.
     let shown = lab.ask("child.company.example.", "DS");

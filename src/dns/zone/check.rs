@@ -2,7 +2,7 @@
 
 use super::super::name;
 use super::super::wire::rtype;
-use super::build::{Fault, Place, Places};
+use super::build::{Fault, MOST_FAULTS, Place, Places};
 use super::{Contents, NOWHERE, Set};
 use domain::base::iana::Rtype;
 
@@ -17,6 +17,9 @@ pub(super) fn check(contents: &Contents, places: &Places, faults: &mut Vec<Fault
     }
     for node in 0..contents.nodes.len() as u32 {
         check.node(node);
+        if check.faults.len() >= MOST_FAULTS {
+            break;
+        }
     }
 }
 
