@@ -1,7 +1,7 @@
 //! The name server: zones on two lines, what happens to answers when one is cut, reload, and start.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -257,4 +257,29 @@ fn a_member_goes_with_its_service() {
     until("the other site's address", || mail(&play, Family::V4) == "198.51.100.10");
     play.farside(1).order(&["undrain", "mail/here"]);
     until("this site's address", || mail(&play, Family::V4) == play.world.site(1).vip(Family::V4).to_string());
+}
+
+/// A member's own check goes out by the member's line, from its address.
+#[test]
+fn a_member_is_checked_by_its_line() {
+    let lines = Lines::new();
+    lines.write_zone(ZONE);
+    let server = lines.client.inside(|| TcpListener::bind("192.0.2.10:25")).unwrap();
+    let member = "[[dns.pool.member]]\nname = \"checked\"\naddresses = [\"192.0.2.10\"]\nline = \"isp2\"\n\
+                  check = { kind = \"tcp\", port = 25, interval = \"200ms\", timeout = \"2s\", rise = 1, fall = 2 }\n";
+    let farside = lines.start(&format!("{}{member}", lines.config(QUICK, "", "")));
+    let mail = || lines.mail_at("203.0.113.1").unwrap()[0].clone();
+    assert_eq!(server.accept().unwrap().1.ip().to_string(), LINES[1][0]);
+    assert_eq!(mail(), ["192.0.2.10", MAIL[1][0], MAIL[0][0]]);
+    drop(server);
+    until("two addresses", || mail() == [MAIL[1][0], MAIL[0][0]]);
+    let dns = farside.show("dns");
+    let row = dns["pools"][0]["members"].as_array().unwrap().iter().find(|row| row["name"] == "checked").unwrap();
+    assert_eq!(row["reason"], "192.0.2.10: connection refused");
+    let server = lines.client.inside(|| TcpListener::bind("192.0.2.10:25")).unwrap();
+    until("three addresses", || mail().len() == 3);
+    // Its line goes, and it goes with it.
+    lines.cut(2);
+    until("one address", || mail() == [MAIL[0][0]]);
+    drop(server);
 }

@@ -219,3 +219,26 @@ fn rubbish_and_empty_messages_end_nothing_but_themselves() {
     client.write_all(&question(8, 1)).unwrap();
     assert_eq!(id(&answer(&mut client)), 8);
 }
+
+/// Some are silent, some have stopped amid a question; everybody else is served.
+#[test]
+fn thousands_of_slow_clients_hold_nobody_up() {
+    const CLIENTS: usize = 3000;
+    crate::sys::pin::raise_open_files();
+    let lab = Lab::new(Bounds { max_connections: 10_000, max_per_client: 10_000, idle: Duration::from_secs(60) });
+    let mut slow: Vec<Client> = (0..CLIENTS).map(|_| lab.connect()).collect();
+    for (n, client) in slow.iter_mut().enumerate() {
+        client.write_all(&question(1, 1)[..n % 20]).unwrap();
+    }
+    let mut quick = lab.connect();
+    for n in 0..100 {
+        quick.write_all(&question(n, 1)).unwrap();
+        assert_eq!(id(&answer(&mut quick)), n);
+    }
+    assert_eq!(lab.shared.tcp.open.load(Relaxed), CLIENTS as u64 + 1);
+    // Who goes on after all is answered.
+    for (n, client) in slow.iter_mut().enumerate().step_by(100) {
+        client.write_all(&question(1, 1)[n % 20..]).unwrap();
+        assert_eq!(id(&answer(client)), 1);
+    }
+}
