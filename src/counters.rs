@@ -4,6 +4,7 @@
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// Kinds of things that are counted, as an enum whose values number their counts, each with its name.
 macro_rules! names {
     ($(#[$of:meta])* $kind:ident $prefix:literal { $($(#[$doc:meta])* $variant:ident = $name:literal,)* }) => {
         $(#[$of])*
@@ -13,13 +14,14 @@ macro_rules! names {
         impl $kind {
             pub const ALL: &'static [$kind] = &[$($kind::$variant,)*];
 
-            /// As `show counters` prints it.
+            /// As `show counters` and the metrics have it.
             pub const fn name(self) -> &'static str {
                 match self { $($kind::$variant => concat!($prefix, $name),)* }
             }
         }
     };
 }
+pub(crate) use names;
 
 names! {
     /// Things that happened.

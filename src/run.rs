@@ -76,6 +76,11 @@ trait Daemon: Answers {
     fn stop(self);
 }
 
+/// What a reload says.
+fn in_words(changes: &[String]) -> String {
+    if changes.is_empty() { "nothing has changed".into() } else { changes.join("\n") }
+}
+
 fn broken(what: &str, why: std::io::Error) -> String {
     format!("{what} cannot join the event loop: {why}")
 }

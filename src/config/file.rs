@@ -87,4 +87,4 @@ pub fn io_words(error: &std::io::Error) -> String {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -152,17 +152,22 @@ fn a_site_without_a_name_has_the_machines() {
     assert!(!good(&GOOD.replacen("name = \"south\"\n", "", 1)).site.is_empty());
 }
 
-/// Replaces the first `old` of GOOD by `new`; the file then has this one error, at line:column, with this help.
+/// Replaces the first `old` of `whole`; the file then has this one error, at line:column, with this help.
 #[track_caller]
-fn one_error(old: &str, new: &str, place: &str, message: &str, help: &str) {
-    assert!(GOOD.contains(old), "{old}");
-    let text = GOOD.replacen(old, new, 1);
+pub(in crate::config) fn one_error_in(whole: &str, old: &str, new: &str, place: &str, message: &str, help: &str) {
+    assert!(whole.contains(old), "{old}");
+    let text = whole.replacen(old, new, 1);
     let errors = parse(&text, "f").expect_err(message);
     let rendered = errors.to_string();
     assert_eq!(errors.count(), 1, "{rendered}");
     assert!(rendered.starts_with(&format!("error: {message}\n")), "{rendered}\nnot: {message}");
     assert!(rendered.contains(&format!("--> f:{place}\n")), "{rendered}\nnot at: {place}");
     assert!(rendered.ends_with(&format!("= help: {help}")), "{rendered}\nnot: {help}");
+}
+
+#[track_caller]
+fn one_error(old: &str, new: &str, place: &str, message: &str, help: &str) {
+    one_error_in(GOOD, old, new, place, message, help);
 }
 
 #[test]

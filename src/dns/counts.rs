@@ -1,23 +1,7 @@
 //! What is counted of queries: each worker for itself in words that only it writes, as in [`crate::counters`].
 
+use crate::counters::names;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-macro_rules! names {
-    ($(#[$of:meta])* $kind:ident $prefix:literal { $($(#[$doc:meta])* $variant:ident = $name:literal,)* }) => {
-        $(#[$of])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $kind { $($(#[$doc])* $variant,)* }
-
-        impl $kind {
-            pub const ALL: &'static [$kind] = &[$($kind::$variant,)*];
-
-            /// As metrics and `show` print it.
-            pub const fn name(self) -> &'static str {
-                match self { $($kind::$variant => concat!($prefix, $name),)* }
-            }
-        }
-    };
-}
 
 names! {
     /// Things that happened.

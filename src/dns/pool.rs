@@ -2,11 +2,12 @@
 
 use super::name::Name;
 use super::wire::{class, rtype};
+use crate::config::dns::MAX_MEMBERS;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The most members of one pool: their states are one word.
-pub const MAX_MEMBERS: usize = 64;
+/// Their states are one word.
+const _: () = assert!(MAX_MEMBERS <= u64::BITS as usize);
 
 /// A pool as the configuration means it.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,8 +1,7 @@
 //! DNS and nothing else: a configuration without services and without a data path.
 
-use super::metrics::Page;
 use super::names::{self, Names, NoServices};
-use super::rows::count_metrics;
+use super::rows::{count_metrics, info_page};
 use super::{Daemon, NAMES};
 use crate::admin::Answers;
 use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, WorkerRow};
@@ -97,7 +96,7 @@ impl Answers for Alone {
             changes.extend(self.names.adopt(&config, prepared, Instant::now()));
         }
         self.config = config;
-        Ok(if changes.is_empty() { "nothing has changed".into() } else { changes.join("\n") })
+        Ok(super::in_words(&changes))
     }
 
     fn drain(&mut self, target: &str, on: bool) -> Result<String, String> {
@@ -105,10 +104,7 @@ impl Answers for Alone {
     }
 
     fn metrics(&mut self) -> String {
-        let mut page = Page::default();
-        page.metric("farside_info", "gauge", "Version and site.");
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("site", self.config.site.as_str())];
-        page.sample("farside_info", &labels, 1);
+        let mut page = info_page(&self.config.site);
         count_metrics(&mut page, &self.names.counts());
         self.names.metrics(&mut page, &NoServices);
         page.finish()

@@ -211,7 +211,7 @@ impl Control {
     /// Tells DNS what has become of the services.
     fn follow_names(&mut self, now: Instant) {
         let settled = self.health.first_round_done();
-        let services = ServicesUp { services: &self.world.services.load(), status: &self.world.shared.status };
+        let services = ServicesUp::of(&self.world);
         if let Some(names) = &mut self.names {
             names.tick(now, settled, &services);
         }
@@ -399,7 +399,7 @@ impl Control {
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         outcome?;
-        Ok(if changes.is_empty() { "nothing has changed".into() } else { changes.join("\n") })
+        Ok(super::in_words(&changes))
     }
 
     fn adopt(&mut self, config: Config) -> Result<(), String> {
@@ -483,7 +483,7 @@ impl Daemon for Control {
         }
         let (fib, services) = (self.world.fib.load(), self.world.services.load());
         self.backend.tick(&mut self.programs, &fib, &self.config.datapath.interfaces);
-        self.kernel.follow(&mut self.programs, &fib, &services.tunnels, self.config.datapath.interfaces.len());
+        self.kernel.follow(&mut self.programs, &fib, &services, self.config.datapath.interfaces.len());
         self.health.tick(now);
         self.closing.add(self.health.closed(), now);
         self.closing.tick(&self.world, now);

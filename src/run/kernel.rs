@@ -2,9 +2,10 @@
 //! programs say how, `src/bpf/path.h`). Control opens it for the routes as they are and keeps it up with them.
 
 use crate::route::{Fib, PortInfo};
-use crate::service::Tunnels;
+use crate::service::{ServiceMap, Tunnels};
 use crate::sys::bpf::{Programs, WayPort, Ways};
 use crate::wire::ip::{V4, V6};
+use std::sync::Arc;
 use tracing::{error, info};
 
 /// What the programs were told last.
@@ -12,6 +13,8 @@ use tracing::{error, info};
 pub struct KernelPath {
     wanted: bool,
     told: Option<Ways>,
+    /// What that was made of: these snapshots need not be looked at again.
+    seen: Option<(Arc<Fib>, Arc<ServiceMap>)>,
     broken: bool,
 }
 
@@ -26,11 +29,13 @@ impl KernelPath {
 
     /// Tells the programs of new routes. `interfaces`: how many of the ports are the configuration's; the device of the checks,
     /// which comes after them, ends in a worker.
-    pub fn follow(&mut self, programs: &mut Programs, fib: &Fib, tunnels: &Tunnels, interfaces: usize) {
-        if !self.wanted || self.broken {
+    pub fn follow(&mut self, programs: &mut Programs, fib: &Arc<Fib>, services: &Arc<ServiceMap>, interfaces: usize) {
+        let known = |(f, s): &(Arc<Fib>, Arc<ServiceMap>)| Arc::ptr_eq(f, fib) && Arc::ptr_eq(s, services);
+        if !self.wanted || self.broken || self.seen.as_ref().is_some_and(known) {
             return;
         }
-        let ways = ways(fib, tunnels, interfaces);
+        self.seen = Some((fib.clone(), services.clone()));
+        let ways = ways(fib, &services.tunnels, interfaces);
         if self.told.as_ref() == Some(&ways) {
             return;
         }

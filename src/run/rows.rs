@@ -98,8 +98,7 @@ impl Answers for Control {
     }
 
     fn dns(&mut self) -> DnsRows {
-        let services = ServicesUp { services: &self.world.services.load(), status: &self.world.shared.status };
-        self.names.as_ref().map_or_else(DnsRows::default, |names| names.rows(&services))
+        self.names.as_ref().map_or_else(DnsRows::default, |names| names.rows(&ServicesUp::of(&self.world)))
     }
 
     fn reload(&mut self) -> Result<String, String> {
@@ -111,10 +110,7 @@ impl Answers for Control {
     }
 
     fn metrics(&mut self) -> String {
-        let mut page = Page::default();
-        page.metric("farside_info", "gauge", "Version and site.");
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("site", self.config.site.as_str())];
-        page.sample("farside_info", &labels, 1);
+        let mut page = info_page(&self.config.site);
         count_metrics(&mut page, &Answers::counters(self));
         page.metric("farside_flows", "gauge", "Connections on record.");
         page.sample("farside_flows", &[], self.world.shared.table.len());
@@ -123,8 +119,7 @@ impl Answers for Control {
         self.target_metrics(&mut page);
         self.port_metrics(&mut page);
         if let Some(names) = &self.names {
-            let services = ServicesUp { services: &self.world.services.load(), status: &self.world.shared.status };
-            names.metrics(&mut page, &services);
+            names.metrics(&mut page, &ServicesUp::of(&self.world));
         }
         page.finish()
     }
@@ -172,6 +167,14 @@ impl Control {
         gauge("farside_pip_ports_free", "PIP ports left towards a remote site.", |headroom| headroom.free);
         gauge("farside_pip_ports", "PIP ports towards a remote site.", |headroom| headroom.total);
     }
+}
+
+/// A page that begins with what it is about.
+pub fn info_page(site: &str) -> Page {
+    let mut page = Page::default();
+    page.metric("farside_info", "gauge", "Version and site.");
+    page.sample("farside_info", &[("version", env!("CARGO_PKG_VERSION")), ("site", site)], 1);
+    page
 }
 
 /// What `show counters` prints.

@@ -7,15 +7,23 @@ use crate::service::build::{Probe, probe_address};
 use crate::service::status::StatusTable;
 use crate::service::{ServiceMap, Target};
 use crate::wire::ip::family_of;
+use crate::worker::World;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// The services as DNS asks after them.
-pub struct ServicesUp<'s> {
-    pub services: &'s ServiceMap,
-    pub status: &'s StatusTable,
+pub struct ServicesUp {
+    services: Arc<ServiceMap>,
+    status: Arc<StatusTable>,
 }
 
-impl Services for ServicesUp<'_> {
+impl ServicesUp {
+    pub fn of(world: &World) -> ServicesUp {
+        ServicesUp { services: world.services.load_full(), status: world.shared.status.clone() }
+    }
+}
+
+impl Services for ServicesUp {
     fn is_up(&self, service: &str) -> bool {
         let named = self.services.services().iter().filter(|own| own.name == service);
         named.flat_map(|own| &own.reals).any(|real| self.status.slot(real.slot).takes_new())

@@ -1,5 +1,6 @@
 //! UDP in batches: up to [`BATCH`] datagrams with one system call in, their answers with one out.
 
+use super::socket::set_option;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -178,30 +179,7 @@ pub fn ignore_path_mtu(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
     } else {
         (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT)
     };
-    set(socket, level, option, value)
-}
-
-/// Lets a socket be bound to an address that this host does not have yet.
-pub fn bind_freely(socket: impl AsFd, ipv6: bool) -> io::Result<()> {
-    /// linux/in6.h; libc has it not.
-    const IPV6_FREEBIND: libc::c_int = 78;
-    let (level, option) =
-        if ipv6 { (libc::IPPROTO_IPV6, IPV6_FREEBIND) } else { (libc::IPPROTO_IP, libc::IP_FREEBIND) };
-    set(socket, level, option, 1)
-}
-
-fn set(socket: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the option's value is a readable int of the length that we say.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_option(socket, level, option, &value)
 }
 
 #[cfg(test)]
@@ -215,7 +193,6 @@ mod tests {
     fn answers_go_to_who_asked() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let server = UdpSocket::bind(address).unwrap();
-            bind_freely(&server, address.starts_with('[')).unwrap();
             ignore_path_mtu(&server, address.starts_with('[')).unwrap();
             let clients: Vec<UdpSocket> = (0..5).map(|_| UdpSocket::bind(address).unwrap()).collect();
             for (n, client) in clients.iter().enumerate() {

@@ -87,6 +87,13 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Sets an option of any socket. `T`: as the option has it in the kernel's headers.
+pub(super) fn set_option<T>(socket: impl AsFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let (fd, len) = (socket.as_fd().as_raw_fd(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: `value` is readable and as large as we say.
+    check(unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast(), len) }).map(|_| ())
+}
+
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just given us this descriptor; nobody else knows it.
     check(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
@@ -120,17 +127,7 @@ impl PacketSocket {
     }
 
     pub(super) fn set<T>(&self, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: `value` is readable and as large as we say.
-        check(unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                level,
-                name,
-                (&raw const *value).cast(),
-                size_of::<T>() as libc::socklen_t,
-            )
-        })
-        .map(|_| ())
+        set_option(&self.fd, level, name, value)
     }
 
     /// `T`: plain integers, any bytes of which are a value.

@@ -2,6 +2,7 @@
 //!
 //! That somebody listens to the protocol also keeps the kernel from answering such packets with "protocol unreachable".
 
+use super::socket::set_option;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::mem::zeroed;
@@ -57,7 +58,7 @@ impl TunnelSocket {
         let socket = Socket::new(domain, Type::DGRAM, None)?;
         if !v4 {
             socket.set_only_v6(true)?;
-            set(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, 1)?;
+            set_option(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, &1i32)?;
         }
         let socket = TunnelSocket::prepare(socket, v4, interface)?;
         socket.socket.bind(&any.into())?;
@@ -67,12 +68,12 @@ impl TunnelSocket {
     fn prepare(socket: Socket, v4: bool, interface: &str) -> io::Result<TunnelSocket> {
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(interface.as_bytes()))?;
-        set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
-        set(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER)?;
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1i32)?;
         if v4 {
-            set(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)?;
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_RECVTOS, &1i32)?;
         } else {
-            set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, &1i32)?;
         }
         Ok(TunnelSocket { socket, drops: 0 })
     }
@@ -138,20 +139,6 @@ fn read_control(message: &libc::msghdr) -> (u8, Option<u32>) {
         next = unsafe { libc::CMSG_NXTHDR(message, next) };
     }
     (class, drops)
-}
-
-fn set(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: `value` is readable and as large as we say.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl AsRawFd for TunnelSocket {

@@ -6,6 +6,7 @@
 //! written or read, and loads the other's with Acquire before it touches them; the kernel does the same (net/xdp/xsk_queue.h).
 
 use super::map::Mapping;
+use super::socket::set_option;
 use super::umem::{Chunk, Umem};
 use std::io;
 use std::marker::PhantomData;
@@ -86,9 +87,9 @@ impl Xsk {
     pub fn open(umem: &Umem, queue: Queue, slots: u32, area: &Area<'_>, busy: Option<BusyPoll>) -> io::Result<Xsk> {
         let mut xsk = Xsk::unbound(umem, slots, area)?;
         if let Some(BusyPoll { time_us, budget }) = busy {
-            set(&xsk.fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
-            set(&xsk.fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &time_us)?;
-            set(&xsk.fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)?;
+            set_option(&xsk.fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
+            set_option(&xsk.fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, &time_us)?;
+            set_option(&xsk.fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)?;
             xsk.busy = true;
         }
         xsk.bind(queue, area)?;
@@ -102,10 +103,11 @@ impl Xsk {
             let (addr, len) = umem.extent();
             let chunk_size = umem.chunk_size() as u32;
             let register = libc::xdp_umem_reg { addr, len, chunk_size, headroom: 0, flags: 0, tx_metadata_len: 0 };
-            set(&fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &register).map_err(|error| not_locked(error, len >> 20))?;
+            set_option(&fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &register)
+                .map_err(|error| not_locked(error, len >> 20))?;
         }
         for ring in [libc::XDP_UMEM_FILL_RING, libc::XDP_UMEM_COMPLETION_RING, libc::XDP_RX_RING, libc::XDP_TX_RING] {
-            set(&fd, libc::SOL_XDP, ring, &slots)?;
+            set_option(&fd, libc::SOL_XDP, ring, &slots)?;
         }
         let offsets = offsets(&fd)?;
         let ring = |offset, of| Ring::map(&fd, of, slots, offset);
@@ -119,9 +121,9 @@ impl Xsk {
             down: false,
             busy: false,
         };
-        set(&xsk.fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND_BUFFER)?;
+        set_option(&xsk.fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND_BUFFER)?;
         // Where the kernel is too old for it, it takes more calls.
-        let _ = set(&xsk.fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &BUDGET.min(slots));
+        let _ = set_option(&xsk.fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &BUDGET.min(slots));
         Ok(xsk)
     }
 
@@ -299,15 +301,6 @@ fn not_locked(error: io::Error, len_mb: u64) -> io::Error {
             io::Error::new(error.kind(), format!("{len_mb} MB of memory for frames cannot be locked: {help}"))
         }
         _ => error,
-    }
-}
-
-fn set<T>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-    let len = size_of::<T>() as libc::socklen_t;
-    // SAFETY: `value` is readable and as large as we say.
-    match unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const *value).cast(), len) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

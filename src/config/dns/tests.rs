@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::file::parse;
+use crate::config::file::tests::one_error_in;
 use crate::config::{CheckKind, Config, diff::diff};
 
 /// A file of DNS alone that has every section.
@@ -82,17 +83,9 @@ fn a_file_means_what_it_says() {
     assert!(pool.members[1].check.is_none());
 }
 
-/// Replaces the first `old` of GOOD by `new`; the file then has this one error, at line:column, with this help.
 #[track_caller]
 fn one_error(old: &str, new: &str, place: &str, message: &str, help: &str) {
-    assert!(GOOD.contains(old), "{old}");
-    let text = GOOD.replacen(old, new, 1);
-    let errors = parse(&text, "f").expect_err(message);
-    let rendered = errors.to_string();
-    assert_eq!(errors.count(), 1, "{rendered}");
-    assert!(rendered.starts_with(&format!("error: {message}\n")), "{rendered}\nnot: {message}");
-    assert!(rendered.contains(&format!("--> f:{place}\n")), "{rendered}\nnot at: {place}");
-    assert!(rendered.ends_with(&format!("= help: {help}")), "{rendered}\nnot: {help}");
+    one_error_in(GOOD, old, new, place, message, help);
 }
 
 #[test]

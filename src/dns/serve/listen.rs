@@ -1,7 +1,7 @@
 //! The sockets that queries come to: for each address one of UDP per thread, among which the kernel spreads clients, and one of TCP.
 
 use crate::config::file::io_words;
-use crate::sys::datagrams::{bind_freely, ignore_path_mtu};
+use crate::sys::datagrams::ignore_path_mtu;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -40,6 +40,11 @@ pub fn open(addresses: &[SocketAddr], threads: usize) -> Result<Listeners, Strin
         tcp.push(stream(*address).map_err(|why| told(address, "TCP", why))?);
     }
     Ok(Listeners { udp, tcp })
+}
+
+/// Lets a socket be bound to an address that this host does not have yet.
+pub(super) fn bind_freely(socket: &Socket, ipv6: bool) -> io::Result<()> {
+    if ipv6 { socket.set_freebind_v6(true) } else { socket.set_freebind_v4(true) }
 }
 
 fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {

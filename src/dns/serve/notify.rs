@@ -5,9 +5,9 @@
 use super::super::transfer;
 use super::super::zone::Zone;
 use super::super::{Name, wire};
+use super::listen::bind_freely;
 use super::serial::unix_s;
 use super::sign::Keys;
-use crate::sys::datagrams::bind_freely;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};

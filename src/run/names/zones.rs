@@ -1,8 +1,8 @@
 //! Zones as they are served: read and checked with their pools, put out in versions, each under its serial.
 
-use crate::config::dns::{self as config, MAX_MEMBERS};
+use crate::config::dns as config;
 use crate::dns::master;
-use crate::dns::pool::{self, Member, Pool, PoolState, WhenDown};
+use crate::dns::pool::{Member, Pool, PoolState, WhenDown};
 use crate::dns::serve::serial::{Serials, unix_s};
 use crate::dns::serve::sign::Keys;
 use crate::dns::serve::{Access, SLOTS, Served, Transfers, VERSIONS};
@@ -11,8 +11,6 @@ use crate::dns::{Contents, Name, Zone};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tracing::{error, info};
-
-const _: () = assert!(MAX_MEMBERS <= pool::MAX_MEMBERS);
 
 /// What the files say.
 pub struct Loaded {
