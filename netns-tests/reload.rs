@@ -1,13 +1,14 @@
 //! The configuration changes while it runs.
 
+use std::fs;
 use std::net::SocketAddr;
 
 use crate::support::client::{open, who};
-use crate::support::config::{Config, Remote, real_target, remote_target};
+use crate::support::config::{Config, Remote, Service, quick_check, real_target, remote_target};
 use crate::support::crowd::Crowd;
-use crate::support::play::{Play, standard};
+use crate::support::play::{PORT, Play, standard};
 use crate::support::wait::until;
-use crate::support::world::{BOTH, Family};
+use crate::support::world::{BOTH, Family, Site, World};
 
 use rustix::process::Signal;
 
@@ -68,6 +69,49 @@ fn a_bad_file_changes_nothing() {
     }
     farside.rewrite(&good);
     farside.order(&["reload"]);
+}
+
+#[test]
+fn where_services_cannot_be_taken_the_zones_stay_as_they_were_too() {
+    let zone = |site: &Site, txt: &str| {
+        let text =
+            format!("$TTL 60\n@ SOA ns admin 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\nword TXT \"{txt}\"\n");
+        fs::write(site.directory().join("company.zone"), text).unwrap();
+    };
+    let with_zone = |world: &World, mut config: Config| {
+        let site = world.site(1);
+        zone(site, "before");
+        config.more = format!(
+            "[dns]\nlisten = [\"127.0.0.1:53\"]\nstate_dir = \"{0}\"\n\n\
+             [[dns.zone]]\norigin = \"company.example.\"\nfile = \"{0}/company.zone\"\n",
+            site.directory().display()
+        );
+        config
+    };
+    let play = Play::with(1, |world, _, config| with_zone(world, config));
+    let (site, farside) = (play.world.site(1), play.farside(1));
+    let config = with_zone(&play.world, standard(&play.world, 1));
+    let word = || site.host.run("dig", &["+short", "@127.0.0.1", "word.company.example", "TXT"]).trim().to_string();
+    assert_eq!(word(), "\"before\"");
+    zone(site, "after");
+    // Its checks would be sent from an address of the host, which has none toward there.
+    site.host.ip("route add unreachable 198.18.99.9/32");
+    let mut lost = config.clone();
+    lost.pips.clear();
+    lost.services.push(Service::new("lost", "198.18.99.1".parse().unwrap(), "tcp", PORT, &quick_check("tcp")));
+    let service = lost.services.last_mut().unwrap();
+    service.extra = "mode = \"direct\"".into();
+    service.reals.push(("r1".into(), "198.18.99.9".parse().unwrap(), PORT, 1));
+    lost.services.iter_mut().for_each(|service| service.remotes.clear());
+    farside.rewrite(&lost.text());
+    let (success, said) = farside.tell(&["reload"]);
+    assert!(!success && said.contains("198.18.99.9"), "{said}");
+    // Each is answered by the control thread, after a turn in which it would have put out the zone.
+    (0..3).for_each(|_| drop(farside.show("dns")));
+    assert_eq!(word(), "\"before\"");
+    farside.rewrite(&config.text());
+    farside.order(&["reload"]);
+    until("the new zone", || word() == "\"after\"");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::backend::{Backend, Started};
 use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
-use super::names::Names;
+use super::names::{Names, Prepared};
 use super::targets::{ServicesUp, real_check, remote_check};
 use super::{ASKED, Daemon, HEALTH, NAMES, NETLINK, broken, forwarding, preflight, probe, worker_cpus};
 use crate::announce::Announcer;
@@ -393,16 +393,14 @@ impl Control {
             None => None,
         };
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-        let outcome = self.adopt(config);
-        if let (Some(names), Some(prepared)) = (&mut self.names, prepared) {
-            changes.extend(names.adopt(&self.config, prepared, Instant::now()));
-        }
+        let outcome = self.adopt(config, prepared);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        outcome?;
+        changes.extend(outcome?);
         Ok(super::in_words(&changes))
     }
 
-    fn adopt(&mut self, config: Config) -> Result<(), String> {
+    /// All of it, zones too, or nothing. What of the zones' files has changed, in words.
+    fn adopt(&mut self, config: Config, prepared: Option<Prepared>) -> Result<Vec<String>, String> {
         let shared = self.world.shared.clone();
         let host = OwnHost { fib: self.world.fib.load_full(), reserve: &mut self.reserve };
         let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, host)?;
@@ -414,7 +412,11 @@ impl Control {
         shared.ledger.set_rest(self.rest());
         self.check_targets(&probes);
         self.join_and_announce();
-        captured
+        let zones = match (&mut self.names, prepared) {
+            (Some(names), Some(prepared)) => names.adopt(&self.config, prepared, Instant::now()),
+            _ => Vec::new(),
+        };
+        captured.map(|()| zones)
     }
 
     /// Starts or ends draining `name` (`service/name`).
