@@ -35,7 +35,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 NGINX = """\
-daemon off; worker_processes 2; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
+daemon off; worker_processes {processes}; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
 events {{ worker_connections 8192; multi_accept on; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 60s;
@@ -142,7 +142,8 @@ class Lab:
     """A fresh topology with its servers running; a context manager. Nothing of one trial reaches the next one:
     no TIME_WAIT socket, conntrack entry, learnt neighbour or program left on a link."""
 
-    def __init__(self):
+    def __init__(self, http_processes=2):
+        self.http_processes = http_processes
         self.processes = []
         self.numbers = itertools.count()
         self.dir = None
@@ -207,7 +208,7 @@ class Lab:
 
     def _start_servers(self):
         config = self.dir / "nginx.conf"
-        config.write_text(NGINX.format(dir=self.dir, port=HTTP_PORT))
+        config.write_text(NGINX.format(dir=self.dir, port=HTTP_PORT, processes=self.http_processes))
         nginx = self.start("server", ["nginx", "-c", str(config), "-e", f"{self.dir}/nginx.log"])
         iperf3 = self.start("server", ["iperf3", "-4", "-s", "-p", str(IPERF_PORT)])
         sink = self.start("server", [sys.executable, "-c", SINK, str(SINK_PORT)])

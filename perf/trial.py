@@ -49,7 +49,7 @@ def preflight(candidates, cases, say):
 def measure(case, contender, seconds):
     """Returns {metric name: value}, CPU figures included."""
     background = machine.Cpu.sample(0.3)
-    with Lab() as lab:
+    with Lab(case.http_processes) as lab:
         case.set_up(lab)
         contender.start(lab, case.needs)
         lab.wait_until_carried(contender.target)

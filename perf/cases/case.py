@@ -29,6 +29,7 @@ class Case:
     metrics = ()
     needs = Needs()
     quick = True  # part of a quick run
+    http_processes = 2  # of the server's nginx
 
     def refuses(self, contender):
         """Why this contender cannot take part, in a word or two for the table; None if it can."""
