@@ -88,6 +88,7 @@ class Running(typing.NamedTuple):
     """A process that lives until the lab ends, and where its output goes."""
     process: subprocess.Popen
     log: pathlib.Path
+    started: float  # by the monotonic clock
 
     @property
     def name(self):
@@ -153,7 +154,8 @@ class Lab:
             self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
             self.dir.chmod(0o755)
             self._make_links()
-            self._start_servers()
+            if self.http_processes:
+                self._start_servers()
         except BaseException:
             self.__exit__()
             raise
@@ -168,7 +170,7 @@ class Lab:
             signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
 
     def _tear_down(self):
-        for process, _log in reversed(self.processes):
+        for process, *_ in reversed(self.processes):
             process.terminate()
             try:
                 process.wait(5)
@@ -260,11 +262,12 @@ class Lab:
     def start(self, role, argv):
         """Starts a process that lives until the lab ends."""
         log = self.dir / f"{next(self.numbers)}-{pathlib.Path(argv[0]).name}.log"
+        started = time.monotonic()
         with open(log, "wb") as out:
             process = subprocess.Popen(["ip", "netns", "exec", self.netns(role), *argv], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=out, cwd=self.dir, preexec_fn=_die_with_parent,
                                        start_new_session=True)
-        self.processes.append(Running(process, log))
+        self.processes.append(Running(process, log, started))
         return self.processes[-1]
 
     def end_of(self, running, timeout):
@@ -333,3 +336,17 @@ class Lab:
             self.run("client", [sys.executable, "-c", PROBE, target, str(HTTP_PORT), "10"], 15)
         finally:
             self.check_alive()  # a contender that died says why better than the client that it refused
+
+    def wait_until_answered(self, server, name, right, seconds):
+        """Until a name server gives these addresses for a name, in whatever order."""
+        end = time.monotonic() + seconds
+        while True:
+            done = subprocess.run(["ip", "netns", "exec", self.netns("client"), "dig", "+short", "+tries=1", "+time=1", f"@{server}",
+                                   name, "A"], capture_output=True, text=True, timeout=20, preexec_fn=_die_with_parent)
+            found = done.stdout.split()
+            if done.returncode == 0 and set(found) == right and len(found) == len(right):
+                return
+            self.check_alive()
+            if time.monotonic() > end:
+                raise TrialFailed(f"{name}: {' '.join(found) or 'no answer'} instead of {' '.join(sorted(right))}")
+            time.sleep(0.05)

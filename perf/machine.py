@@ -51,7 +51,7 @@ def install_missing(parts, say):
         return
     say("installing " + ", ".join(missing))
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # nginx and haproxy are wanted as programs: their packages must not start services on the user's machine,
+    # They are wanted as programs: their packages must not start services on the user's machine,
     # now (policy-rc.d) or at the next boot (disable).
     policy = pathlib.Path("/usr/sbin/policy-rc.d")
     ours = not policy.exists()
@@ -67,7 +67,7 @@ def install_missing(parts, say):
     finally:
         if ours:
             policy.unlink(missing_ok=True)
-    for service in ("nginx", "haproxy"):
+    for service in ("nginx", "haproxy", "gdnsd", "nsd", "knot", "pdns"):
         if any(package.startswith(service) for package in missing) and shutil.which("systemctl"):
             subprocess.run(["systemctl", "-q", "disable", service], stderr=subprocess.DEVNULL, timeout=60)
 

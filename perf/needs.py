@@ -20,4 +20,6 @@ CHECK = Check()
 @dataclasses.dataclass(frozen=True)
 class Needs:
     backup: bool = False  # CHECKed, and another server in its place while it is down: on the VIP's port NAMED_PORT
+    names: int = 1000  # of the zone that a name server has
+    threads: int = 1  # of a name server
     flows: int = 0  # so many at a time; 0: what the contender has room for by default

@@ -33,7 +33,7 @@ def _panel(result, case, left, top):
 
 def svg(result):
     cases = [case for case in result["cases"] if any(trial["case"] == case for trial in result["trials"])]
-    height = HEAD + len(result["contenders"]) * (BAR + 4)
+    height = HEAD + max((len(result["summary"][case]["figures"]) for case in cases), default=0) * (BAR + 4)
     rows = -(-len(cases) // COLUMNS)
     size = (COLUMNS * (PANEL + GAP) + GAP, rows * (height + GAP) + 2 * GAP)
     machine = result["machine"]

@@ -38,26 +38,37 @@ def ratio(trials, case, metric, above, below):
 
 def assemble(args, cases, able, absent, unable, trials, started, machine):
     """What the JSON file holds, of one run."""
-    refusals = {case.name: {contender.name: why for contender in able if (why := case.refuses(contender))}
-                for case in cases}
-    expected = sum(args.rounds * (len(able) - len(refused)) for refused in refusals.values())
+    refusals = {case.name: {contender.name: why for contender in able
+                            if case.group == contender.group and (why := case.refuses(contender))} for case in cases}
+    expected = sum(args.rounds for case in cases for contender in able if case.takes(contender))
     return summarized({
         "runs": [{"started": started.isoformat(timespec="seconds"), "rounds": args.rounds, "seconds": args.seconds}],
         "machine": machine,
         "complete": not unable and len(trials) == expected,
         "absent": absent,
         "left_out": unable,
-        "cases": {case.name: {"title": case.title, "work_unit": case.work_unit, "refusals": refusals[case.name],
+        "cases": {case.name: {"title": case.title, "group": case.group, "work_unit": case.work_unit, "refusals": refusals[case.name],
                               "metrics": [dataclasses.asdict(metric) for metric in case.metrics]} for case in cases},
-        "contenders": {contender.name: {"title": contender.title, "ours": contender.ours} for contender in able},
+        "contenders": {contender.name: {"title": contender.title, "ours": contender.ours, "group": contender.group} for contender in able},
         "trials": trials,
     })
 
 
+def group_of(about):
+    """Of a case or a contender of a result; those of before there were groups forward."""
+    return about.get("group", "forward")
+
+
+def names_of(result, group):
+    """The contenders of a group, in their order."""
+    return [name for name, about in result["contenders"].items() if group_of(about) == group]
+
+
 def summarized(result):
     """`result` with the summary of its trials, for those who do not want to do the arithmetic themselves."""
-    trials, names, summary = result["trials"], list(result["contenders"]), {}
+    trials, summary = result["trials"], {}
     for case, about in result["cases"].items():
+        names = names_of(result, group_of(about))
         metrics = [metric["name"] for metric in about["metrics"]]
         figures = {name: {metric: spread(list(_by_round(trials, case, name, metric).values()))
                           for metric in [*metrics, "cpu_s", CPU]} for name in names}

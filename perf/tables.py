@@ -2,12 +2,20 @@
 import statistics
 import typing
 
-from report import CPU
+from report import CPU, group_of, names_of
 
 
-def _measured(result):
+RIVALS = {"forward": ("nftables", "haproxy"), "dns": ("gdnsd", "nsd", "knot", "pdns")}  # whom a README compares with
+
+
+def _measured(result, group):
     return {case: about for case, about in result["cases"].items()
-            if any(trial["case"] == case for trial in result["trials"])}
+            if group_of(about) == group and any(trial["case"] == case for trial in result["trials"])}
+
+
+def _groups(result):
+    """Those of which something was measured, and their contenders."""
+    return {group: names for group in RIVALS if (names := names_of(result, group)) and _measured(result, group)}
 
 
 def _cell(figure, decimals, refusal=None):
@@ -25,9 +33,9 @@ class Row(typing.NamedTuple):
     refusals: dict
 
 
-def _rows(result):
+def _rows(result, group):
     """A row for each metric."""
-    for case, about in _measured(result).items():
+    for case, about in _measured(result, group).items():
         summary = result["summary"][case]
         for metric in about["metrics"]:
             name = metric["name"]
@@ -36,16 +44,15 @@ def _rows(result):
                 yield Row(case, metric["unit"], metric["decimals"], figures, summary["ratios"][name], about["refusals"])
 
 
-def _costs(result):
+def _costs(result, group):
     """The same for CPU seconds, without ratios."""
-    for case, about in _measured(result).items():
+    for case, about in _measured(result, group).items():
         figures = {contender: of[CPU] for contender, of in result["summary"][case]["figures"].items()}
         yield Row(case, about["work_unit"], 3, figures, {}, about["refusals"])
 
 
-def _pairs(result):
+def _pairs(result, names):
     """Whose figures are put in relation: everybody's to the first one's, and ours to everybody's before."""
-    names = list(result["contenders"])
     ours = [name for name in names if result["contenders"][name]["ours"]]
     return [(name, names[0]) for name in names[1:]] \
         + [(name, other) for name in ours for other in names[1:names.index(name)]]
@@ -85,23 +92,25 @@ def _aligned(rows):
 
 
 def text(result):
-    names = list(result["contenders"])
+    return "\n\n".join(["\n".join(header(result)), *(_text(result, group, names) for group, names in _groups(result).items())])
 
+
+def _text(result, group, names):
     def table(title, rows):
         return _aligned([[title, *names]] + [
             [f"{row.case}, {row.unit}", *(_cell(row.figures[name], row.decimals, row.refusals.get(name)) for name in names)]
             for row in rows])
 
-    measured = _measured(result)
+    measured = _measured(result, group)
     ratios = [["ratios", *(case + ("" if about["metrics"][0]["higher"] else " (less is better)")
                            for case, about in measured.items())]]
-    for above, below in _pairs(result):
+    for above, below in _pairs(result, names):
         found = [result["summary"][case]["ratios"][about["metrics"][0]["name"]][above][below]
                  for case, about in measured.items()]
         ratios.append([f"{above} / {below}", *("-" if r is None else f"{r:.2f}" for r in found)])
-    tables = [table("figures", _rows(result))] + ([_aligned(ratios)] if len(ratios) > 1 else []) \
-        + [table("CPU s of the whole machine per", _costs(result))]
-    return "\n".join(header(result)) + "\n\n" + "\n\n".join(tables)
+    tables = [table("figures", _rows(result, group))] + ([_aligned(ratios)] if len(ratios) > 1 else []) \
+        + [table("CPU s of the whole machine per", _costs(result, group))]
+    return "\n\n".join(tables)
 
 
 def _line(cells):
@@ -110,9 +119,15 @@ def _line(cells):
 
 def markdown(result, picture=None):
     """Medians only, and the first farside's ratios; `text` has the rest. `picture`: where `plot` has drawn it."""
-    names = list(result["contenders"])
+    groups = _groups(result)
+    lines = [line + "  " for line in header(result)] + [""]
+    lines += [f"![{', '.join(case for group in groups for case in _measured(result, group))}]({picture})", ""] if picture else []
+    return "\n".join(lines + [line for group, names in groups.items() for line in _markdown(result, group, names)][:-1])
+
+
+def _markdown(result, group, names):
     ours = next((name for name in names if result["contenders"][name]["ours"]), None)
-    rivals = [name for name in ("nftables", "haproxy") if ours and name in names]
+    rivals = [name for name in RIVALS[group] if ours and name in names]
 
     def short(row):
         return ("-" if row.figures[name] is None else f"{row.figures[name]['median']:,.{row.decimals}f}" for name in names)
@@ -120,15 +135,13 @@ def markdown(result, picture=None):
     def table(head, rows):
         return [_line(["", *head]), _line(["---", *["---:"] * len(head)]), *(_line(row) for row in rows), ""]
 
-    ratios = ((row, [row.ratios[ours][rival] for rival in rivals]) for row in _rows(result))
-    lines = [line + "  " for line in header(result)] + [""]
-    lines += [f"![{', '.join(_measured(result))}]({picture})", ""] if picture else []
-    lines += table([*names, *(f"{ours} / {rival}" for rival in rivals)], [
+    ratios = ((row, [row.ratios[ours][rival] for rival in rivals]) for row in _rows(result, group))
+    lines = table([*names, *(f"{ours} / {rival}" for rival in rivals)], [
         [f"{row.case}, {row.unit}", *short(row), *("" if ratio is None else f"{ratio:.2f}" for ratio in found)]
         for row, found in ratios])
     lines += ["CPU seconds of the whole machine (client, box, server and kernel) for each:", ""]
-    lines += table(names, [[f"{row.case}, {row.unit}", *short(row)] for row in _costs(result)])
-    return "\n".join(lines[:-1])
+    lines += table(names, [[f"{row.case}, {row.unit}", *short(row)] for row in _costs(result, group)])
+    return lines
 
 
 BEGIN, END = "<!-- figures: written by perf/show -->", "<!-- end of figures -->"

@@ -35,9 +35,9 @@ def preflight(candidates, cases, say):
             if why := contender.absent():
                 absent[contender.name] = why
                 continue
-            with Lab() as lab:
+            with Lab(http_processes=2 if contender.group == "forward" else 0) as lab:
                 contender.start(lab, Needs())
-                lab.wait_until_carried(contender.target)
+                contender.wait_until_carried(lab, Needs())
             able.append(contender)
         except TrialFailed as failure:
             unable[contender.name] = str(failure)
@@ -52,7 +52,7 @@ def measure(case, contender, seconds):
     with Lab(case.http_processes) as lab:
         case.set_up(lab)
         contender.start(lab, case.needs)
-        lab.wait_until_carried(contender.target)
+        contender.wait_until_carried(lab, case.needs)
         case.warm_up(lab, contender)
         before = machine.Cpu.now()
         figures = case.measure(lab, contender, seconds)

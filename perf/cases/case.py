@@ -23,17 +23,22 @@ class Case:
     that was done in a part of the time only, or beside something costly that is not the contender's, it says by `cpu_s`
     what it took."""
     name = ""
+    group = "forward"  # contenders are of one too; a run without names of cases is of this one
     title = ""
     tools = {}
     work_unit = ""
     metrics = ()
     needs = Needs()
     quick = True  # part of a quick run
-    http_processes = 2  # of the server's nginx
+    http_processes = 2  # of the server's nginx; 0: there are no servers
 
     def refuses(self, contender):
         """Why this contender cannot take part, in a word or two for the table; None if it can."""
         return None
+
+    def takes(self, contender):
+        """Does this contender take part?"""
+        return self.group == contender.group and not self.refuses(contender)
 
     def prepare(self, say):
         """Once per run, before the first trial. TrialFailed leaves the case out."""

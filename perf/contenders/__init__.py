@@ -4,10 +4,15 @@
 from contenders.direct import Direct
 from contenders.dpdk import Dpdk
 from contenders.farside import Farside
+from contenders.farside_dns import FarsideDns
+from contenders.gdnsd import Gdnsd
 from contenders.haproxy import Haproxy
 from contenders.ipvs import Ipvs
+from contenders.knot import Knot
 from contenders.nftables import Nftables
 from contenders.nginx import Nginx
+from contenders.nsd import Nsd
+from contenders.pdns import PowerDns
 
 
 def peers():
@@ -39,5 +44,10 @@ def modes(usual):
     return [Farside(f"{usual.name}-{mode}", usual.binary, mode=mode) for mode in ("direct", "tunnel")]
 
 
+def nameservers(farsides):
+    """Those of the DNS cases; the first one is the reference."""
+    return [Gdnsd(), Nsd(), Knot(), PowerDns(), *(FarsideDns(f"{one.name}-dns", one.binary) for one in farsides)]
+
+
 def everybody(usual):
-    return [*peers(), usual, *backends(usual), *modes(usual)]
+    return [*peers(), usual, *backends(usual), *modes(usual), *nameservers([usual])]

@@ -5,6 +5,7 @@ import lab
 class Contender:
     """One occupant of the box."""
     name = ""
+    group = "forward"  # whose cases it takes part in
     title = ""
     tools = {}  # command or file -> Debian package
     version = None  # argv whose first line of output is the version
@@ -32,6 +33,10 @@ class Contender:
 
     def prepare(self, say):
         """Once per run, before the first trial. TrialFailed leaves the contender out."""
+
+    def wait_until_carried(self, lab, needs):
+        """Until traffic is seen to be right."""
+        lab.wait_until_carried(self.target)
 
     def start(self, lab, needs):
         """On a fresh Lab; returns when traffic may come. TrialFailed loses the trial."""

@@ -67,6 +67,14 @@ socket = "{dir}/farside.sock"
 """
 
 
+def prepared(binary, say):
+    """The path of the program to measure: the one given, or the one of this tree, built."""
+    binary = binary or build.program("farside", say)
+    if not os.access(binary, os.X_OK):
+        raise TrialFailed("there is no such program as the one named with --farside")
+    return str(pathlib.Path(binary).resolve())
+
+
 class Farside(Contender):
     ours = True
 
@@ -103,10 +111,7 @@ class Farside(Contender):
         return counters["flows_local"] - counters["flows_ended"]
 
     def prepare(self, say):
-        if not self.binary:
-            self.binary = build.program("farside", say)
-        if not os.access(self.binary, os.X_OK):
-            raise TrialFailed("there is no such program as the one named with --farside")
+        self.binary = prepared(self.binary, say)
 
     def config(self, directory, needs):
         # Defaults are not written: builds that are older than a key can be measured, too.

@@ -16,7 +16,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import blast  # noqa: E402  (the path above comes first)
 import cases  # noqa: E402
 import contenders  # noqa: E402
+import names  # noqa: E402
 from bisection import bisect  # noqa: E402
+from cases.dns import flooded, waited  # noqa: E402
 from cases.failover import gap_ms  # noqa: E402
 from lab import TrialFailed  # noqa: E402
 from needs import Needs  # noqa: E402
@@ -94,6 +96,42 @@ class FailOver(unittest.TestCase):
                 gap_ms(answers)
 
 
+KXDPGUN = """\
+thread#00: sent 2222910, received 687235
+total queries:     2000000 (500000 pps)
+total replies:     600010 (150002 pps) (30%)
+responded NOERROR:   600000
+responded SERVFAIL:   10
+duration: 4 s
+"""
+
+DNSPERF = """\
+  Queries lost:         744 (0.15%)
+
+  Response codes:       NOERROR 489000 (99.90%), REFUSED 500 (0.10%)
+  Queries per second:   122460.392218
+"""
+
+
+class Queries(unittest.TestCase):
+    def test_errors_are_no_answers(self):
+        self.assertEqual(flooded(KXDPGUN, 4), (500_000, 150_000, 10))
+        self.assertEqual(waited(DNSPERF), (122460.392218, 0.15, 500))
+
+    def test_no_answer_is_no_figure(self):
+        for read in (lambda: flooded("total queries: 5 (1 pps)", 4), lambda: flooded("", 4), lambda: waited("")):
+            with self.assertRaises(TrialFailed):
+                read()
+
+    def test_every_name_that_is_asked_for_is_in_the_zone_with_its_address(self):
+        lines = set(names.zone(5000, "192.0.2.1").splitlines())
+        asked = names.static(5000)
+        self.assertEqual(len(asked), 5000)
+        for name, addresses in asked.items():
+            self.assertIn(f"{name.partition('.')[0]} A {''.join(addresses)}", lines)
+        self.assertEqual(len(names.static(1_000_000)), names.LISTED)
+
+
 class Parts(unittest.TestCase):
     usual = contenders.Farside("farside", None)
 
@@ -107,9 +145,16 @@ class Parts(unittest.TestCase):
         everybody = contenders.everybody(self.usual)
         self.assertEqual(len({contender.name for contender in everybody}), len(everybody))
         for contender in everybody:
-            self.assertTrue(contender.title and any(not case.refuses(contender) for case in cases.ALL), contender.name)
+            self.assertTrue(contender.title and any(case.takes(contender) for case in cases.ALL), contender.name)
+
+    def test_who_has_no_pools_is_not_asked_for_any(self):
+        found = {case.name: {one.name for one in contenders.everybody(self.usual) if case.takes(one)} for case in cases.dns.ALL}
+        self.assertEqual(found["dns-static"], {"gdnsd", "nsd", "knot", "pdns", "farside-dns"})
+        self.assertEqual(found["dns-pool"], {"gdnsd", "farside-dns"})
 
     def test_farsides_configurations_are_toml(self):
+        pools = tomllib.loads(contenders.FarsideDns("farside-dns", None).config("/run/x"))["dns"]["pool"]
+        self.assertEqual([member["addresses"] for member in pools[0]["member"]], [[address] for address in names.MEMBERS])
         for contender in [self.usual, *contenders.backends(self.usual), *contenders.modes(self.usual)]:
             for needs in (Needs(), Needs(backup=True), Needs(flows=1000)):
                 config = tomllib.loads(contender.config("/run/x", needs))

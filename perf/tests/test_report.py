@@ -52,6 +52,19 @@ class Report(unittest.TestCase):
         self.assertEqual(report.ratio(lossy, "c", "rate", "farside", "nftables"), 3.0)
         self.assertIsNone(report.ratio(lossy[2:], "c", "rate", "farside", "nftables"))
 
+    def test_groups_have_tables_of_their_own(self):
+        whole = result(DRIFTING)
+        whole["cases"]["d"] = {**whole["cases"]["c"], "group": "dns"}
+        whole["contenders"].update({name: {"title": name, "ours": name != "gdnsd", "group": "dns"} for name in ("gdnsd", "farside-dns")})
+        whole["trials"] += [{**trial(name, 1, rate), "case": "d"} for name, rate in (("gdnsd", 2.0), ("farside-dns", 3.0))]
+        whole = report.summarized(whole)
+        self.assertEqual(whole["summary"]["d"]["ratios"]["rate"], {"gdnsd": {"farside-dns": 2 / 3}, "farside-dns": {"gdnsd": 1.5}})
+        for shown in (tables.text(whole), tables.markdown(whole)):
+            lines = shown.splitlines()
+            self.assertFalse(any("nftables" in line and "gdnsd" in line for line in lines))
+            self.assertTrue(any("farside-dns / gdnsd" in line for line in lines))
+            self.assertTrue(any("nftables" in line and "farside" in line for line in lines))
+
     def test_merged_runs_keep_their_rounds_apart(self):
         slow = [{**t, "figures": {**t["figures"], "rate": t["figures"]["rate"] / 4}} for t in DRIFTING]
         whole = report.merged([result(DRIFTING), result(slow)])
