@@ -531,19 +531,26 @@ fn multipath_hash(flow: &Flow) -> u64 {
 }
 
 fn look_up(flow: &Flow, side: Side, ctx: &Context) -> Result<HopId, Verdict> {
-    let (dst, family) = match side {
-        Side::Server => (&flow.target.addr, flow.target_family),
-        Side::Client => (&flow.client.addr, flow.family),
+    // A tunnel's outer source is the host's, and depends on the way.
+    let wrapped = Addr::default();
+    let (src, dst, family) = match side {
+        Side::Server if flow.mode == Mode::Tunnel => (&wrapped, &flow.target.addr, flow.target_family),
+        Side::Server => (&flow.local.addr, &flow.target.addr, flow.target_family),
+        Side::Client => (&flow.vip.addr, &flow.client.addr, flow.family),
     };
     let hash = multipath_hash(flow);
-    let id = route_to(dst, family, hash, ctx)?;
+    let id = route_to(src, dst, family, hash, ctx)?;
     // A gateway would send a packet for the VIP back here.
     let direct = flow.mode == Mode::Direct && side == Side::Server;
-    if direct && !ctx.fib.is_on_link(dst, family, hash) { Err(Verdict::Refuse(Refusal::NotOnLink)) } else { Ok(id) }
+    if direct && !ctx.fib.is_on_link(src, dst, family, hash) {
+        Err(Verdict::Refuse(Refusal::NotOnLink))
+    } else {
+        Ok(id)
+    }
 }
 
-fn route_to(dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {
-    match ctx.fib.lookup(dst, family, hash) {
+fn route_to(src: &Addr, dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {
+    match ctx.fib.lookup(src, dst, family, hash) {
         Step::Hop(id) => Ok(id),
         Step::Resolve(neighbor) => {
             ctx.shared.resolve.ask(neighbor);

@@ -6,7 +6,7 @@
 //! `Netlink::sync_gap`), so that a flapping link or a routing daemon at work cannot eat the control thread.
 //!
 //! Also read anew: after lost events (ENOBUFS), and every minute in case a change came without an event.
-//! Policy routing rules, VRFs and MPLS are not followed; a rule that points to another table is reported at start.
+//! Policy routing rules are followed where they go by addresses only; others are reported. VRFs and MPLS are not followed.
 
 mod host;
 #[cfg(test)]
@@ -22,7 +22,6 @@ use crate::route::{Fib, Hop, HopTable, Neighbor, PortInfo, ResolveQueue, Routes,
 use arc_swap::ArcSwap;
 use hashbrown::{HashMap, HashSet};
 use neighbors::Neighbors;
-use netlink_packet_route::RouteNetlinkMessage;
 use socket::{Events, Requests};
 use std::io;
 use std::net::IpAddr;
@@ -98,6 +97,8 @@ pub struct Netlink {
     /// Events still wait, though the socket will not be reported again.
     more_events: bool,
     warned_unread: bool,
+    /// Rules that are not followed, as told last.
+    strange_rules: usize,
     losses: u64,
 }
 
@@ -160,6 +161,7 @@ impl Netlink {
             silent_until: now,
             more_events: false,
             warned_unread: false,
+            strange_rules: 0,
             losses: 0,
         };
         netlink.first_sync(now)?;
@@ -181,7 +183,6 @@ impl Netlink {
         self.stale = false;
         self.stale_neighbors = false;
         self.check_interfaces(&world.links)?;
-        self.warn_of_rules();
         self.install(world, now);
         Ok(())
     }
@@ -199,22 +200,6 @@ impl Netlink {
             }
         }
         Ok(())
-    }
-
-    fn warn_of_rules(&mut self) {
-        let mut foreign = 0;
-        let Ok(sequence) = self.requests.dump(RouteNetlinkMessage::GetRule(Default::default())) else { return };
-        while let Ok(bytes) = self.requests.receive() {
-            foreign += socket::messages(bytes)
-                .filter(|raw| raw.sequence == sequence && raw.kind == libc::RTM_NEWRULE)
-                .filter(|raw| world::is_foreign_rule(raw.payload))
-                .count();
-        }
-        if foreign > 0 {
-            tracing::warn!(
-                "{foreign} policy routing rules (ip rule) are not followed: farside uses the main table only"
-            );
-        }
     }
 
     /// Readiness of `token` means [`Netlink::ready`].
@@ -455,9 +440,16 @@ impl Netlink {
             self.ports = ports.into();
             self.differs = true;
         }
-        if self.routes.as_given() != world.routes {
+        if world.strange_rules > self.strange_rules {
+            tracing::warn!(
+                "{} policy routing rules (ip rule) are not followed: farside knows those by source and destination address",
+                world.strange_rules
+            );
+        }
+        self.strange_rules = world.strange_rules;
+        if self.routes.as_given() != world.routes || self.routes.rules_as_given() != world.rules {
             self.neighbors.set_gateways(neighbors::gateways(&world.routes));
-            self.routes = Arc::new(Routes::new(world.routes));
+            self.routes = Arc::new(Routes::by_rules(world.routes, world.rules));
             self.differs = true;
             self.round_at = now;
         }

@@ -18,7 +18,7 @@ mod lpm;
 
 pub use build::{Builder, Prefix};
 pub use hops::{Hop, HopId, HopTable, MAX_HOPS, NO_HOP, ResolveQueue, TAP_HOP};
-pub use lpm::{MAX_WAYS, Route, Routes, Table, Target, Way};
+pub use lpm::{MAX_WAYS, Route, Routes, Rule, Table, Target, Way};
 
 use crate::wire::ip::{Addr, V4, V6};
 use hashbrown::{HashMap, HashSet};
@@ -147,13 +147,14 @@ impl Fib {
         self.hops.get(id)
     }
 
-    /// The next hop toward `dst`. As the kernel does it: the local table, then the main table; there the longest prefix,
-    /// then the lowest metric; among several ways of one route `flow_hash` chooses, by weight. What is addressed to the
+    /// The next hop of a packet from `src` toward `dst`. As the kernel does it: the tables that policy rules name, one after
+    /// the other, which without any are the local and the main table; there the longest prefix, then the lowest metric;
+    /// among several ways of one route `flow_hash` chooses, by weight. What is addressed to the
     /// host's address on the health checks' device goes there ([`TAP_HOP`]) instead of being `Local`.
-    /// `family` is that of `dst`.
-    pub fn lookup(&self, dst: &Addr, family: u8, flow_hash: u64) -> Step {
-        let way = match self.routes.find(dst, family) {
-            None | Some(Target::NoRoute) => return Step::NoRoute,
+    /// `family` is that of `dst` and of `src`, which is all zero where it is not known: rules for some sources are not for it.
+    pub fn lookup(&self, src: &Addr, dst: &Addr, family: u8, flow_hash: u64) -> Step {
+        let way = match self.routes.find(src, dst, family) {
+            None | Some(Target::NoRoute | Target::Throw) => return Step::NoRoute,
             Some(Target::Local) => return Step::Local,
             Some(Target::Tap) => return Step::Hop(TAP_HOP),
             Some(Target::Ways(ways)) => match lpm::choose(ways, flow_hash) {
@@ -171,9 +172,9 @@ impl Fib {
         }
     }
 
-    /// Is the next hop toward `dst` the machine that has `dst`, with no gateway between?
-    pub fn is_on_link(&self, dst: &Addr, family: u8, flow_hash: u64) -> bool {
-        let Some(Target::Ways(ways)) = self.routes.find(dst, family) else { return false };
+    /// Is the next hop from `src` toward `dst` the machine that has `dst`, with no gateway between?
+    pub fn is_on_link(&self, src: &Addr, dst: &Addr, family: u8, flow_hash: u64) -> bool {
+        let Some(Target::Ways(ways)) = self.routes.find(src, dst, family) else { return false };
         lpm::choose(ways, flow_hash).is_some_and(|way| way.gateway.is_none_or(|gateway| gateway == (family, *dst)))
     }
 
@@ -189,7 +190,7 @@ impl Fib {
             return Some(port as u8);
         }
         let family = crate::wire::ip::family_of(ip);
-        match self.routes.find(&ip.into(), family) {
+        match self.routes.find(&Addr::default(), &ip.into(), family) {
             Some(Target::Ways(ways)) => lpm::choose(ways, 0).map(|way| way.port),
             _ => None,
         }

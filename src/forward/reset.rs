@@ -63,7 +63,7 @@ fn awaited_of_client(details: &FlowDetails) -> Option<u32> {
 }
 
 fn write(family: u8, src: Endpoint, dst: Endpoint, seq: u32, ctx: &Context, send: &mut impl FnMut(&[u8], u8)) {
-    let Step::Hop(id) = ctx.fib.lookup(&dst.addr, family, u64::from(dst.port)) else { return };
+    let Step::Hop(id) = ctx.fib.lookup(&src.addr, &dst.addr, family, u64::from(dst.port)) else { return };
     let Some(hop) = ctx.shared.hops.get(id) else { return };
     let mut frame = [0; LONGEST];
     frame[..6].copy_from_slice(&hop.mac);

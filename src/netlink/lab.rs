@@ -235,7 +235,12 @@ impl Live {
 
     pub fn step(&self, to: &str) -> Step {
         let to: IpAddr = to.parse().unwrap();
-        self.fib.load().lookup(&to.into(), family_of(to), 0)
+        self.step_from(if to.is_ipv4() { "0.0.0.0" } else { "::" }, to)
+    }
+
+    pub fn step_from(&self, from: &str, to: IpAddr) -> Step {
+        let from: IpAddr = from.parse().unwrap();
+        self.fib.load().lookup(&from.into(), &to.into(), family_of(to), 0)
     }
 
     /// The id and the hop toward `to`, if it is resolved.

@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, Live, in_own_namespace, neighbor};
 use crate::route::{NO_HOP, Step, TAP_HOP};
+use crate::wire::ip::Addr;
 use std::time::Duration;
 
 /// Each of these runs in a process and a network of its own.
@@ -142,18 +143,46 @@ live! {
         let mut seen = [0; 2];
         for i in 0..1000u64 {
             let to: std::net::IpAddr = "192.0.2.17".parse().unwrap();
-            match fib.lookup(&to.into(), 4, i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            match fib.lookup(&Addr::default(), &to.into(), 4, i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
                 Step::Resolve(n) => seen[n.port as usize] += 1,
                 other => panic!("{other:?}"),
             }
         }
         assert!((650..850).contains(&seen[0]), "{seen:?}");
         let to: std::net::IpAddr = "2001:db8:77::1".parse().unwrap();
-        assert_eq!(fib.lookup(&to.into(), 6, 0), Step::Resolve(neighbor(1, "2001:db8:2::50")));
-        assert_eq!(fib.lookup(&to.into(), 6, u64::MAX), Step::Resolve(neighbor(0, "2001:db8:1::50")));
+        assert_eq!(fib.lookup(&Addr::default(), &to.into(), 6, 0), Step::Resolve(neighbor(1, "2001:db8:2::50")));
+        assert_eq!(fib.lookup(&Addr::default(), &to.into(), 6, u64::MAX), Step::Resolve(neighbor(0, "2001:db8:1::50")));
         // One way's link goes down: the rest take its flows.
         lab.here("ip link set lan0 down");
         live.until("one way is left", |live| live.step("192.0.2.17") == Step::Resolve(neighbor(0, "203.0.113.50")));
+    }
+
+    fn rules_for_sources_come_and_go(lab) {
+        let mut live = lab.live(&["wan0", "lan0"]);
+        let from = |live: &Live, from: &str| live.step_from(from, if from.contains(':') { "2001:db8:99::7" } else { "192.0.2.7" }.parse().unwrap());
+        let usual = ["203.0.113.1", "2001:db8:1::1"].map(|source| from(&live, source));
+        let epoch = live.epoch();
+        // One table's number does not fit into a route's header.
+        lab.here("ip route add default via 10.0.0.50 table 1000; ip rule add from 203.0.113.10 table 1000");
+        lab.here("ip -6 route add default via 2001:db8:2::50 table 7; ip -6 rule add from 2001:db8:1::10 table 7");
+        live.until("its own way", |live| from(live, "203.0.113.10") == Step::Resolve(neighbor(1, "10.0.0.50")));
+        live.until("its own way", |live| from(live, "2001:db8:1::10") == Step::Resolve(neighbor(1, "2001:db8:2::50")));
+        assert_ne!(live.epoch(), epoch);
+        assert_eq!(["203.0.113.1", "2001:db8:1::1"].map(|source| from(&live, source)), usual, "nobody else's");
+        lab.here("ip route replace default via 10.0.0.60 table 1000");
+        live.until("another way", |live| from(live, "203.0.113.10") == Step::Resolve(neighbor(1, "10.0.0.60")));
+        // The first that fits decides; what is for certain packets only is not followed.
+        lab.here("ip route add default via 10.0.0.70 table 5; ip rule add from 203.0.113.10 fwmark 3 table 5 pref 10");
+        lab.here("ip rule add from 203.0.113.10 tos 8 table 5 pref 11; ip rule add not from 203.0.113.10 table 5 pref 12");
+        lab.here("ip rule add from 203.0.113.10 iif lan0 table 5 pref 13; ip rule add ipproto tcp table 5 pref 14");
+        lab.here("ip rule add table 5 suppress_prefixlength 0 pref 15");
+        lab.here("ip route add 192.0.2.0/24 via 10.0.0.71 table 6; ip rule add to 192.0.2.0/24 from 203.0.113.11 table 6 pref 16");
+        live.until("both fit", |live| from(live, "203.0.113.11") == Step::Resolve(neighbor(1, "10.0.0.71")));
+        assert_eq!(from(&live, "203.0.113.10"), Step::Resolve(neighbor(1, "10.0.0.60")));
+        lab.here("ip rule add from 203.0.113.0/24 table 5 pref 9");
+        live.until("an earlier rule", |live| from(live, "203.0.113.10") == Step::Resolve(neighbor(1, "10.0.0.70")));
+        lab.here("ip rule del pref 9; ip rule del from 203.0.113.10 table 1000; ip -6 rule del from 2001:db8:1::10 table 7");
+        live.until("as everybody", |live| ["203.0.113.10", "2001:db8:1::10"].map(|source| from(live, source)) == usual);
     }
 
     fn a_route_may_ask_for_smaller_packets(lab) {

@@ -1,8 +1,9 @@
 //! What the kernel's dumps say, in farside's words. Nothing here keeps state.
 
 use super::socket::Raw;
-use crate::route::{MAX_WAYS, PortInfo, Route, Table, Target, Way};
+use crate::route::{MAX_WAYS, PortInfo, Prefix, Route, Rule, Table, Target, Way};
 use crate::wire::ip::family_of;
+use hashbrown::HashSet;
 use netlink_packet_core::{NlasIterator, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
@@ -15,6 +16,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+/// Attributes of rules, as in linux/fib_rules.h.
+const FRA_DST: u16 = 1;
+const FRA_SRC: u16 = 2;
+const FRA_PRIORITY: u16 = 6;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
+const FRA_TABLE: u16 = 15;
+const FRA_PAD: u16 = 18;
+const FRA_PROTOCOL: u16 = 21;
 /// IFF_UP and IFF_LOWER_UP: switched on, and has a carrier.
 const LINK_UP: u32 = 1 | 1 << 16;
 
@@ -104,19 +113,22 @@ pub(super) enum Owner {
     Host,
 }
 
-/// A row of the routing tables. None: it plays no part in forwarding (another table, a cached exception, dead), or is not
+/// A row of the routing tables. None: it plays no part in forwarding (none of `tables`, a cached exception, dead), or is not
 /// of `family`: a kernel without that family answers with all that it has.
-pub(super) fn route(raw: &Raw, family: u8, owner: impl Fn(u32) -> Owner) -> Result<Option<Route>, ()> {
-    // struct rtmsg: family, destination and source length, TOS, table. Looked at before anything is parsed, as other tables
-    // may be large.
-    let [found, _, source_len, tos, table, ..] = *raw.payload else { return Err(()) };
-    let table = match table as i32 {
-        t if t == libc::RT_TABLE_LOCAL as i32 => Table::Local,
-        t if t == libc::RT_TABLE_MAIN as i32 => Table::Main,
-        _ => return Ok(None),
-    };
+pub(super) fn route(
+    raw: &Raw,
+    family: u8,
+    tables: &HashSet<Table>,
+    owner: impl Fn(u32) -> Owner,
+) -> Result<Option<Route>, ()> {
+    // struct rtmsg (12 bytes): family, destination and source length, TOS, table. Looked at before anything is parsed, as other
+    // tables may be large.
+    let Some((header, attributes)) = raw.payload.split_first_chunk::<12>() else { return Err(()) };
+    let [found, _, source_len, tos, number, ..] = *header;
+    let number = if number == libc::RT_TABLE_COMPAT { table_attribute(attributes).ok_or(())? } else { number.into() };
+    let table = table_of(number);
     let af = if family == 4 { libc::AF_INET } else { libc::AF_INET6 };
-    if found as i32 != af || source_len != 0 || tos != 0 {
+    if !tables.contains(&table) || found as i32 != af || source_len != 0 || tos != 0 {
         return Ok(None);
     }
     let message = RouteMessage::parse(raw.payload).map_err(drop)?;
@@ -171,9 +183,17 @@ pub(super) fn route(raw: &Raw, family: u8, owner: impl Fn(u32) -> Owner) -> Resu
             let ways: Vec<Way> = legs.iter().filter_map(|leg| leg.way(&owner)).collect();
             if ways.is_empty() { Target::NoRoute } else { Target::Ways(ways) }
         }
+        RouteType::Throw => Target::Throw,
         _ => Target::NoRoute,
     };
     Ok(Some(Route { table, prefix, len: header.destination_prefix_length, metric, mtu, target }))
+}
+
+/// The number of a table, where it does not fit into the header.
+fn table_attribute(attributes: &[u8]) -> Option<u32> {
+    let mut attributes = NlasIterator::new(attributes).filter_map(Result::ok);
+    let found = attributes.find(|attribute| attribute.kind() == libc::RTA_TABLE)?;
+    found.value().first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 #[derive(Default)]
@@ -262,12 +282,58 @@ pub(super) fn neighbor(payload: &[u8]) -> Option<NeighborRow> {
     Some(NeighborRow { ifindex: message.header.ifindex, ip, mac: mac.filter(|_| known), fixed })
 }
 
-/// Does this rule send lookups elsewhere than to the local, main and default tables? Layout: `struct fib_rule_hdr`.
-pub(super) fn is_foreign_rule(payload: &[u8]) -> bool {
-    const DEFAULT: u8 = 253;
-    const MAIN: u8 = 254;
-    const LOCAL: u8 = 255;
-    payload.get(4).is_some_and(|table| !matches!(*table, DEFAULT | MAIN | LOCAL))
+/// A policy rule (`ip rule`). None: it is for neither IPv4 nor IPv6.
+///
+/// # Errors
+/// It asks for more than source, destination and table. Layout: `struct fib_rule_hdr` (12 bytes), then attributes.
+pub(super) fn rule(payload: &[u8]) -> Result<Option<Rule>, ()> {
+    const TO_TABLE: u8 = 1;
+    const INVERT: u32 = 2;
+    let Some((header, attributes)) = payload.split_first_chunk::<12>() else { return Err(()) };
+    let [family, to_len, from_len, tos, number, _, _, action, f0, f1, f2, f3] = *header;
+    let any: IpAddr = match i32::from(family) {
+        libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Ok(None),
+    };
+    if action != TO_TABLE || tos != 0 || u32::from_ne_bytes([f0, f1, f2, f3]) & INVERT != 0 {
+        return Err(());
+    }
+    let (mut from, mut to, mut table) = (any, any, u32::from(number));
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.map_err(drop)?;
+        let value = attribute.value();
+        let word = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        match attribute.kind() {
+            FRA_DST => to = address_of(value).ok_or(())?,
+            FRA_SRC => from = address_of(value).ok_or(())?,
+            FRA_TABLE => table = word.ok_or(())?,
+            // None is suppressed.
+            FRA_SUPPRESS_PREFIXLEN if word == Some(u32::MAX) => {}
+            FRA_PRIORITY | FRA_PAD | FRA_PROTOCOL => {}
+            _ => return Err(()),
+        }
+    }
+    if (from.is_ipv6(), to.is_ipv6()) != (any.is_ipv6(), any.is_ipv6()) {
+        return Err(());
+    }
+    let (from, to) = (Prefix { addr: from, len: from_len }, Prefix { addr: to, len: to_len });
+    Ok(Some(Rule { from, to, table: table_of(table) }))
+}
+
+fn address_of(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => value.first_chunk::<4>().map(|bytes| IpAddr::from(*bytes)),
+        _ => value.first_chunk::<16>().map(|bytes| IpAddr::from(*bytes)),
+    }
+}
+
+fn table_of(number: u32) -> Table {
+    match number {
+        n if n == u32::from(libc::RT_TABLE_LOCAL) => Table::Local,
+        n if n == u32::from(libc::RT_TABLE_MAIN) => Table::Main,
+        other => Table::Other(other),
+    }
 }
 
 /// Whose interface a link is, by name.

@@ -1,9 +1,9 @@
 //! A snapshot made by hand, for tests and `replay`.
 
-use super::{Fib, Hop, HopId, HopTable, Neighbor, PortInfo, Route, Routes, Table, Target, Way};
+use super::{Fib, Hop, HopId, HopTable, Neighbor, PortInfo, Route, Routes, Rule, Table, Target, Way};
 use crate::wire::ip::family_of;
 use hashbrown::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -38,6 +38,8 @@ pub struct Builder {
     epoch: u8,
     ports: Vec<PortInfo>,
     routes: Vec<Route>,
+    /// Before those for the main table.
+    rules: Vec<Rule>,
     neighbors: Vec<(Neighbor, [u8; 6])>,
     hops: Option<Arc<HopTable>>,
 }
@@ -84,6 +86,16 @@ impl Builder {
         self
     }
 
+    /// What comes from there looks into this table before the main table, after those of earlier rules.
+    pub fn rule(mut self, from: Prefix, table: u32) -> Builder {
+        let to = Prefix {
+            addr: if from.addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() },
+            len: 0,
+        };
+        self.rules.push(Rule { from, to, table: Table::Other(table) });
+        self
+    }
+
     /// A neighbour whose MAC is known.
     pub fn neighbor(mut self, port: u8, ip: IpAddr, mac: [u8; 6]) -> Builder {
         self.neighbors.push((Neighbor::new(port, ip), mac));
@@ -100,7 +112,9 @@ impl Builder {
             names.insert(neighbor, id);
         }
         let host: HashSet<IpAddr> = self.ports.iter().flat_map(|port| port.addresses.iter().copied()).collect();
-        let routes = Arc::new(Routes::new(self.routes));
+        let [local4, main4, local6, main6] = Rule::usual();
+        let rules = [local4, local6].into_iter().chain(self.rules).chain([main4, main6]).collect();
+        let routes = Arc::new(Routes::by_rules(self.routes, rules));
         Fib::assemble(self.epoch, self.ports.into(), routes, names, Arc::new(host), hops)
     }
 

@@ -2,18 +2,30 @@
 //! the lengths that occur, longest first. Real tables have few lengths, and only a connection's first packet looks up, so
 //! this beats a trie by being short and quickly built.
 
+use super::Prefix;
 use crate::wire::ip::{Addr, V6};
 use hashbrown::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The most ways of one route that are used; the rest are ignored.
 pub const MAX_WAYS: usize = 64;
 
-/// Which of the kernel's tables a route stands in; `Local` is searched first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Which of the kernel's tables a route stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
     Local,
     Main,
+    /// By the kernel's number.
+    Other(u32),
+}
+
+/// Packets from here to there look into this table; if it has no route for them, the next rule decides (`ip rule`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Both are of one family; a length of 0 is everybody.
+    pub from: Prefix,
+    pub to: Prefix,
+    pub table: Table,
 }
 
 /// One way of a route.
@@ -35,6 +47,8 @@ pub enum Target {
     /// The host's address on the health checks' device.
     Tap,
     NoRoute,
+    /// The table has no route for it after all; the next rule decides.
+    Throw,
 }
 
 /// A route as control has it from the kernel.
@@ -54,8 +68,36 @@ pub struct Route {
 /// All routes, compiled.
 #[derive(Default)]
 pub struct Routes {
-    tables: [Prefixes; 4],
+    /// Of both families, one after the other.
+    tables: Vec<Prefixes>,
+    /// For IPv4, for IPv6.
+    tries: [Vec<Try>; 2],
     routes: Vec<Route>,
+    rules: Vec<Rule>,
+}
+
+/// A rule, compiled.
+struct Try {
+    from: Pattern,
+    to: Pattern,
+    /// Its place in `tables`.
+    table: usize,
+}
+
+struct Pattern {
+    bits: u128,
+    mask: u128,
+}
+
+impl Pattern {
+    fn new(prefix: Prefix) -> Pattern {
+        let mask = mask(prefix.len);
+        Pattern { bits: bits(&prefix.addr.into()) & mask, mask }
+    }
+
+    fn is_for(&self, addr: u128) -> bool {
+        addr & self.mask == self.bits
+    }
 }
 
 #[derive(Default)]
@@ -67,10 +109,23 @@ struct Prefixes {
 }
 
 impl Routes {
+    /// By the rules that a kernel has from the start: the local table, then the main table.
     pub fn new(routes: Vec<Route>) -> Routes {
-        let mut tables: [Prefixes; 4] = Default::default();
+        Routes::by_rules(routes, Rule::usual().into())
+    }
+
+    /// `rules`: of both families, the first to be tried first.
+    pub fn by_rules(routes: Vec<Route>, rules: Vec<Rule>) -> Routes {
+        let (mut tables, mut places) = (Vec::<Prefixes>::new(), HashMap::new());
+        let mut place = |table, v6, tables: &mut Vec<Prefixes>| {
+            *places.entry((table, v6)).or_insert_with(|| {
+                tables.push(Prefixes::default());
+                tables.len() - 1
+            })
+        };
         for (index, route) in routes.iter().enumerate() {
-            let table = &mut tables[slot(route.table, route.prefix.is_ipv6())];
+            let at = place(route.table, route.prefix.is_ipv6(), &mut tables);
+            let table = &mut tables[at];
             let key = (route.len, bits(&route.prefix.into()) & mask(route.len));
             let best = table.map.entry(key).or_insert(index as u32);
             if route.metric < routes[*best as usize].metric {
@@ -82,12 +137,22 @@ impl Routes {
             table.lengths.sort_unstable_by(|a, b| b.cmp(a));
             table.lengths.dedup();
         }
-        Routes { tables, routes }
+        let mut tries: [Vec<Try>; 2] = Default::default();
+        for Rule { from, to, table } in &rules {
+            let v6 = from.addr.is_ipv6();
+            let table = place(*table, v6, &mut tables);
+            tries[v6 as usize].push(Try { from: Pattern::new(*from), to: Pattern::new(*to), table });
+        }
+        Routes { tables, tries, routes, rules }
     }
 
     /// The routes as they were given.
     pub fn as_given(&self) -> &[Route] {
         &self.routes
+    }
+
+    pub fn rules_as_given(&self) -> &[Rule] {
+        &self.rules
     }
 
     pub fn len(&self) -> usize {
@@ -98,13 +163,26 @@ impl Routes {
         self.routes.is_empty()
     }
 
-    /// The target of the best route to `dst`, None: there is no route.
-    pub fn find(&self, dst: &Addr, family: u8) -> Option<&Target> {
-        let v6 = family == V6;
-        let dst = bits(dst);
-        let index =
-            self.tables[slot(Table::Local, v6)].find(dst).or_else(|| self.tables[slot(Table::Main, v6)].find(dst))?;
-        self.routes.get(index as usize).map(|route| &route.target)
+    /// The target of the best route from `src` to `dst`, None: there is no route. Both are of `family`; `src` is all zero where it is
+    /// not known.
+    pub fn find(&self, src: &Addr, dst: &Addr, family: u8) -> Option<&Target> {
+        let (src, dst) = (bits(src), bits(dst));
+        let tries =
+            self.tries[(family == V6) as usize].iter().filter(|this| this.from.is_for(src) && this.to.is_for(dst));
+        let tables = tries.filter_map(|this| self.tables.get(this.table));
+        let mut targets =
+            tables.filter_map(|table| self.routes.get(table.find(dst)? as usize)).map(|route| &route.target);
+        targets.find(|target| **target != Target::Throw)
+    }
+}
+
+impl Rule {
+    /// What a kernel begins with, and does where it has no policy rules.
+    pub fn usual() -> [Rule; 4] {
+        let all =
+            |v6| Prefix { addr: if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }, len: 0 };
+        let rule = |(v6, table)| Rule { from: all(v6), to: all(v6), table };
+        [(false, Table::Local), (false, Table::Main), (true, Table::Local), (true, Table::Main)].map(rule)
     }
 }
 
@@ -112,10 +190,6 @@ impl Prefixes {
     fn find(&self, dst: u128) -> Option<u32> {
         self.lengths.iter().find_map(|&len| self.map.get(&(len, dst & mask(len))).copied())
     }
-}
-
-fn slot(table: Table, v6: bool) -> usize {
-    table as usize * 2 + v6 as usize
 }
 
 /// An IPv4 address takes the highest 32 bits, so that prefixes of both families are masked alike.

@@ -26,7 +26,7 @@ fn site() -> Builder {
 }
 
 fn step(fib: &Fib, to: &str) -> Step {
-    fib.lookup(&ip(to).into(), family_of(ip(to)), 0)
+    fib.lookup(&Addr::default(), &ip(to).into(), family_of(ip(to)), 0)
 }
 
 #[test]
@@ -80,6 +80,46 @@ fn the_host_keeps_what_is_its_own() {
 fn a_blackhole_hides_the_default_route() {
     let fib = site().blackhole(prefix("192.0.2.0/24")).build();
     assert_eq!(step(&fib, "192.0.2.77"), Step::NoRoute);
+}
+
+/// A host with two lines: what leaves from an address of the second leaves by it, all else by the default route.
+#[test]
+fn a_rule_for_a_source_sends_it_its_own_way() {
+    let second = |text: &str| Route {
+        table: Table::Other(2),
+        prefix: prefix(text).addr,
+        len: prefix(text).len,
+        metric: 0,
+        mtu: 0,
+        target: Target::Ways(vec![Way {
+            port: 1,
+            gateway: Some((V4, Addr::v4([10, 0, 0, 254]))),
+            weight: 1,
+            alive: true,
+        }]),
+    };
+    let fib = site()
+        .rule(prefix("198.51.100.0/24"), 2)
+        .raw_route(second("0.0.0.0/0"))
+        .raw_route(Route { target: Target::Throw, ..second("192.0.2.64/26") })
+        .raw_route(Route { target: Target::NoRoute, ..second("192.0.2.128/26") })
+        .build();
+    let from = |from: &str, to: &str| fib.lookup(&ip(from).into(), &ip(to).into(), V4, 0);
+    let other = Step::Resolve(Neighbor::new(1, ip("10.0.0.254")));
+    assert_eq!(from("198.51.100.10", "192.0.2.7"), other);
+    let usual = step(&fib, "192.0.2.7");
+    assert!(matches!(usual, Step::Hop(_)));
+    for source in ["203.0.113.10", "0.0.0.0", "198.51.101.10"] {
+        assert_eq!(from(source, "192.0.2.7"), usual, "{source}");
+    }
+    assert_eq!(from("198.51.100.10", "192.0.2.65"), usual, "the rule's table throws it to the next");
+    assert_eq!(from("198.51.100.10", "192.0.2.129"), Step::NoRoute);
+    assert_eq!(from("198.51.100.10", "203.0.113.1"), Step::Local, "the local table comes first");
+    assert_eq!(
+        from("198.51.100.10", "10.0.0.11"),
+        other,
+        "as in the kernel, the table need not know what is on a link"
+    );
 }
 
 #[test]
@@ -155,7 +195,7 @@ fn spread(fib: &Fib, n: u64) -> [u64; 4] {
     let mut counts = [0; 4];
     for i in 0..n {
         let hash = i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        match fib.lookup(&ip("192.0.2.1").into(), V4, hash) {
+        match fib.lookup(&Addr::default(), &ip("192.0.2.1").into(), V4, hash) {
             Step::Resolve(n) => counts[n.addr.octets()[3] as usize - 200] += 1,
             other => panic!("{other:?}"),
         }
@@ -169,8 +209,12 @@ fn flows_spread_over_the_ways_of_a_route_by_weight() {
     assert!((24_000..26_000).contains(&a) && (49_000..51_000).contains(&b) && (24_000..26_000).contains(&c));
     let fib = multipath(&[(1, true), (2, true), (1, true)]);
     for hash in [0, u64::MAX, 1 << 63] {
-        let first = fib.lookup(&ip("192.0.2.1").into(), V4, hash);
-        assert_eq!(first, fib.lookup(&ip("192.0.2.1").into(), V4, hash), "the same flow, the same way");
+        let first = fib.lookup(&Addr::default(), &ip("192.0.2.1").into(), V4, hash);
+        assert_eq!(
+            first,
+            fib.lookup(&Addr::default(), &ip("192.0.2.1").into(), V4, hash),
+            "the same flow, the same way"
+        );
     }
 }
 
@@ -299,7 +343,7 @@ proptest! {
         let asked = others.into_iter().chain(routes.iter().map(|r| r.prefix));
         for ip in asked {
             let expected = by_definition(&routes, ip).map(|route| &route.target);
-            prop_assert_eq!(compiled.find(&ip.into(), family_of(ip)), expected, "{}", ip);
+            prop_assert_eq!(compiled.find(&Addr::default(), &ip.into(), family_of(ip)), expected, "{}", ip);
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::flow::Mode;
 use crate::netlink::{host_addresses, local_port_range};
 use crate::route::Fib;
 use crate::service::ServiceMap;
+use crate::wire::ip::Addr;
 use std::fs;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -37,7 +38,7 @@ pub fn off_link(services: &ServiceMap, fib: &Fib) -> Vec<String> {
     let direct = services.services().iter().filter(|service| service.mode == Mode::Direct);
     let off_link = direct
         .flat_map(|service| &service.reals)
-        .filter(|real| !fib.is_on_link(&real.endpoint.addr, real.family, 0))
+        .filter(|real| !fib.is_on_link(&Addr::default(), &real.endpoint.addr, real.family, 0))
         .map(|real| {
             format!(
                 "{}: direct mode reaches servers on a link of this host only, and {} is on none: its connections are dropped \

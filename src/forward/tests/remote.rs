@@ -1,9 +1,10 @@
 //! Site proxying: no local server is up, the connection goes to the remote site by a PIP and a lent port.
 
-use super::bench::{CLIENT6, PIP6, REMOTE6, VIP6, config};
+use super::bench::{CLIENT6, PIP6, REMOTE6, VIP6, config, ip};
 use super::{Bench, CLIENT, CLIENT_MAC, LAN, PEER, PIP, REAL_A, REMOTE, VIP, WAN};
 use crate::counters::Refusal;
 use crate::forward::Verdict;
+use crate::route::{Fib, Route, Table, Target, Way};
 use crate::testing::Build;
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use std::collections::HashSet;
@@ -187,4 +188,41 @@ fn a_check_that_has_closed_returns_its_port_at_once() {
     assert_eq!(bench.pass(LAN, &Build::tcp(host, &door, ACK)).1.src, syn.src, "the last acknowledgement passes");
     assert_eq!(bench.shared.table.len(), 0);
     assert_eq!(bench.active("pop3/north"), 0);
+}
+
+/// Two lines: the VIP's is another than the one of the default route, and the PIP's a third.
+#[test]
+fn each_packet_leaves_by_the_line_of_its_source() {
+    let net = |text: &str| text.parse().unwrap();
+    let table = |number, gateway: &str| Route {
+        table: Table::Other(number),
+        prefix: ip("0.0.0.0"),
+        len: 0,
+        metric: 0,
+        mtu: 0,
+        target: Target::Ways(vec![Way { port: LAN, gateway: Some((4, ip(gateway).into())), weight: 1, alive: true }]),
+    };
+    let with_lines = |mut bench: Bench| {
+        let hops = bench.fib.hops().clone();
+        let macs = [("10.0.0.11", 11), ("10.0.0.12", 12), ("10.0.0.101", 101), ("10.0.0.102", 102)];
+        let fib = Fib::builder()
+            .hops(hops)
+            .port("wan0", [2, 0, 0, 0, 0, WAN], 1500, &[net("203.0.113.1/24")])
+            .port("lan0", [2, 0, 0, 0, 0, LAN], 1500, &[net("10.0.0.1/24")])
+            .route(net("0.0.0.0/0"), WAN, Some(ip("203.0.113.254")))
+            .rule(net(&VIP[..VIP.find(':').unwrap()]), 1)
+            .rule(net(PIP), 2)
+            .raw_route(table(1, "10.0.0.101"))
+            .raw_route(table(2, "10.0.0.102"));
+        bench.fib = macs.iter().fold(fib, |fib, (at, last)| fib.neighbor(LAN, ip(at), [2, 0, 0, 0, 2, *last])).build();
+        bench
+    };
+    let mut bench = with_lines(Bench::new());
+    assert_eq!(bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1.dst_mac, [2, 0, 0, 0, 2, 11], "the client has no rule");
+    assert_eq!(bench.pass(LAN, &Build::tcp(REAL_A, CLIENT, SYN | ACK)).1.dst_mac, [2, 0, 0, 0, 2, 101]);
+    let mut bench = with_lines(carried("pop3"));
+    let syn = bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN)).1;
+    assert_eq!(syn.dst_mac, [2, 0, 0, 0, 2, 102]);
+    let answer = bench.pass(LAN, &Build::tcp(REMOTE, &syn.src.to_string(), ACK)).1;
+    assert_eq!(answer.dst_mac, [2, 0, 0, 0, 2, 101]);
 }
