@@ -35,6 +35,7 @@ mod secondaries;
 mod sessions;
 mod setup;
 mod sites;
+mod story;
 mod syslog;
 mod topology;
 mod tunnel;

@@ -23,10 +23,17 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && ours=yes
     fi
     local status=0 daemon new=
-    for daemon in dovecot nginx named nsd knotd; do [ -e "/usr/sbin/$daemon" ] || new="$new $daemon"; done
+    for daemon in dovecot nginx named nsd knotd kresd unbound; do [ -e "/usr/sbin/$daemon" ] || new="$new $daemon"; done
     install_missing $missing || status=$?
     [ -z "$ours" ] || rm -f "$policy"
-    for daemon in $new; do systemctl -q disable "${daemon/knotd/knot}" 2>/dev/null || true; done
+    for daemon in $new; do
+        case "$daemon" in
+            knotd) daemon=knot ;;
+            kresd) daemon='kresd.target kres-cache-gc' ;;
+            unbound) daemon='unbound unbound-resolvconf' ;;
+        esac
+        systemctl -q disable $daemon 2>/dev/null || true
+    done
     return $status
 }
 

@@ -1,10 +1,11 @@
 //! Dovecot as a real server's POP3 daemon: its own instance, with its own directories and mailbox.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::namespace::run;
+use super::namespace::{Namespace, run};
 use super::process::Process;
 use super::wait::eventually;
 use super::world::{Family, Real, Site};
@@ -31,7 +32,11 @@ pub struct Dovecot {
 impl Dovecot {
     /// Starts Dovecot on a real server, port 110; returns once it greets, as `+OK <name of the real server> ready.`
     pub fn start(site: &Site, real: &Real) -> Dovecot {
-        let home = site.directory().join(&real.name);
+        Dovecot::start_on(&real.host, &real.name, real.address(Family::V4), &site.directory().join(&real.name))
+    }
+
+    /// The same on any machine, which has `address`; `home` is to become the server's directory.
+    pub fn start_on(host: &Namespace, name: &str, address: IpAddr, home: &Path) -> Dovecot {
         // Its sockets' paths have to stay short.
         let base = home.join("run");
         let maildir = home.join("mail");
@@ -45,9 +50,9 @@ impl Dovecot {
         }
         run(Command::new("chown").arg("-R").arg("nobody:nogroup").arg(&maildir));
         let configuration = home.join("dovecot.conf");
-        fs::write(&configuration, text(real, &home, &base, &maildir)).expect("Dovecot's configuration");
+        fs::write(&configuration, text(name, home, &base, &maildir)).expect("Dovecot's configuration");
         let mut dovecot = Dovecot { process: None, configuration, base };
-        dovecot.run_again(real);
+        dovecot.run_on(host, address);
         dovecot
     }
 
@@ -58,13 +63,17 @@ impl Dovecot {
 
     /// Starts it (again) and waits for the greeting.
     pub fn run_again(&mut self, real: &Real) {
+        self.run_on(&real.host, real.address(Family::V4));
+    }
+
+    fn run_on(&mut self, host: &Namespace, address: IpAddr) {
         assert!(self.process.is_none(), "Dovecot runs already");
         let configuration = self.configuration.to_str().expect("a readable path");
-        self.process = Some(real.host.spawn("dovecot", "dovecot", &["-F", "-c", configuration]));
-        let url = format!("pop3://{}/", real.address(Family::V4));
+        self.process = Some(host.spawn("dovecot", "dovecot", &["-F", "-c", configuration]));
+        let url = format!("pop3://{address}/");
         eventually("a mailbox on the real server", || {
             let login = format!("{USER}:{PASSWORD}");
-            let output = real.host.output("curl", &["-sS", "-m", "5", "-u", &login, &url]);
+            let output = host.output("curl", &["-sS", "-m", "5", "-u", &login, &url]);
             let process = self.process.as_ref().expect("it was just started");
             let said = format!("{}{}", String::from_utf8_lossy(&output.stderr), process.stderr());
             if output.status.success() { Ok(()) } else { Err(said) }
@@ -96,7 +105,7 @@ fn children_of(pid: u32) -> Vec<rustix::process::Pid> {
     text.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(rustix::process::Pid::from_raw).collect()
 }
 
-fn text(real: &Real, home: &Path, base: &Path, maildir: &Path) -> String {
+fn text(name: &str, home: &Path, base: &Path, maildir: &Path) -> String {
     format!(
         "protocols = pop3
 base_dir = {base}
@@ -129,6 +138,5 @@ protocol pop3 {{
         base = base.display(),
         home = home.display(),
         maildir = maildir.display(),
-        name = real.name,
     )
 }

@@ -89,9 +89,14 @@ impl Lines {
 
     /// Another machine beside the client, with this number as the end of its addresses.
     pub fn machine(&self, role: &str, last: u8) -> Namespace {
-        let machine = Namespace::new(self.number, role, self.directory());
+        let machine = self.space(role);
         self.attach(&machine, last);
         machine
+    }
+
+    /// A machine that is not attached to anything.
+    pub fn space(&self, role: &str) -> Namespace {
+        Namespace::new(self.number, role, self.directory())
     }
 
     fn attach(&self, machine: &Namespace, last: u8) {
@@ -121,6 +126,53 @@ impl Lines {
     pub fn mend(&self, line: u8) {
         // The addresses of IPv6 have gone with the link.
         self.internet.ip(&format!("link set isp{line} up\naddr replace 2001:db8:{line}::fe/64 dev isp{line} nodad"));
+    }
+
+    /// Line 1 or 2 is dead further out: nothing passes, and no link shows it.
+    pub fn silence(&self, line: u8) {
+        let rules = format!(
+            "table inet silent{line} {{
+                chain in {{ type filter hook prerouting priority -310; iifname isp{line} drop; }}
+                chain out {{ type filter hook postrouting priority 310; oifname isp{line} drop; }}
+            }}"
+        );
+        self.internet.run("nft", &[&rules]);
+    }
+
+    /// Undoes [`Lines::silence`].
+    pub fn restore(&self, line: u8) {
+        self.internet.run("nft", &[&format!("delete table inet silent{line}")]);
+    }
+
+    /// Both providers take nothing with a source that is not of their line (BCP 38), and count it; and what line 1 is checked by.
+    pub fn filter_sources(&self) {
+        let rule = |n: u8, net: &str| {
+            format!(
+                "iifname isp{n} ip saddr != {net}.0/24 counter name strange drop
+                 iifname isp{n} ip6 saddr != {{ 2001:db8:{n}::/64, fe80::/10, :: }} counter name strange drop\n"
+            )
+        };
+        let rules = rule(1, "203.0.113") + &rule(2, "198.51.100");
+        self.internet.run(
+            "nft",
+            &[&format!(
+                "table inet providers {{
+                    counter strange {{ }}
+                    counter checks {{ }}
+                    chain in {{
+                        type filter hook prerouting priority -300; {rules}
+                        iifname isp1 icmp type echo-request counter name checks
+                    }}
+                }}"
+            )],
+        );
+    }
+
+    /// How many packets came by the wrong line ("strange"), or were pings by line 1 ("checks"), since [`Lines::filter_sources`].
+    pub fn counted(&self, what: &str) -> u64 {
+        let text = self.internet.run("nft", &["list", "counter", "inet", "providers", what]);
+        let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+        words.nth(1).and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("a counter: {text}"))
     }
 
     pub fn write_zone(&self, text: &str) {

@@ -13,6 +13,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod play;
 pub mod process;
+pub mod resolvers;
 pub mod server;
 pub mod tunnel;
 pub mod wait;
