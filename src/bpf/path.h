@@ -63,12 +63,13 @@ struct carried {
 	u64 zero[5];
 };
 
-// How far the worker is with a flow's packets; one for each record, the kernel programs' own. `handed`: packets of each side
-// that were handed to the worker or carried here, as far as the record's counts have got when the worker is done with all.
-// `since`: when that was last so.
+// How far the worker is with a flow's packets; one for each record, the kernel programs' own. `need`: where the record's count of
+// each side's packets is once the worker is done with all that it was handed. What is carried here raises that count and leaves
+// this alone, so that two CPUs that carry packets of one flow at a time do not take each other's for the worker's. `since`: when
+// the worker was last seen to be done.
 struct step {
+	u32 need[2];
 	u16 generation;
-	u16 handed[2];
 	u16 since;
 };
 
@@ -495,9 +496,9 @@ INLINE struct port *port_of(u64 hop)
 // worker, which takes its packets in batches; what it costs to change over pays for those that stay.
 #define SETTLED 16
 
-// ktime in units of 2^26 ns, 15 to the second: after as long out of step as four of them, something was lost on its way to the
+// ktime in units of 2^24 ns, 60 to the second: after as long out of step as four of them, something was lost on its way to the
 // worker. In a flood that is much, and until it is given up all that comes on the flow goes where there is no room.
-#define STEP_CLOCK(ns) ((u16)((ns) >> 26))
+#define STEP_CLOCK(ns) ((u16)((ns) >> 24))
 #define STEP_LOST 4
 
 // Has the worker sent all that it was handed of this side's packets? If not, this one would overtake them.
@@ -510,22 +511,35 @@ INLINE int in_step(struct step *step, const struct record *record, const struct 
 
 	if (step->generation != generation) {
 		step->generation = generation;
-		step->handed[0] = record->packets[0];
-		step->handed[1] = record->packets[1];
-		step->since = now;
+		step->need[0] = record->packets[0];
+		step->need[1] = record->packets[1];
 	}
-	u16 sent = record->packets[side];
-	if ((__s16)(u16)(sent - step->handed[side]) >= 0) {
-		// Ahead it is by packets that were never counted here, such as the SYN.
-		step->handed[side] = sent;
-		step->since = now;
+	u32 sent = record->packets[side];
+	s32 ahead = sent - step->need[side];
+	if (ahead >= 0) {
+		// So that it is never ahead by so much that it looks behind.
+		if (ahead > 1 << 30)
+			step->need[side] = sent;
 		return 1;
 	}
 	if ((u16)(now - step->since) <= STEP_LOST)
 		return 0;
-	step->handed[side] = sent;
-	step->since = now;
+	step->need[side] = sent;
 	return 1;
+}
+
+// This side's packet goes to the worker.
+INLINE void hand_over(struct step *step, const struct record *record, const struct decision *d, u64 now_ns)
+{
+	u32 side = d->side & 1;
+	u32 sent = record->packets[side];
+
+	if ((s32)(sent - step->need[side]) >= 0) {
+		step->need[side] = sent + 1;
+		step->since = STEP_CLOCK(now_ns);
+	} else {
+		step->need[side] += 1;
+	}
 }
 
 // Shall the ingress program carry it? `base`: where the network header begins, from the start of what this program sees.
@@ -544,14 +558,13 @@ INLINE int decide(struct __sk_buff *skb, u32 base, struct decision *word)
 	if (!step)
 		return 0;
 	u64 now = clock_ns();
-	int ready = in_step(step, record, word, now) && record->packets[0] + record->packets[1] >= SETTLED;
-	step->handed[word->side & 1] += 1;
-	if (!ready)
-		return 0;
 	word->tick = tick_at(now);
-	struct hop *hop = way_out(record, word);
-	if (!hop || !port_of(hop->word))
+	int ready = in_step(step, record, word, now) && record->packets[0] + record->packets[1] >= SETTLED;
+	struct hop *hop = ready ? way_out(record, word) : 0;
+	if (!hop || !port_of(hop->word)) {
+		hand_over(step, record, word, now);
 		return 0;
+	}
 	word->len = skb->len - base + ETH_HLEN;
 	word->open = 1;
 	return 1;

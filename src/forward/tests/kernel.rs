@@ -322,6 +322,20 @@ fn a_young_flow_is_the_workers() {
 }
 
 #[test]
+fn what_another_cpu_is_just_carrying_is_not_waited_for() {
+    let mut lab = Lab::new();
+    lab.settled(CLIENT, VIP);
+    let packet = |seq: u32| {
+        let mut packet = Build::tcp(CLIENT, VIP, ACK);
+        packet.seq = seq;
+        packet.frame()
+    };
+    // Decided on, and not yet carried.
+    assert_eq!(lab.programs.ask_of_two(&packet(1), &packet(2)), (0, false));
+    assert!(lab.kernel(&packet(3)).is_some());
+}
+
+#[test]
 fn a_packet_does_not_overtake_those_that_wait_for_the_worker() {
     let mut lab = Lab::new();
     lab.settled(CLIENT, VIP);
