@@ -17,6 +17,7 @@ mod crash;
 mod decap;
 mod direct;
 mod dns;
+mod dnssec;
 mod download;
 mod evidence;
 mod fragments;

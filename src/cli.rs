@@ -4,6 +4,8 @@ use crate::admin::rows::What;
 use crate::admin::{client, text};
 use crate::config::{Config, file};
 use crate::decap::{self, Encapsulation};
+use crate::dns::Name;
+use crate::dns::dnssec::{Algorithm, files};
 use crate::setup;
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal, Write};
@@ -72,6 +74,11 @@ enum Command {
         #[arg(long, value_name = "SERVICE/NAME")]
         down: Vec<String>,
     },
+    /// What has to do with DNS and needs no running farside
+    Dns {
+        #[command(subcommand)]
+        command: Dns,
+    },
     /// On a real server: print the commands that make it ready for direct or tunnel mode, or run them
     SetupServer {
         mode: setup::Mode,
@@ -120,6 +127,22 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Dns {
+    /// Make a key that a zone is signed by (DNSSEC), and print the DS record for the parent
+    Keygen {
+        /// The zone, as `company.example`
+        zone: String,
+        #[arg(long, value_enum, default_value = "ecdsap256")]
+        algorithm: Algorithm,
+        /// Where the key's two files go [default: `keys` in the configuration's state_dir]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
 #[derive(clap::Args)]
 struct ConfigFile {
     /// The configuration
@@ -153,6 +176,9 @@ pub fn main() -> ExitCode {
         Command::Undrain { target } => said(client::drain(&target.socket.socket, &target.target, false)),
         Command::Replay { config, input, output, counters, down } => {
             said(crate::replay::replay(&config.config, &input, &output, counters.as_deref(), &down))
+        }
+        Command::Dns { command: Dns::Keygen { zone, algorithm, dir, config } } => {
+            said(keygen(&zone, algorithm, dir, &config.config))
         }
         Command::SetupServer { mode, vip, encapsulation, underlay, gue_port, interface, apply, undo } => {
             let options = setup::Options { mode, vips: vip, encapsulation, underlay, gue_port, interface };
@@ -201,6 +227,30 @@ fn check(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn keygen(zone: &str, algorithm: Algorithm, dir: Option<PathBuf>, config: &Path) -> Result<String, String> {
+    let origin = Name::parse(zone).map_err(|why| format!("the name {zone} cannot be: {why}"))?;
+    let directory = match dir {
+        Some(dir) => dir,
+        None => {
+            let config = file::load(config).map_err(|errors| errors.to_string())?;
+            let dns = config.dns.ok_or("there is no [dns] in the configuration: say where with --dir")?;
+            dns.keys_dir()
+        }
+    };
+    let (base, key) = files::generate(&directory, &origin, algorithm)?;
+    Ok(format!(
+        "; {base}.private and {base}.key are written.\n\
+         ; farside signs by them once the zone has `dnssec = true`, from its start or `farside reload` on.\n\
+         ; When the longest TTL of the zone has passed after that, give this to the parent (the registrar):\n\
+         {}\n\
+         ; Where it asks for the key itself:\n\
+         ; {}",
+        files::ds(&origin, &key),
+        files::dnskey(&origin, &key),
+        base = base.display(),
+    ))
 }
 
 fn summary(config: &Config) -> String {

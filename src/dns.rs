@@ -11,6 +11,7 @@
 //! 4. `reply` writes: record sets lie in wire form, so that writing copies bytes. Addresses of a pool name come from the
 //!    `pool::Image` of what is up just now, from another first one each time.
 //! 5. `rate` decides whether it goes out, shortened, or not at all.
+//! 6. [`dnssec`] puts signatures into what goes out, if the zone is signed and the client wants them.
 //!
 //! Control makes zones off the hot path: [`master::load`] reads and checks a zone's file, [`Zone::with`] adds the state of the pools and a
 //! serial, [`Snapshot::new`] takes all zones. A snapshot never changes.
@@ -18,6 +19,7 @@
 pub mod answer;
 mod cookie;
 pub mod counts;
+pub mod dnssec;
 pub mod master;
 pub mod name;
 pub mod pool;

@@ -1,5 +1,6 @@
 //! Answering takes no memory: counted at the allocator.
 
+use farside::dns::dnssec::{Algorithm, Key, Signer};
 use farside::dns::{
     Asked, Cookies, Count, Counts, Member, Name, Outcome, Pool, PoolState, RateLimit, Scratch, Settings, Silence,
     Snapshot, Transport, WhenDown, Zone, answer, master,
@@ -23,17 +24,29 @@ ns.child A 192.0.2.3
 old DNAME new
 ";
 
-/// A query with a cookie, NSID and a client's subnet.
+/// A query for signatures, with a cookie, NSID and a client's subnet.
 fn query(name: &str, rtype: u8) -> Vec<u8> {
     let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     message.extend_from_slice(Name::parse(name).unwrap().wire());
-    message.extend_from_slice(&[0, rtype, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 27]);
+    message.extend_from_slice(&[0, rtype, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 27]);
     message.extend_from_slice(b"\x00\x0a\x00\x0812345678\x00\x03\x00\x00\x00\x08\x00\x07\x00\x01\x18\x00\xc0\x00\x02");
     message
 }
 
 #[test]
 fn answers_of_all_kinds_take_no_memory() {
+    take_no_memory(None);
+}
+
+#[test]
+fn nor_do_signatures() {
+    for algorithm in [Algorithm::Ecdsap256, Algorithm::Ed25519] {
+        let (key, _) = Key::generate(algorithm).unwrap();
+        take_no_memory(Signer::new(vec![key]).map(Arc::new));
+    }
+}
+
+fn take_no_memory(signer: Option<Arc<Signer>>) {
     let origin = Name::parse("company.example.").unwrap();
     let names = vec![Name::parse("mail.company.example.").unwrap()];
     let member = |address: &str| Member { name: address.into(), addresses: vec![address.parse().unwrap()], weight: 1 };
@@ -41,7 +54,8 @@ fn answers_of_all_kinds_take_no_memory() {
     let (when_down, ttl_s) = (WhenDown::All, 30);
     let pool = Pool { name: "mail".into(), slot: 0, names, ttl_s, max_answers: 0, min_up: 1, when_down, members };
     let mut read = |_: &Path| Ok(ZONE.as_bytes().to_vec());
-    let contents = master::load(&origin, Path::new("zone"), &[Arc::new(pool)], &mut read).unwrap();
+    let contents =
+        master::load_signed(&origin, Path::new("zone"), &[Arc::new(pool)], signer.as_ref(), &mut read).unwrap();
     let zone = Zone::new(Arc::new(contents), &[PoolState { up: 7, ttl_most_s: u32::MAX }], 1, 0);
     let settings = Settings {
         nsid: b"ns1".into(),
@@ -75,6 +89,7 @@ fn answers_of_all_kinds_take_no_memory() {
     {
         assert!(counts.get(count) > 0, "{count:?} was not among them");
     }
+    assert_eq!(counts.get(Count::Signatures) > 10, signer.is_some());
     for silence in [Silence::Short, Silence::Response, Silence::RateLimited] {
         assert!(counts.dropped(silence) > 0, "{silence:?} was not among them");
     }

@@ -116,6 +116,18 @@ pub struct ZoneRow {
     pub origin: String,
     /// None before the first round of checks is done: nothing is answered then.
     pub serial: Option<u32>,
+    /// None: answers are not signed.
+    #[serde(default)]
+    pub dnssec: Option<SignedRow>,
+}
+
+/// What a zone is signed by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignedRow {
+    /// Tags of the keys, as in the parent's DS records.
+    pub keys: Vec<u16>,
+    /// Seconds since 1970: what is given out now holds until then at least.
+    pub until: u64,
 }
 
 /// A WAN line, or a pool's member.

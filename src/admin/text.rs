@@ -1,6 +1,6 @@
 //! `show`'s answers for people: aligned columns; or for programs: JSON.
 
-use super::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, StateRow, TargetRow, What, WorkerRow, ZoneRow};
+use super::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, StateRow, TargetRow, What, WorkerRow, ZoneRow};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,9 @@ impl Printer {
 /// Three tables, those that are empty left out.
 fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
     let zone = |zone: &ZoneRow| {
-        vec![zone.origin.clone(), zone.serial.map_or("not served yet".into(), |serial| serial.to_string())]
+        let keys = |signed: &SignedRow| signed.keys.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let signed = zone.dnssec.as_ref().map_or("no".into(), |signed| format!("by key {}", keys(signed)));
+        vec![zone.origin.clone(), zone.serial.map_or("not served yet".into(), |serial| serial.to_string()), signed]
     };
     let state = |pool: Option<&str>, row: &StateRow| {
         let is = match (row.up, pool) {
@@ -110,7 +112,7 @@ fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
     let lines = dns.lines.iter().map(|line| state(None, line)).collect();
     let members = dns.pools.iter().flat_map(|pool| pool.members.iter().map(|row| state(Some(&pool.name), row)));
     let tables: [(&[Column], Vec<Vec<String>>); 3] = [
-        (&[Column("ZONE", Left), Column("SERIAL", Left)], dns.zones.iter().map(zone).collect()),
+        (&[Column("ZONE", Left), Column("SERIAL", Left), Column("SIGNED", Left)], dns.zones.iter().map(zone).collect()),
         (&[Column("LINE", Left), Column("STATUS", Left), Column("WHY", Left)], lines),
         (&[Column("MEMBER", Left), Column("STATUS", Left), Column("WHY", Left)], members.collect()),
     ];
@@ -392,14 +394,18 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
     #[test]
     fn dns_in_three_tables() {
         let dns = json!({
-            "zones": [{"origin": "company.example.", "serial": 7}, {"origin": "b.example.", "serial": null}],
+            "zones": [
+                {"origin": "company.example.", "serial": 7, "dnssec": {"keys": [4711, 12], "until": 9}},
+                {"origin": "b.example.", "serial": null}
+            ],
             "lines": [{"name": "isp1", "up": false, "reason": "9.9.9.9: no answer"}],
             "pools": [{"name": "mail", "members": [{"name": "a", "up": true, "reason": "nothing is checked"}]}],
             "store": {"records": 0, "hits": 0, "misses": 0}
         });
         assert_eq!(
             printed(What::Dns, false, &[dns]),
-            "ZONE              SERIAL\ncompany.example.  7\nb.example.        not served yet\n\n\
+            "ZONE              SERIAL          SIGNED\ncompany.example.  7               by key 4711, 12\n\
+             b.example.        not served yet  no\n\n\
              LINE  STATUS  WHY\nisp1  down    9.9.9.9: no answer\n\n\
              MEMBER  STATUS  WHY\nmail/a  in      nothing is checked\n"
         );

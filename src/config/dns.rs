@@ -41,7 +41,7 @@ impl Word for Need {
 pub struct Dns {
     /// UDP and TCP; never a wildcard, so that answers come from the address that was asked.
     pub listen: Vec<SocketAddr>,
-    /// Serials are kept there.
+    /// Serials are kept there, and the keys that zones are signed by.
     pub state_dir: PathBuf,
     /// What is told to a client that asks for the server's identifier (RFC 5001); empty: nothing.
     pub nsid: String,
@@ -55,6 +55,13 @@ pub struct Dns {
     pub zones: Vec<Zone>,
     pub keys: Vec<Key>,
     pub pools: Vec<Pool>,
+}
+
+impl Dns {
+    /// Where the keys are that zones are signed by.
+    pub fn keys_dir(&self) -> PathBuf {
+        self.state_dir.join("keys")
+    }
 }
 
 /// Bounds of DNS over TCP.
@@ -72,6 +79,8 @@ pub struct Zone {
     /// Absolute, in small letters, with the last dot.
     pub origin: String,
     pub file: PathBuf,
+    /// Answers are signed, by the keys in [`Dns::keys_dir`].
+    pub dnssec: bool,
     /// NOTIFY goes there (port 53), and they may transfer the zone.
     pub secondaries: Vec<IpAddr>,
     /// The name of a [`Key`]: transfers must be signed with it, and NOTIFY is.

@@ -151,7 +151,7 @@ pub(super) const DNS: &[&str] = &[
     "topology",
     "group",
 ];
-pub(super) const DNS_ZONE: &[&str] = &["origin", "file", "secondaries", "tsig_key"];
+pub(super) const DNS_ZONE: &[&str] = &["origin", "file", "dnssec", "secondaries", "tsig_key"];
 pub(super) const DNS_KEY: &[&str] = &["name", "algorithm", "secret"];
 pub(super) const DNS_POOL: &[&str] = &[
     "name",

@@ -1,12 +1,13 @@
 //! The answer to a query. All branching of the journey is in [`answer`] and [`decide`].
 
 use super::cookie::{self, Checked};
+use super::dnssec::seal::{Job, seal};
 use super::query::{Bad, Query, Question};
 use super::rate::Verdict;
 use super::reply::{OptReply, Writer};
 use super::resolve::{Found, Kind, Tools, resolve};
 use super::wire::{HEADER, LONGEST, class, rcode, rtype};
-use super::{Asked, Count, Outcome, Reply, Scratch, Settings, Silence, Snapshot, TransferAsked, Transport};
+use super::{Asked, Count, Outcome, Reply, Scratch, Settings, Silence, Snapshot, TransferAsked, Transport, Zone};
 
 const QR: u16 = 0x8000;
 const AA: u16 = 0x0400;
@@ -68,6 +69,12 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
             }
         }
     }
+    if !truncated
+        && code == found.rcode
+        && let Some(zone) = zone
+    {
+        truncated = !sealed(asked, &snapshot.zones()[zone], scratch, &query, &found, &mut writer);
+    }
     if truncated {
         // What a client does not get whole it has no use for: it comes again by TCP.
         writer.clear();
@@ -76,6 +83,37 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
     count(scratch, &found, code, truncated);
     let length = writer.finish(asked.message, flags, code, opt.as_ref().map(|opt| (opt, settings.udp_size)));
     Outcome::Answer(Reply { length, rcode: code, zone: slot, pool: found.pool })
+}
+
+/// Puts signatures and proofs into an answer, if the zone is signed and it is asked for them. False: it has to go out truncated.
+fn sealed(
+    asked: &Asked,
+    zone: &Zone,
+    scratch: &mut Scratch,
+    query: &Query,
+    found: &Found,
+    writer: &mut Writer,
+) -> bool {
+    let (Some(signer), Some(question)) = (zone.contents().signer(), query.question) else { return true };
+    let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
+    // Who asks for the records of DNSSEC themselves gets them anyway (RFC 4035 3.2.1).
+    if !dnssec_ok && !matches!(question.qtype, rtype::RRSIG | rtype::NSEC) {
+        return true;
+    }
+    let Scratch { asked: name, chased, signing, counts, .. } = scratch;
+    let job = Job {
+        zone,
+        signer,
+        found,
+        qtype: question.qtype,
+        dnssec_ok,
+        last: if found.chased { chased } else { name },
+        counts,
+        udp: asked.transport == Transport::Udp,
+        now_ms: asked.now_ms,
+        unix_s: asked.unix_s,
+    };
+    seal(&job, signing, writer)
 }
 
 fn nothing(scratch: &Scratch, silence: Silence) -> Outcome {
@@ -90,8 +128,7 @@ enum Decision {
 }
 
 fn error(rcode: u16) -> Decision {
-    let (kind, authoritative, truncated) = (Kind::Error, false, false);
-    Decision::Found(Found { rcode, kind, authoritative, truncated, node: 0, pool: None }, None)
+    Decision::Found(Found::other(rcode, Kind::Error), None)
 }
 
 /// What is said to a query, and by which zone.
@@ -177,7 +214,7 @@ fn chaos(settings: &Settings, question: &Question, writer: &mut Writer) -> Decis
         let done = writer.record(HEADER, (rtype::TXT, class::CH, 0), (&[text.len() as u8], text));
         (kind, truncated) = (Kind::Answer, done.is_none());
     }
-    Decision::Found(Found { rcode: rcode::NOERROR, kind, authoritative: true, truncated, node: 0, pool: None }, None)
+    Decision::Found(Found { authoritative: true, truncated, ..Found::other(rcode::NOERROR, kind) }, None)
 }
 
 fn check_cookie(asked: &Asked, settings: &Settings, query: &Query, scratch: &Scratch) -> Option<Checked> {

@@ -9,6 +9,7 @@ mod errors;
 
 pub use errors::ZoneErrors;
 
+use super::dnssec::Signer;
 use super::name::{self, LONGEST_NAME, Name};
 use super::pool::Pool;
 use super::wire::rtype;
@@ -37,6 +38,17 @@ pub fn load(
     pools: &[Arc<Pool>],
     read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
 ) -> Result<Contents, ZoneErrors> {
+    load_signed(origin, file, pools, None, read)
+}
+
+/// As [`load`]; the answers are signed by `signer`, whose keys become the zone's DNSKEY records.
+pub fn load_signed(
+    origin: &Name,
+    file: &Path,
+    pools: &[Arc<Pool>],
+    signer: Option<&Arc<Signer>>,
+    read: &mut dyn FnMut(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Contents, ZoneErrors> {
     let text = read(file).map_err(|error| ZoneErrors::unreadable(file, &error.to_string()))?;
     let mut reader = Reader {
         zone: origin,
@@ -46,10 +58,13 @@ pub fn load(
         data: data::Scratch::default(),
     };
     reader.file(0, origin.wire().to_vec(), 0);
-    let Reader { builder, files, .. } = reader;
+    let Reader { mut builder, files, .. } = reader;
     // What is missing may only be missing since it could not be read.
     if !builder.faults.is_empty() {
         return Err(ZoneErrors::new(&files, builder.faults));
+    }
+    if let Some(signer) = signer {
+        builder.sign(signer);
     }
     builder.finish(pools).map_err(|faults| ZoneErrors::new(&files, faults))
 }

@@ -168,18 +168,33 @@ pub(super) fn text(wire: &[u8]) -> String {
 
 /// The order of names in a zone (RFC 4034 6.1): by labels from the root on, in lower case.
 pub(super) fn canonical(a: &[u8], b: &[u8]) -> Ordering {
-    let (ours, theirs) = (starts(a), starts(b));
+    let (mut ours, mut theirs) = ([0; MOST_LABELS], [0; MOST_LABELS]);
+    let (ours, theirs) = (find_starts(a, &mut ours), find_starts(b, &mut theirs));
     let label = |name: &'_ [u8], start: u8| {
-        let start = usize::from(start);
-        name[start + 1..start + 1 + usize::from(name[start])].to_ascii_lowercase()
+        let (start, long) = (usize::from(start) + 1, usize::from(name[usize::from(start)]));
+        start..(start + long).min(name.len())
     };
     for (a_start, b_start) in ours.iter().rev().zip(theirs.iter().rev()) {
-        let order = label(a, *a_start).cmp(&label(b, *b_start));
+        let (left, right) = (&a[label(a, *a_start)], &b[label(b, *b_start)]);
+        let order = left.iter().map(u8::to_ascii_lowercase).cmp(right.iter().map(u8::to_ascii_lowercase));
         if order.is_ne() {
             return order;
         }
     }
     ours.len().cmp(&theirs.len())
+}
+
+/// As [`starts`], of the first [`MOST_LABELS`].
+fn find_starts<'s>(wire: &[u8], starts: &'s mut [u8; MOST_LABELS]) -> &'s [u8] {
+    let (mut at, mut count) = (0, 0);
+    while let Some(label @ 1..=63) = wire.get(at)
+        && count < MOST_LABELS
+    {
+        starts[count] = at as u8;
+        at += 1 + usize::from(*label);
+        count += 1;
+    }
+    &starts[..count]
 }
 
 /// Where the labels of a name start, the root's not among them.

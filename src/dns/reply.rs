@@ -16,7 +16,7 @@ pub(super) enum Section {
 }
 
 /// Pointers have 14 bits.
-const POINTER_END: usize = 0x4000;
+pub(super) const POINTER_END: usize = 0x4000;
 
 pub(super) struct Writer<'o> {
     out: &'o mut [u8],
@@ -28,6 +28,18 @@ pub(super) struct Writer<'o> {
     /// Where the zone's origin stands in the question.
     origin: usize,
     counts: [u16; 3],
+}
+
+/// A message without its header, as far as it is written.
+#[derive(Clone, Copy)]
+pub(super) struct Draft<'d> {
+    pub message: &'d [u8],
+    /// Where the records begin.
+    pub records: usize,
+    /// Where the zone's origin stands.
+    pub origin: usize,
+    pub limit: usize,
+    pub counts: [u16; 3],
 }
 
 /// A name that has been written, for owners that are this name or an end of it.
@@ -42,15 +54,31 @@ pub(super) struct Written {
 pub(super) struct Targets {
     nodes: [(u32, Written); 32],
     count: usize,
+    /// The nodes whose DNAME has been written.
+    redirects: [u32; 32],
+    redirected: usize,
 }
 
 impl Targets {
     pub fn new() -> Targets {
-        Targets { nodes: [(NOWHERE, Written { at: 0, own: 0 }); 32], count: 0 }
+        let nodes = [(NOWHERE, Written { at: 0, own: 0 }); 32];
+        Targets { nodes, count: 0, redirects: [NOWHERE; 32], redirected: 0 }
     }
 
     pub fn clear(&mut self) {
-        self.count = 0;
+        (self.count, self.redirected) = (0, 0);
+    }
+
+    /// Puts down that a node's DNAME is written; false if that is so already.
+    pub fn redirects(&mut self, node: u32) -> bool {
+        if self.redirects[..self.redirected].contains(&node) {
+            return false;
+        }
+        if let Some(place) = self.redirects.get_mut(self.redirected) {
+            *place = node;
+            self.redirected += 1;
+        }
+        true
     }
 
     pub fn get(&self, at: usize) -> Option<(u32, Written)> {
@@ -252,6 +280,20 @@ impl<'o> Writer<'o> {
         self.put(data.1);
         self.counts[Section::Answer as usize] += 1;
         Some(start)
+    }
+
+    /// What has been written, to be gone over once more.
+    pub fn draft(&self) -> Draft<'_> {
+        let Writer { records, origin, limit, counts, .. } = *self;
+        Draft { message: &self.out[..self.at], records, origin, limit, counts }
+    }
+
+    /// Puts another message in the place of what has been written, from the question on; it is within the limit.
+    pub fn replace(&mut self, message: &[u8], counts: [u16; 3]) {
+        if let (Some(place), true) = (self.out.get_mut(HEADER..message.len()), message.len() <= self.limit) {
+            place.copy_from_slice(&message[HEADER..]);
+            (self.at, self.counts) = (message.len(), counts);
+        }
     }
 
     /// The header, and the OPT record, for which the caller kept room. Gives the message's length.

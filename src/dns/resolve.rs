@@ -30,6 +30,18 @@ pub(super) struct Found {
     pub node: u32,
     /// The slot of the pool whose addresses are in the answer section.
     pub pool: Option<u16>,
+    /// The SOA has been written: there is nothing at the name last looked for.
+    pub negative: bool,
+    /// That name is what an alias has led to, not the question's.
+    pub chased: bool,
+}
+
+impl Found {
+    /// Nothing of a zone's.
+    pub fn other(rcode: u16, kind: Kind) -> Found {
+        let (authoritative, truncated, negative, chased) = (false, false, false, false);
+        Found { rcode, kind, authoritative, truncated, node: 0, pool: None, negative, chased }
+    }
 }
 
 /// What a thread lends for one query.
@@ -47,10 +59,11 @@ pub(super) fn resolve(zone: &Zone, qtype: u16, tools: Tools, writer: &mut Writer
     let mut search = Search { zone, contents, qtype, targets, turns, writer };
     search.targets.clear();
     let mut name = search.writer.question_name();
-    let mut found = Found { rcode: 0, kind: Kind::Answer, authoritative: true, truncated: false, node: 0, pool: None };
+    let mut found = Found { authoritative: true, ..Found::other(rcode::NOERROR, Kind::Answer) };
     for hop in 0..=MOST_ALIASES {
         let current = if hop == 0 { asked } else { &*chased };
         let (node, skip) = contents.find(current);
+        found.chased = hop > 0;
         if hop == 0 {
             found.node = node;
         }
@@ -82,7 +95,7 @@ pub(super) fn resolve(zone: &Zone, qtype: u16, tools: Tools, writer: &mut Writer
             }
             if there.wildcard == NOWHERE {
                 (found.rcode, found.kind) = (rcode::NXDOMAIN, if hop > 0 { Kind::Answer } else { Kind::Nxdomain });
-                found.truncated = !search.negative(u32::MAX);
+                (found.truncated, found.negative) = (!search.negative(u32::MAX), true);
                 return found;
             }
             source = there.wildcard;
@@ -94,7 +107,7 @@ pub(super) fn resolve(zone: &Zone, qtype: u16, tools: Tools, writer: &mut Writer
             Step::Done(pool) => found.pool = pool,
             Step::Nothing(ttl_s) => {
                 found.kind = if hop > 0 { Kind::Answer } else { Kind::Nodata };
-                found.truncated = !search.negative(ttl_s);
+                (found.truncated, found.negative) = (!search.negative(ttl_s), true);
             }
             Step::Full => found.truncated = true,
             Step::Alias(next, target) => {
@@ -143,7 +156,8 @@ impl<'s> Search<'s, '_> {
     fn node(&mut self, node: u32, owner: usize) -> Step<'s> {
         let contents = self.contents;
         let mut qtype = self.qtype;
-        if qtype == rtype::ANY {
+        let signed = contents.signer().is_some();
+        if qtype == rtype::ANY || signed && qtype == rtype::RRSIG {
             // One set of those that there are (RFC 8482 4.1).
             let set = contents.sets(node).first().map(|set| set.rtype);
             qtype = match (node, self.zone.image(node), set) {
@@ -178,7 +192,9 @@ impl<'s> Search<'s, '_> {
             self.additional(NOWHERE);
             return Step::Done(None);
         }
-        let Some(alias) = contents.set(node, rtype::CNAME) else {
+        // NSEC records stand beside an alias, and are made later.
+        let made = signed && qtype == rtype::NSEC;
+        let Some(alias) = contents.set(node, rtype::CNAME).filter(|_| !made) else {
             return Step::Nothing(u32::MAX);
         };
         match self.writer.set(Section::Answer, owner, contents, alias, self.targets) {
@@ -239,7 +255,10 @@ impl<'s> Search<'s, '_> {
         let Some(set) = contents.set(node, rtype::DNAME) else { return Redirect::Full };
         let front = current.length() - contents.name(node).len();
         let owner = self.writer.end_of(name, front);
-        if self.writer.set(Section::Answer, owner, contents, set, self.targets).is_none() {
+        // A name may lead below it once more: no set stands in an answer twice.
+        if self.targets.redirects(node)
+            && self.writer.set(Section::Answer, owner, contents, set, self.targets).is_none()
+        {
             return Redirect::Full;
         }
         let (ttl_s, other) = contents.first(set);

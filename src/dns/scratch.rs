@@ -1,6 +1,7 @@
 //! What a thread that answers keeps from query to query. Nobody else writes it.
 
 use super::counts::Counts;
+use super::dnssec::seal::Signing;
 use super::name::Suffixes;
 use super::rate::Limiter;
 use super::reply::Targets;
@@ -20,6 +21,7 @@ pub struct Scratch {
     pub(super) targets: Targets,
     pub(super) turns: Turns,
     pub(super) limiter: Option<Limiter>,
+    pub(super) signing: Signing,
     seed: u64,
 }
 
@@ -34,6 +36,7 @@ impl Scratch {
             targets: Targets::new(),
             turns: Turns { next: vec![seed as u32; TURNS].into() },
             limiter: None,
+            signing: Signing::new(seed),
             seed,
         };
         scratch.follow(settings);

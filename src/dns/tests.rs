@@ -1,5 +1,6 @@
 //! What a server says, asked as clients ask: messages are made and read by the `domain` crate, not by what is tested.
 
+mod dnssec;
 mod hostile;
 mod lookup;
 mod oracle;
@@ -36,8 +37,13 @@ impl Lab {
 
     /// All members of all pools are up.
     pub fn with(zones: &[(&str, &str)], pools: &[Arc<Pool>], settings: Settings) -> Lab {
-        let zones = zones.iter().zip(0..).map(|((origin, text), slot)| {
-            let contents = Arc::new(contents(origin, text, pools));
+        let zones = zones.iter().map(|(origin, text)| contents(origin, text, pools));
+        Lab::of(zones.collect(), pools, settings)
+    }
+
+    pub fn of(zones: Vec<Contents>, pools: &[Arc<Pool>], settings: Settings) -> Lab {
+        let zones = zones.into_iter().zip(0..).map(|(contents, slot)| {
+            let contents = Arc::new(contents);
             let serial = contents.serial();
             let up = vec![PoolState { up: u64::MAX, ttl_most_s: u32::MAX }; pools.len()];
             Arc::new(Zone::new(contents, &up, serial, slot))
@@ -96,7 +102,9 @@ pub fn query_of(name: &str, rtype: &str, class: Class) -> Vec<u8> {
     message.header_mut().set_id(0x1234);
     message.header_mut().set_rd(true);
     let mut message = message.question();
-    message.push((name.parse::<DomainName<Vec<u8>>>().unwrap(), rtype.parse::<Rtype>().unwrap(), class)).unwrap();
+    // Not all that can be a name can be written to the other crate.
+    let name = DomainName::from_octets(Name::parse(name).unwrap().wire().to_vec()).unwrap();
+    message.push((name, rtype.parse::<Rtype>().unwrap(), class)).unwrap();
     message.finish()
 }
 

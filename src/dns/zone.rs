@@ -11,6 +11,7 @@
 pub(super) mod build;
 mod check;
 
+use super::dnssec::Signer;
 use super::name::{self, Index, Name, Suffixes};
 use super::pool::{Image, Pool, PoolState};
 use super::wire::rtype;
@@ -109,6 +110,7 @@ pub struct Contents {
     pools: Vec<Arc<Pool>>,
     /// The nodes that have pools, in order.
     pool_nodes: Vec<u32>,
+    signer: Option<Arc<Signer>>,
     /// Sum over all records but the pools'; the SOA without its serial.
     digest: u128,
 }
@@ -137,6 +139,25 @@ impl Contents {
     pub fn bytes(&self) -> usize {
         let arrays = size_of_val(&*self.nodes) + size_of_val(&*self.sets) + size_of_val(&*self.marks);
         arrays + self.blob.len() + self.index.bytes()
+    }
+
+    /// By what the zone is signed, if it is.
+    pub fn signer(&self) -> Option<&Arc<Signer>> {
+        self.signer.as_ref()
+    }
+
+    pub(super) fn pool(&self, node: u32) -> Option<&Arc<Pool>> {
+        self.pools.get(self.node(node).pool as usize)
+    }
+
+    /// The first node behind a name in canonical order; [`Contents::names`] if there is none.
+    pub(super) fn first_behind(&self, name: &[u8]) -> u32 {
+        let (mut low, mut high) = (0, self.nodes.len() as u32);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if name::canonical(self.name(middle), name).is_gt() { high = middle } else { low = middle + 1 }
+        }
+        low
     }
 
     /// The nodes that have pools.
@@ -179,7 +200,7 @@ impl Contents {
     }
 
     /// The data of one record of a set.
-    fn records<'c>(&'c self, set: &Set) -> impl Iterator<Item = (u32, &'c [u8])> + use<'c> {
+    pub(super) fn records<'c>(&'c self, set: &Set) -> impl Iterator<Item = (u32, &'c [u8])> + use<'c> {
         let mut rest = self.data(set);
         std::iter::from_fn(move || {
             let (head, tail) = rest.split_first_chunk::<12>()?;

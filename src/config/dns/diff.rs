@@ -74,8 +74,9 @@ fn zones(changes: &mut Changes, zones: Pair<Zone>) {
         Pair::Removed(zone) => changes.say(format!("removed zone {}", zone.origin)),
         Pair::Both(old, new) => {
             let subject = format!("zone {}", new.origin);
-            let Zone { origin: _, file, secondaries, tsig_key } = old;
+            let Zone { origin: _, file, dnssec, secondaries, tsig_key } = old;
             changes.value(&subject, "file", &file.display().to_string(), &new.file.display().to_string());
+            changes.value(&subject, "dnssec", dnssec, &new.dnssec);
             changes.addresses(&subject, "secondary", secondaries, &new.secondaries);
             changes.value(&subject, "tsig_key", &or_none(tsig_key), &or_none(&new.tsig_key));
         }

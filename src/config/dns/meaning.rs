@@ -107,6 +107,15 @@ fn zones(walk: &mut Walk, dns: &written::Dns) {
     }
     for zone in &dns.zones {
         once(walk, &mut origins, "zones", zone.origin.as_ref(), "a zone has one file");
+        if let (true, Some(first)) = (zone.dnssec.value, zone.secondaries.first()) {
+            walk.collides(
+                &first.place,
+                &zone.dnssec.place,
+                "signed here",
+                "a zone that is signed has no secondaries yet in this version",
+                "farside signs each answer as it gives it, and a copy of the zone has no signatures: leave one of them out",
+            );
+        }
         if let Some(wanted) = &zone.tsig_key {
             let known = dns.keys.iter().filter_map(|key| key.name.as_ref()).map(|key| key.value.as_str());
             there(walk, wanted, "key", "[[dns.key]]", known);
@@ -242,6 +251,7 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         Some(Zone {
             origin: zone.origin?.value,
             file: zone.file?.value.into(),
+            dnssec: zone.dnssec.value,
             secondaries: values(zone.secondaries),
             tsig_key: zone.tsig_key.map(|key| key.value),
         })

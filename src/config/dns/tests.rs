@@ -72,7 +72,8 @@ fn a_file_means_what_it_says() {
     let zone = &dns.zones[0];
     assert_eq!(zone.origin, "company.example.");
     assert_eq!(zone.file.to_str(), Some("/etc/farside/company.zone"));
-    assert_eq!(zone.tsig_key.as_deref(), Some("transfer."));
+    assert_eq!((zone.tsig_key.as_deref(), zone.dnssec), (Some("transfer."), false));
+    assert_eq!(dns.keys_dir().to_str(), Some("/var/lib/farside/keys"));
     assert_eq!((dns.keys[0].name.as_str(), dns.keys[0].algorithm), ("transfer.", Algorithm::Sha256));
     assert_eq!(dns.keys[0].secret, (0..16).collect::<Vec<u8>>());
     let pool = &dns.pools[0];
@@ -86,6 +87,26 @@ fn a_file_means_what_it_says() {
 #[track_caller]
 fn one_error(old: &str, new: &str, place: &str, message: &str, help: &str) {
     one_error_in(GOOD, old, new, place, message, help);
+}
+
+#[test]
+fn a_zone_is_signed_or_has_secondaries() {
+    let signed = GOOD.replace("secondaries = [\"192.0.2.53\"]", "dnssec = true");
+    assert!(good(&signed).dns.unwrap().zones[0].dnssec);
+    one_error(
+        "tsig_key = \"transfer\"",
+        "dnssec = true",
+        "22:16",
+        "a zone that is signed has no secondaries yet in this version",
+        "farside signs each answer as it gives it, and a copy of the zone has no signatures: leave one of them out",
+    );
+    one_error(
+        "tsig_key = \"transfer\"",
+        "dnssec = \"yes\"",
+        "23:10",
+        "`dnssec` must be true or false, not \"yes\"",
+        "write true or false, without quotes",
+    );
 }
 
 #[test]

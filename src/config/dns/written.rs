@@ -34,6 +34,7 @@ pub(in super::super) struct Dns {
 pub(in super::super) struct Zone {
     pub origin: Option<At<String>>,
     pub file: Option<At<String>>,
+    pub dnssec: At<bool>,
     pub secondaries: Vec<At<IpAddr>>,
     pub tsig_key: Option<At<String>>,
 }
@@ -168,6 +169,7 @@ fn zone(walk: &mut Walk, table: &DeTable, place: Place) -> Zone {
     Zone {
         origin: section.required(walk, "origin", domain_name, "\"company.example.\""),
         file: section.required(walk, "file", value::line("a file's path", true), "\"company.example.zone\""),
+        dnssec: section.or(walk, "dnssec", value::boolean, false),
         secondaries: optional_list(walk, &section, "secondaries", secondary, "[\"192.0.2.53\"]"),
         tsig_key: section
             .read(walk, "tsig_key", optional_name)

@@ -177,6 +177,16 @@ fn a_dname_redirects_what_is_below_it() {
         lab.ask("x.y.away.company.example.", "A"),
         "NOERROR aa rd\nan away.company.example. 3600 DNAME elsewhere.example.\nan x.y.away.company.example. 3600 CNAME x.y.elsewhere.example."
     );
+    // What leads back below it is redirected again, and the set stands there once (RFC 2181 5).
+    let zone = "$TTL 60\n@ SOA ns1 admin 1 1h 15m 2w 5m\n NS ns.example.\nd DNAME company.example.\n";
+    assert_eq!(
+        section(&Lab::new(&[("company.example.", zone)]).ask("x.d.d.company.example.", "A"), "an"),
+        [
+            "d.company.example. 60 DNAME company.example.",
+            "x.d.d.company.example. 60 CNAME x.d.company.example.",
+            "x.d.company.example. 60 CNAME x.company.example."
+        ]
+    );
     // Not its own name (RFC 6672 2.3).
     assert_eq!(lab.ask("old.company.example.", "A"), format!("NOERROR aa rd\nns {SOA}"));
     assert_eq!(

@@ -1,5 +1,6 @@
 //! From records in any order to a zone.
 
+use super::super::dnssec::{Key, Signer};
 use super::super::name::{self, Index, Name, Suffixes};
 use super::super::pool::Pool;
 use super::super::wire::{class, rtype};
@@ -20,6 +21,9 @@ pub(in crate::dns) struct Place {
 
 /// More than this are not looked for: a file that is no zone at all has one in each line.
 pub(in crate::dns) const MOST_FAULTS: usize = 1000;
+
+/// Of DNSKEY records, where the zone's file has none.
+const DNSKEY_TTL_S: u32 = 3600;
 
 /// Something wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,12 +59,32 @@ pub(in crate::dns) struct Builder {
     raws: Vec<Raw>,
     /// The last owner, which the next record often has too.
     last: Option<(u32, u8, u32, u16)>,
+    signer: Option<Arc<Signer>>,
     pub faults: Vec<Fault>,
 }
 
 impl Builder {
     pub fn new(origin: &Name) -> Builder {
-        Builder { origin: origin.clone(), arena: Vec::new(), raws: Vec::new(), last: None, faults: Vec::new() }
+        let (arena, raws, faults) = (Vec::new(), Vec::new(), Vec::new());
+        Builder { origin: origin.clone(), arena, raws, last: None, signer: None, faults }
+    }
+
+    /// The zone is signed by these keys, and has them as its DNSKEY records. To be called behind the last record.
+    pub fn sign(&mut self, signer: &Arc<Signer>) {
+        let origin = self.origin.clone();
+        let source = Source { arena: &self.arena, raws: &self.raws };
+        // Others may stand in the file: another server's, while the zone moves.
+        let there: Vec<u32> = (0..self.raws.len() as u32)
+            .filter(|raw| self.raws[*raw as usize].rtype == rtype::DNSKEY)
+            .filter(|raw| source.name(*raw).eq_ignore_ascii_case(origin.wire()))
+            .collect();
+        let ttl_s = there.first().map_or(DNSKEY_TTL_S, |raw| self.raws[*raw as usize].ttl_s);
+        let new = |key: &&Key| !there.iter().any(|raw| source.data(*raw) == key.data());
+        let new: Vec<Vec<u8>> = signer.keys().iter().filter(new).map(|key| key.data().to_vec()).collect();
+        for data in new {
+            self.push(origin.wire(), rtype::DNSKEY, ttl_s, &data, None);
+        }
+        self.signer = Some(signer.clone());
     }
 
     pub fn wrong(&mut self, place: Option<Place>, message: impl Into<String>, help: impl Into<String>) {
@@ -101,7 +125,7 @@ impl Builder {
                 ours.push(pool.clone());
             }
         }
-        let Builder { origin, arena, raws, mut faults, .. } = self;
+        let Builder { origin, arena, raws, signer, mut faults, .. } = self;
         let source = Source { arena: &arena, raws: &raws };
         let order = source.sorted(&origin);
         let mut layout = Layout::new(&origin, order.len());
@@ -121,6 +145,7 @@ impl Builder {
             blob: on_huge_pages(layout.blob),
             pools: ours,
             pool_nodes: layout.pool_nodes,
+            signer,
             digest: 0,
             origin,
         };

@@ -2,7 +2,9 @@
 
 use super::truth::{State, Truth};
 use super::{Names, Services};
-use crate::admin::rows::{DnsRows, HealthRow, PoolRow, StateRow, ZoneRow};
+use crate::admin::rows::{DnsRows, HealthRow, PoolRow, SignedRow, StateRow, ZoneRow};
+use crate::dns::dnssec::LEAST_S;
+use crate::dns::serve::serial::unix_s;
 use crate::health::TargetHealth;
 use crate::run::metrics::Page;
 use std::collections::BTreeMap;
@@ -19,6 +21,7 @@ impl Names {
         let zone = |entry: &super::zones::Entry| ZoneRow {
             origin: entry.origin.clone(),
             serial: entry.versions.first().map(|zone| zone.serial()),
+            dnssec: entry.keys().map(|keys| SignedRow { keys, until: u64::from(unix_s()) + u64::from(LEAST_S) }),
         };
         let lines = config.lines.iter().enumerate();
         let pools = config.dns.iter().flat_map(|dns| &dns.pools).enumerate();
@@ -67,6 +70,11 @@ impl Names {
         page.metric("farside_dns_zone_serial", "gauge", "The serial that the zone is served under.");
         for (origin, serial) in rows.zones.iter().filter_map(|zone| Some((&zone.origin, zone.serial?))) {
             page.sample("farside_dns_zone_serial", &[("zone", origin)], serial);
+        }
+        let help = "Signatures that are given out now hold until then at least, in seconds since 1970.";
+        page.metric("farside_dns_zone_signed_until_seconds", "gauge", help);
+        for (origin, signed) in rows.zones.iter().filter_map(|zone| Some((&zone.origin, zone.dnssec.as_ref()?))) {
+            page.sample("farside_dns_zone_signed_until_seconds", &[("zone", origin)], signed.until);
         }
         page.metric("farside_dns_zone_answers_total", "counter", "Answers from the zone.");
         for entry in entries {

@@ -1,6 +1,7 @@
 //! Zones as they are served: read and checked with their pools, put out in versions, each under its serial.
 
 use crate::config::dns as config;
+use crate::dns::dnssec::{Key, files};
 use crate::dns::master;
 use crate::dns::pool::{Member, Pool, PoolState, WhenDown};
 use crate::dns::serve::serial::{Serials, unix_s};
@@ -63,7 +64,15 @@ pub fn load(config: &config::Dns, slots: &mut Slots, styled: bool) -> Result<Loa
     for zone in &config.zones {
         let origin = name(&zone.origin).map_err(sentence)?;
         let mut read = |path: &std::path::Path| std::fs::read(path);
-        match master::load(&origin, &zone.file, &pools, &mut read) {
+        let signer = match zone.dnssec.then(|| files::load(&config.keys_dir(), &origin)).transpose() {
+            Ok(signer) => signer.map(Arc::new),
+            Err(sentence) => {
+                count += 1;
+                wrong.push(format!("error: zone {origin}: {sentence}"));
+                continue;
+            }
+        };
+        match master::load_signed(&origin, &zone.file, &pools, signer.as_ref(), &mut read) {
             Ok(contents) => zones.push((Arc::new(contents), access(zone).map_err(sentence)?)),
             Err(errors) => {
                 count += errors.count();
@@ -141,6 +150,13 @@ pub struct Entry {
     contents: Arc<Contents>,
     /// The newest first; none before the first round of checks is done.
     pub versions: Vec<Arc<Zone>>,
+}
+
+impl Entry {
+    /// The tags of the keys that the zone is signed by, if it is.
+    pub fn keys(&self) -> Option<Vec<u16>> {
+        self.contents.signer().map(|signer| signer.keys().iter().map(Key::tag).collect())
+    }
 }
 
 /// All zones that are served.
