@@ -2,6 +2,7 @@
 //! are so without regard to the case of ASCII letters (RFC 4343).
 
 use crate::sys::huge;
+use crate::sys::prefetch::prefetch;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -325,6 +326,12 @@ impl Index {
             at = (at + 1) & mask;
         }
         self.slots[at] = (hash & !0xffff_ffff) | (u64::from(value) + 1);
+    }
+
+    /// Begins to load where [`Index::find`] will look.
+    #[inline]
+    pub fn fetch(&self, hash: u64) {
+        prefetch(&self.slots[hash as usize & (self.slots.len() - 1)]);
     }
 
     /// The number with this hash that is the one.

@@ -10,6 +10,7 @@
 
 pub(super) mod build;
 mod check;
+mod fetch;
 
 use super::dnssec::Signer;
 use super::name::{self, Index, Name, Suffixes};

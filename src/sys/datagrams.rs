@@ -12,10 +12,20 @@ pub const BATCH: usize = 64;
 /// The longest datagram that is taken, and the longest that is sent, in bytes.
 pub const ROOM: usize = 4096;
 
+/// Room for one datagram, and a cache line more: at a distance of a power of two all datagrams of a batch would begin in the same few
+/// places of a processor's cache, and push each other out.
+#[derive(Clone, Copy)]
+struct Row {
+    bytes: [u8; ROOM],
+    _apart: [u8; 64],
+}
+
+const EMPTY: Row = Row { bytes: [0; ROOM], _apart: [0; 64] };
+
 /// Memory for one batch, taken once.
 pub struct Datagrams {
-    received: Box<[[u8; ROOM]; BATCH]>,
-    answers: Box<[[u8; ROOM]; BATCH]>,
+    received: Box<[Row; BATCH]>,
+    answers: Box<[Row; BATCH]>,
     senders: Box<[libc::sockaddr_storage; BATCH]>,
     parts: Box<[libc::iovec; BATCH]>,
     messages: Box<[libc::mmsghdr; BATCH]>,
@@ -47,9 +57,9 @@ impl Default for Datagrams {
 }
 
 /// Straight onto the heap: a stack need not have room for it.
-fn boxed() -> Box<[[u8; ROOM]; BATCH]> {
-    let rows: Box<[[u8; ROOM]]> = vec![[0; ROOM]; BATCH].into();
-    rows.try_into().unwrap_or_else(|_| Box::new([[0; ROOM]; BATCH]))
+fn boxed() -> Box<[Row; BATCH]> {
+    let rows: Box<[Row]> = vec![EMPTY; BATCH].into();
+    rows.try_into().unwrap_or_else(|_| Box::new([EMPTY; BATCH]))
 }
 
 impl Datagrams {
@@ -57,7 +67,7 @@ impl Datagrams {
     /// to tell, which is thereby told.
     pub fn receive(&mut self, socket: impl AsFd) -> usize {
         for i in 0..BATCH {
-            self.parts[i] = libc::iovec { iov_base: self.received[i].as_mut_ptr().cast(), iov_len: ROOM };
+            self.parts[i] = libc::iovec { iov_base: self.received[i].bytes.as_mut_ptr().cast(), iov_len: ROOM };
             let message = &mut self.messages[i].msg_hdr;
             message.msg_name = (&raw mut self.senders[i]).cast();
             message.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -90,12 +100,17 @@ impl Datagrams {
     pub fn datagram(&self, i: usize) -> Option<(&[u8], SocketAddr)> {
         let cut = self.messages[i].msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let sender = self.sender(i).filter(|sender| sender.port() != 0 && !cut)?;
-        Some((&self.received[i][..self.lengths[i]], sender))
+        Some((self.message(i), sender))
+    }
+
+    /// The i-th datagram's bytes, as far as they came.
+    pub fn message(&self, i: usize) -> &[u8] {
+        &self.received[i].bytes[..self.lengths[i]]
     }
 
     /// The i-th datagram, and room for its answer beside it.
     pub fn exchange(&mut self, i: usize) -> (&mut [u8], &mut [u8; ROOM]) {
-        (&mut self.received[i][..self.lengths[i]], &mut self.answers[i])
+        (&mut self.received[i].bytes[..self.lengths[i]], &mut self.answers[i].bytes)
     }
 
     /// The answer to the i-th has so many bytes.
@@ -130,7 +145,7 @@ impl Datagrams {
                 continue;
             }
             self.parts[count] =
-                libc::iovec { iov_base: self.answers[i].as_mut_ptr().cast(), iov_len: self.answered[i] };
+                libc::iovec { iov_base: self.answers[i].bytes.as_mut_ptr().cast(), iov_len: self.answered[i] };
             let long = match i32::from(self.senders[i].ss_family) {
                 libc::AF_INET => size_of::<libc::sockaddr_in>(),
                 _ => size_of::<libc::sockaddr_in6>(),

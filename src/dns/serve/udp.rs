@@ -1,7 +1,7 @@
 //! A thread that answers by UDP: takes what has come in batches, answers from the snapshot that stands, sends in batches. Nothing is
 //! allocated or locked for a query, and the clock is read once per batch.
 
-use super::super::{Asked, Scratch, Transport};
+use super::super::{Ahead, Asked, Scratch, Transport};
 use super::respond::{Response, respond};
 use super::serial::unix_s;
 use super::{Shared, Tally};
@@ -24,6 +24,7 @@ pub struct Server {
     sockets: Vec<(UdpSocket, IpAddr)>,
     shared: Arc<Shared>,
     scratch: Scratch,
+    ahead: Ahead,
     tally: Arc<Tally>,
     batch: Datagrams,
     waker: Waker,
@@ -44,6 +45,7 @@ impl Server {
             tally: shared.tallies[index].clone(),
             shared,
             scratch,
+            ahead: Ahead::default(),
             batch: Datagrams::default(),
             waker: Waker::new()?,
         })
@@ -90,6 +92,7 @@ impl Server {
         let now_ms = self.shared.start.elapsed().as_millis() as u64;
         let unix_s = unix_s();
         let room = usize::from(served.snapshot.settings().udp_size);
+        self.ahead.look(&served.snapshot, (0..count).map(|i| self.batch.message(i)));
         for i in 0..count {
             let Some((_, sender)) = self.batch.datagram(i) else { continue };
             let (message, answer) = self.batch.exchange(i);
