@@ -16,6 +16,7 @@
 //! Control makes zones off the hot path: [`master::load`] reads and checks a zone's file, [`Zone::with`] adds the state of the pools and a
 //! serial, [`Snapshot::new`] takes all zones. A snapshot never changes.
 
+pub mod ahead;
 pub mod answer;
 mod cookie;
 pub mod counts;
@@ -34,6 +35,7 @@ pub mod transfer;
 pub mod wire;
 pub mod zone;
 
+pub use ahead::Ahead;
 pub use answer::answer;
 pub use counts::{Count, Counts, Silence};
 pub use name::Name;

@@ -318,6 +318,12 @@ impl Health {
         self.schedule.report(now)
     }
 
+    /// How long the status of each target will last at least, as far as its checks tell: the answers in a row that are still missing to the
+    /// other status, an interval for each; [`Duration::MAX`] for one that is not checked. In the order of [`Health::set_targets`].
+    pub fn lasting(&self) -> Vec<Duration> {
+        self.schedule.lasting()
+    }
+
     /// What changed since it was last asked, oldest first.
     pub fn transitions(&mut self) -> Vec<Transition> {
         self.schedule.transitions()

@@ -128,6 +128,8 @@ pub struct Pool {
     pub names: Vec<String>,
     /// Of answers; whole seconds.
     pub ttl: Duration,
+    /// Where that is longer than the time in which a member could come or go at the soonest, that time is answered.
+    pub ttl_cut: bool,
     /// 0: all that are up.
     pub max_answers: u32,
     /// While fewer members are up, `when_down` decides.

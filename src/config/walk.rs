@@ -159,6 +159,7 @@ pub(super) const DNS_POOL: &[&str] = &[
     "modes",
     "stripe",
     "ttl",
+    "ttl_cut",
     "max_answers",
     "min_up",
     "when_down",

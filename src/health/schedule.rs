@@ -429,6 +429,22 @@ impl Schedule {
         std::mem::take(&mut self.transitions)
     }
 
+    /// See [`super::Health::lasting`].
+    pub fn lasting(&self) -> Vec<Duration> {
+        let entries = self.order.iter().filter_map(|&id| self.entries[id].as_ref());
+        let missing = |entry: &Entry| match entry.state {
+            State::Checking => 1,
+            State::Up => entry.target.check.fall.saturating_sub(entry.against),
+            State::Down => entry.target.check.rise.saturating_sub(entry.against),
+        };
+        entries
+            .map(|entry| match entry.target.check.kind {
+                CheckKind::None => Duration::MAX,
+                _ => entry.target.check.interval.saturating_mul(missing(entry)),
+            })
+            .collect()
+    }
+
     pub fn report(&self, now: Instant) -> Vec<TargetHealth> {
         let entries = self.order.iter().filter_map(|&id| self.entries[id].as_ref());
         entries

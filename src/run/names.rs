@@ -184,9 +184,9 @@ impl Names {
 
     /// Puts out what has become of lines and members.
     fn follow(&mut self, now: Instant, services: &dyn Services) {
-        let Names { config, checked, status, drained, slots, .. } = self;
+        let Names { config, health, checked, status, drained, slots, .. } = self;
         let truth = Truth { config, checked, status, services, drained };
-        let states = truth.pools(slots);
+        let states = truth.pools(slots, &health.lasting());
         let lines_up: Vec<bool> = (0..config.lines.len()).map(|l| truth.is_line_up(l)).collect();
         let begins = self.idle.is_some();
         if !begins && self.settling.take().is_none() && states == self.states && lines_up == self.lines_up {

@@ -93,9 +93,10 @@ fn pools(changes: &mut Changes, pools: Pair<Pool>) {
         Pair::Removed(pool) => changes.say(format!("removed pool {} ({})", pool.name, pool.names.join(", "))),
         Pair::Both(old, new) => {
             let subject = format!("pool {}", new.name);
-            let Pool { name: _, names, ttl, max_answers, min_up, when_down, members: was } = old;
+            let Pool { name: _, names, ttl, ttl_cut, max_answers, min_up, when_down, members: was } = old;
             changes.value(&subject, "names", &names.join(", "), &new.names.join(", "));
             changes.duration(&subject, "ttl", *ttl, new.ttl);
+            changes.value(&subject, "ttl_cut", ttl_cut, &new.ttl_cut);
             changes.value(&subject, "max_answers", max_answers, &new.max_answers);
             changes.value(&subject, "min_up", min_up, &new.min_up);
             changes.value(&subject, "when_down", &last_resort(when_down), &last_resort(&new.when_down));

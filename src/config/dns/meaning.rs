@@ -288,6 +288,7 @@ fn pool(pool: written::Pool, site: &str) -> Option<Pool> {
         name: pool.name?.value,
         names: values(pool.names),
         ttl: pool.ttl,
+        ttl_cut: pool.ttl_cut,
         max_answers: pool.max_answers,
         min_up: pool.min_up.value,
         when_down: match pool.when_down.value.as_str() {

@@ -77,7 +77,7 @@ fn a_file_means_what_it_says() {
     assert_eq!((dns.keys[0].name.as_str(), dns.keys[0].algorithm), ("transfer.", Algorithm::Sha256));
     assert_eq!(dns.keys[0].secret, (0..16).collect::<Vec<u8>>());
     let pool = &dns.pools[0];
-    assert_eq!((pool.ttl, pool.max_answers, pool.min_up), (seconds(30), 0, 1));
+    assert_eq!((pool.ttl, pool.ttl_cut, pool.max_answers, pool.min_up), (seconds(30), false, 0, 1));
     assert_eq!(pool.when_down, WhenDown::All);
     assert_eq!(pool.members[0].check.as_ref().unwrap().port, Some(25));
     assert_eq!((pool.members[0].site.as_str(), pool.members[0].weight), ("south", 1));
@@ -307,11 +307,12 @@ fn a_reload_is_told_in_words() {
     );
     says(
         &[
-            ("name = \"mail\"\n", "name = \"mail\"\nttl = \"5s\"\nwhen_down = \"b\"\n"),
+            ("name = \"mail\"\n", "name = \"mail\"\nttl = \"5s\"\nttl_cut = true\nwhen_down = \"b\"\n"),
             ("line = \"isp2\"", "weight = 2"),
         ],
         &[
             "pool mail: ttl 30s -> 5s",
+            "pool mail: ttl_cut false -> true",
             "pool mail: when_down all -> b",
             "pool mail: member b: line isp2 -> none",
             "pool mail: member b: weight 1 -> 2",

@@ -505,3 +505,19 @@ fn a_target_is_awaited_until_its_first_check_has_spoken() {
         assert_eq!(slot(&world), (false, up));
     }
 }
+
+#[test]
+fn a_status_lasts_an_interval_for_each_answer_that_is_still_missing() {
+    let mut world = World::new(vec![target("pop3/a", 3, 2, 4)]);
+    let lasting = |world: &World| world.schedule.lasting()[0].as_secs() / INTERVAL.as_secs();
+    assert_eq!(lasting(&world), 1);
+    let mut seen = Vec::new();
+    for passes in [true, false, false, true, false, false, false, false, true] {
+        world.answer(if passes { Outcome::Healthy } else { no("refused") });
+        seen.push(lasting(&world));
+    }
+    assert_eq!(seen, [4, 3, 2, 4, 3, 2, 1, 2, 1]);
+    let unchecked =
+        Target { check: Check { kind: CheckKind::None, ..target("x", 1, 2, 4).check }, ..target("x", 1, 2, 4) };
+    assert_eq!(World::new(vec![unchecked]).schedule.lasting(), [Duration::MAX]);
+}

@@ -9,6 +9,7 @@ use crate::service::status::StatusTable;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::time::Duration;
 
 /// Everything that is checked for DNS, in the order of the configuration; its slots are its places.
 pub struct Checked {
@@ -80,16 +81,43 @@ pub struct Truth<'t> {
 }
 
 impl Truth<'_> {
-    /// Of all pools, by their slots.
-    pub fn pools(&self, slots: &mut Slots) -> HashMap<u16, PoolState> {
+    /// Of all pools, by their slots. `lasting`: of all that is checked, in its order ([`crate::health::Health::lasting`]).
+    pub fn pools(&self, slots: &mut Slots, lasting: &[Duration]) -> HashMap<u16, PoolState> {
         let pools = self.config.dns.iter().flat_map(|dns| &dns.pools).enumerate();
         pools
             .map(|(p, pool)| {
                 let up = |m: usize| u64::from(self.is_member_up(p, pool, m)) << m;
                 let up = (0..pool.members.len()).map(up).fold(0, |all, bit| all | bit);
-                (slots.pool(&pool.name), PoolState { up, ttl_most_s: u32::MAX })
+                (slots.pool(&pool.name), PoolState { up, ttl_most_s: self.ttl_most_s(p, pool, lasting) })
             })
             .collect()
+    }
+
+    /// The time in which some member of the pool could come or go at the soonest, in whole seconds. That a member's service comes or
+    /// goes, or an operator drains it, is not foreseen.
+    fn ttl_most_s(&self, p: usize, pool: &Pool, lasting: &[Duration]) -> u32 {
+        if !pool.ttl_cut {
+            return u32::MAX;
+        }
+        let members = (0..pool.members.len()).map(|m| self.member_lasts(p, pool, m, lasting));
+        let soonest = members.min().unwrap_or(Duration::MAX);
+        u32::try_from(soonest.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// How long a member stays what it is at least. It is up while all is up that it depends on.
+    fn member_lasts(&self, p: usize, pool: &Pool, m: usize, lasting: &[Duration]) -> Duration {
+        if self.is_drained(pool, &pool.members[m]) {
+            return Duration::MAX;
+        }
+        let line = pool.members[m].line.as_ref().and_then(|name| self.line(name));
+        let line = line.map(|l| (self.is_line_up(l), self.line_lasts(l, lasting)));
+        let own = self.checked.members[p][m].clone().map(|slot| (self.is_up(slot), lasts(slot, lasting)));
+        until_change(true, own.chain(line))
+    }
+
+    fn line_lasts(&self, l: usize, lasting: &[Duration]) -> Duration {
+        let targets = self.checked.lines[l].clone().map(|slot| (self.is_up(slot), lasts(slot, lasting)));
+        until_change(self.config.lines[l].need == Need::All, targets)
     }
 
     fn is_up(&self, slot: u16) -> bool {
@@ -173,7 +201,42 @@ impl Truth<'_> {
     }
 }
 
+fn lasts(slot: u16, lasting: &[Duration]) -> Duration {
+    lasting.get(usize::from(slot)).copied().unwrap_or(Duration::MAX)
+}
+
+/// How long something stays what it is at least that is up while all its parts are, or else while any is. Of each part: whether it is up,
+/// and how long it stays that.
+fn until_change(needs_all: bool, parts: impl Iterator<Item = (bool, Duration)>) -> Duration {
+    // Of what needs all one part less is enough to change it, and all that are down have to come; of what needs any, the other way round.
+    let (same, other): (Vec<_>, Vec<_>) = parts.partition(|(up, _)| *up == needs_all);
+    let times = |parts: Vec<(bool, Duration)>| parts.into_iter().map(|(_, time)| time);
+    if other.is_empty() {
+        times(same).min().unwrap_or(Duration::MAX)
+    } else {
+        times(other).max().unwrap_or(Duration::MAX)
+    }
+}
+
 fn why_down(health: &TargetHealth, target: &Target) -> String {
     let why = health.last_error.as_deref().unwrap_or("not checked yet");
     format!("{}: {why}", target.address.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_all_goes_with_its_first_part_and_comes_with_its_last() {
+        let lasts = |needs_all, parts: &[(bool, u64)]| {
+            let seconds = |time: Duration| if time == Duration::MAX { 0 } else { time.as_secs() };
+            seconds(until_change(needs_all, parts.iter().map(|(up, time)| (*up, Duration::from_secs(*time)))))
+        };
+        assert_eq!(lasts(true, &[(true, 5), (true, 3), (true, 9)]), 3);
+        assert_eq!(lasts(true, &[(true, 1), (false, 3), (false, 9)]), 9);
+        assert_eq!(lasts(false, &[(false, 5), (false, 3)]), 3);
+        assert_eq!(lasts(false, &[(false, 1), (true, 3), (true, 9)]), 9);
+        assert_eq!([lasts(true, &[]), lasts(false, &[])], [0, 0], "without parts it lasts for ever");
+    }
 }
