@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::support::lines::{Lines, MAIL, ZONE, dig, serial};
 use crate::support::namespace::Namespace;
 use crate::support::process::Process;
-use crate::support::wait::{eventually, until};
+use crate::support::wait::{PATIENCE, eventually, eventually_within, until};
 
 const QUICK: &str = "kind = \"icmp\", interval = \"200ms\", timeout = \"2s\", rise = 1, fall = 2";
 
@@ -47,25 +47,30 @@ impl Secondary {
     }
 }
 
-fn secondaries(lines: &Lines, signed: bool) -> Vec<Secondary> {
-    let pick = |with: &'static str, without: &'static str| if signed { with } else { without };
-    // Of several primaries BIND may just be asking the one whose line is cut, and then it waits for half a minute before it asks another.
-    let bind = format!(
+/// `primaries`: in the order in which BIND asks them.
+fn bind(lines: &Lines, primaries: &str) -> Secondary {
+    let text = format!(
         "options {{ directory \"DIR\"; listen-on {{ ADDRESS; }}; listen-on-v6 {{ none; }}; pid-file none; session-keyfile none;
-           recursion no; dnssec-validation no; allow-new-zones no; }};
+           recursion no; dnssec-validation no; allow-new-zones no; try-tcp-refresh no; }};
          controls {{ }};
          key \"transfer\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};
-         zone \"company.example\" {{ type secondary; file \"zone\"; primaries {{ 198.51.100.1 {key}; }}; allow-notify {{ 203.0.113.1; }}; }};",
-        key = pick("key transfer", "")
+         zone \"company.example\" {{ type secondary; file \"zone\"; primaries {{ {primaries} }}; allow-notify {{ 203.0.113.1; }}; }};"
     );
+    Secondary::start(lines, "named", 53, &text, &["-g", "-u", "root", "-n", "1", "-c"])
+}
+
+fn secondaries(lines: &Lines, signed: bool) -> Vec<Secondary> {
+    let pick = |with: &'static str, without: &'static str| if signed { with } else { without };
     let nsd = format!(
         "server:\n ip-address: ADDRESS\n username: \"\"\n chroot: \"\"\n zonesdir: \"DIR\"\n pidfile: \"DIR/pid\"\n database: \"\"\n\
          \x20xfrdfile: \"DIR/xfrd\"\n zonelistfile: \"DIR/list\"\n xfrdir: \"DIR\"\n server-count: 1\n\
          remote-control:\n control-enable: no\n\
          key:\n name: transfer\n algorithm: hmac-sha256\n secret: \"{SECRET}\"\n\
-         zone:\n name: company.example\n zonefile: zone\n request-xfr: 198.51.100.1 {key}\n request-xfr: 203.0.113.1 {key}\n\
+         zone:\n name: company.example\n zonefile: zone\n request-xfr: {udp}198.51.100.1 {key}\n request-xfr: {udp}203.0.113.1 {key}\n\
          \x20allow-notify: 198.51.100.1 {key}\n allow-notify: 203.0.113.1 {key}\n",
-        key = pick("transfer", "NOKEY")
+        key = pick("transfer", "NOKEY"),
+        // What it then asks by a datagram is answered with the SOA alone, and it comes by TCP.
+        udp = pick("", "UDP ")
     );
     let knot = format!(
         "server:\n  rundir: DIR\n  listen: ADDRESS@53\n  udp-workers: 1\n  tcp-workers: 1\n  background-workers: 1\n\
@@ -78,7 +83,7 @@ fn secondaries(lines: &Lines, signed: bool) -> Vec<Secondary> {
         key = pick("    key: transfer\n", "")
     );
     vec![
-        Secondary::start(lines, "named", 53, &bind, &["-g", "-u", "root", "-n", "1", "-c"]),
+        bind(lines, pick("198.51.100.1 key transfer;", "198.51.100.1;")),
         Secondary::start(lines, "nsd", 54, &nsd, &["-d", "-c"]),
         Secondary::start(lines, "knotd", 55, &knot, &["-c"]),
     ]
@@ -149,6 +154,35 @@ fn follow(signed: bool) {
     let (part, whole) = (ask(&from), ask("AXFR"));
     assert!(part.contains(MAIL[0][0]) && part.contains(&third.to_string()) && !part.contains("www."), "{part}");
     assert!(whole.contains("www.company.example.") && whole.contains(MAIL[0][1]), "{whole}");
+    // By UDP there is the newest SOA and no more (RFC 1995 2): whoever sees that it is newer comes by TCP.
+    let at = ["+notcp", "@198.51.100.1", "company.example", &from];
+    let by_udp = dig(whom, &[signature, &at].concat()).unwrap();
+    let records: Vec<&str> = by_udp.lines().filter(|line| !line.starts_with(';') && line.contains("\tIN\t")).collect();
+    assert!(records.len() == 1 && records[0].contains(&third.to_string()), "{by_udp}");
+}
+
+/// Line 1 dies without a word just when BIND is to refresh, and it asks by line 1 first.
+#[test]
+fn bind_turns_to_its_other_primary_when_the_first_dies_while_it_asks() {
+    let lines = Lines::new();
+    lines.write_zone(ZONE);
+    let farside = lines.start(&lines.config(QUICK, "secondaries = [\"192.0.2.53\"]", ""));
+    let all = [bind(&lines, "203.0.113.1; 198.51.100.1;")];
+    let first = serial(&lines.client, "198.51.100.1").unwrap();
+    wait_serial(&all, first, Instant::now());
+    lines.silence(1);
+    lines.wait_mail("198.51.100.1", &[2], &farside);
+    let second = serial(&lines.client, "198.51.100.1").unwrap();
+    let known = Instant::now();
+    // BIND asks a primary twice, for a quarter of a minute each.
+    eventually_within(PATIENCE * 4, "the other primary is asked", || match all[0].serial() {
+        Ok(serial) if serial == second => Ok(()),
+        other => Err(format!("{other:?}\n{}", all[0].process.stderr())),
+    });
+    println!("named has serial {second} after {:?}", known.elapsed());
+    assert_eq!(all[0].mail(), [MAIL[1][0]]);
+    let said = all[0].process.stderr();
+    assert!(said.contains("refresh: retry limit for primary 203.0.113.1#53 exceeded"), "{said}");
 }
 
 #[test]

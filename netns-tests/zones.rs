@@ -63,6 +63,26 @@ fn every_line_serves_the_whole_zone_by_udp_and_tcp() {
 }
 
 #[test]
+fn what_is_too_long_for_a_datagram_comes_by_tcp() {
+    let lines = Lines::new();
+    let long: String = (0..40).map(|n| format!("long TXT \"{n:02}{}\"\n", "x".repeat(100))).collect();
+    lines.write_zone(&format!("{ZONE}{long}"));
+    let farside = lines.start(&lines.config(QUICK, "", ""));
+    for address in all_addresses() {
+        let at = format!("@{address}");
+        let ask = |more: &[&str]| lines.dig(&[&[&at, "long.company.example", "TXT"], more].concat()).unwrap();
+        for size in ["+noedns", "+bufsize=512", "+bufsize=4096"] {
+            let cut = ask(&["+ignore", size]);
+            assert!(cut.contains("flags: qr aa tc;") && cut.matches("\tTXT\t\"").count() == 0, "{cut}");
+        }
+        let whole = ask(&[]);
+        assert!(whole.contains("Truncated, retrying in TCP mode.") && whole.contains("flags: qr aa;"), "{whole}");
+        assert_eq!(whole.matches("\tTXT\t\"").count(), 40, "{whole}");
+    }
+    assert_eq!(farside.counter("dns_truncated"), 16);
+}
+
+#[test]
 fn a_line_that_is_cut_leaves_the_answers_and_comes_back() {
     let lines = Lines::new();
     lines.write_zone(ZONE);

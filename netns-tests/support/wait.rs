@@ -11,12 +11,18 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// # Panics
 /// After [`PATIENCE`], with `what` and the last reason.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(PATIENCE, what, attempt)
+}
+
+/// [`eventually`] for what takes its time by itself.
+#[track_caller]
+pub fn eventually_within<T>(patience: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match attempt() {
             Ok(value) => return value,
-            Err(reason) if start.elapsed() > PATIENCE => panic!("{what}: not after {PATIENCE:?}: {reason}"),
+            Err(reason) if start.elapsed() > patience => panic!("{what}: not after {patience:?}: {reason}"),
             Err(_) => sleep(Duration::from_millis(25)),
         }
     }

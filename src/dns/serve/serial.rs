@@ -46,8 +46,9 @@ impl Serials {
         };
         fs::create_dir_all(directory).map_err(|why| told("cannot make the directory", directory, &why))?;
         let path = directory.join(FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        // Rubbish in it is what a power failure can leave, and no reason for a name server not to start.
+        let text = match fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(why) if why.kind() == ErrorKind::NotFound => String::new(),
             Err(why) => return Err(told("cannot read", &path, &why)),
         };
@@ -143,7 +144,7 @@ mod tests {
         let mut again = Serials::open(&directory).unwrap();
         assert_eq!(again.give("a.", 8, 1, 9000), (1001, Ok(())));
         assert_eq!(again.give("b.", 9, 1, 9000), (9000, Ok(())));
-        fs::write(directory.join(FILE), "a. 5 zz\nrubbish\nb. 9001 9\n").unwrap();
+        fs::write(directory.join(FILE), b"a. 5 zz\nrubbish\0\xff\xfe\nb. 9001 9\n").unwrap();
         let mut damaged = Serials::open(&directory).unwrap();
         assert_eq!(damaged.give("a.", 8, 1, 9100).0, 9100);
         assert_eq!(damaged.give("b.", 9, 1, 9100).0, 9001);
