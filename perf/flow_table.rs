@@ -5,7 +5,7 @@
 //! their buckets, then their records, then looks them up; the maps offer no such thing. Every figure includes making the
 //! key from a number and, but for "key", the hash.
 
-use farside::flow::{Claims, Encapsulation, Flow, FlowTable, HashKey, Mode, NewFlow, State};
+use farside::flow::{Claims, Encapsulation, Flow, FlowTable, HashKey, Hint, Mode, NewFlow, State};
 use farside::wire::ip::{Addr, Endpoint, FlowKey, TCP, V4};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::hint::black_box;
@@ -220,19 +220,22 @@ impl Case {
         mut result: impl FnMut(Option<Flow>),
     ) -> f64 {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let mut burst = [Hashed::of(keys(0)[0]); BURST];
+        let mut burst = [keys(0)[0]; BURST];
         timed(self.rounds, OPERATIONS, || {
             for _ in 0..OPERATIONS / BURST as u64 {
-                for hashed in &mut burst {
-                    *hashed = Hashed::of(key(&mut random));
-                    table.prefetch(hashed.hash);
+                let mut hints = [Hint::of(0); BURST];
+                for (key_of, hint) in burst.iter_mut().zip(&mut hints) {
+                    *key_of = key(&mut random);
+                    *hint = table.prefetch(key_of);
                 }
-                let mut hints = burst.map(|hashed| table.prefetch_record(hashed.hash, V4));
+                hints = hints.map(|hint| table.prefetch_record(hint.hash, V4));
                 for hint in &mut hints {
-                    *hint = table.prefetch_late(*hint, V4);
+                    if !hint.leads_on() {
+                        *hint = table.prefetch_late(hint.hash, V4);
+                    }
                 }
-                for (hashed, hint) in burst.iter().zip(hints) {
-                    result(table.follow(&hashed.key, hint));
+                for (key, hint) in burst.iter().zip(hints) {
+                    result(table.follow(key, hint));
                 }
             }
         })

@@ -32,6 +32,7 @@ pub mod key;
 pub mod ports;
 mod record;
 mod scan;
+mod standing;
 pub mod table;
 pub mod view;
 
@@ -39,6 +40,7 @@ pub use burst::Hint;
 pub use claims::Claims;
 pub use key::HashKey;
 pub use ports::{Ledger, PoolId, PoolKey};
+pub use standing::Standing;
 pub use table::FlowTable;
 pub use view::{Flow, FlowDetails, FlowRef, NewFlow, Refused};
 

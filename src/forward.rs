@@ -1,6 +1,8 @@
 //! THE JOURNEY of one packet: (frame, state, now) -> [`Verdict`]. No device, clock or file is known here, so that the
 //! worker, `replay`, the tests and the benches run one and the same function.
 //!
+//! Nearly all packets are of flows that stand, and go straight (`straight`). What is told here is the whole way:
+//!
 //! 1. What is it? ARP, neighbor solicitation, ICMP and fragments have rooms of their own.
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
@@ -16,6 +18,7 @@ pub mod fragment;
 pub mod icmp;
 pub mod limit;
 pub mod neighbor;
+mod next_hop;
 pub mod one_sided;
 pub mod paths;
 pub mod per_packet;
@@ -23,13 +26,14 @@ mod probe;
 pub mod reply;
 pub mod reset;
 pub mod rewrite;
+pub mod straight;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
 use crate::flow::{
     DATA, Flow, FlowDetails, FlowTable, Hint, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open,
 };
-use crate::route::{Fib, Hop, HopId, HopTable, NO_HOP, ResolveQueue, Step};
+use crate::route::{Fib, HopTable, NO_HOP, ResolveQueue};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
 use crate::service::pick::{Asker, Books, Choice};
@@ -41,6 +45,7 @@ use crate::wire::{ETHERNET, Packet, Parsed, be32};
 use cut::Cut;
 use fragment::Fragments;
 use limit::Limits;
+use next_hop::next_hop;
 use paths::Paths;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -96,6 +101,7 @@ pub enum Verdict {
 }
 
 /// `hint` is of the packet's 5-tuple, and none if it has none.
+#[inline(always)]
 pub fn forward(frame: &mut Frame, parsed: &Result<Parsed, Refusal>, hint: Hint, ctx: &mut Context) -> Verdict {
     let packet = match parsed {
         Ok(Parsed::Ip(packet)) => packet,
@@ -103,6 +109,17 @@ pub fn forward(frame: &mut Frame, parsed: &Result<Parsed, Refusal>, hint: Hint, 
         Ok(Parsed::Other) => return Verdict::NotOurs,
         Err(refusal) => return Verdict::Refuse(*refusal),
     };
+    match straight::carry(frame, packet, hint, ctx) {
+        Some(port) => {
+            let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
+            Verdict::Transmit { span, port }
+        }
+        None => the_whole_way(frame, packet, hint, ctx),
+    }
+}
+
+#[inline(never)]
+fn the_whole_way(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &mut Context) -> Verdict {
     match &packet.fragment {
         Some(fragment) => fragment::handle(frame, packet, fragment, hint, ctx),
         None => whole(frame, packet, hint, ctx),
@@ -494,70 +511,6 @@ fn measure_connect(flow: &Flow, ctx: &Context) {
     let Some(details) = ctx.shared.table.details(flow.at) else { return };
     let micros = ctx.now.micros.wrapping_sub(details.acks[Side::Server as usize]);
     ctx.shared.status.slot(details.target_slot).note_connect(micros);
-}
-
-/// The next hop towards the side that the packet does not come from: from the record if the routes are still the same, else
-/// looked up and put on record.
-#[inline]
-fn next_hop(flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
-    let side = flow.side.other();
-    let known = if flow.epoch == ctx.fib.epoch() { flow.hops[side as usize] } else { NO_HOP };
-    match ctx.shared.hops.get(known) {
-        Some(hop) => Ok(hop),
-        None => find_hop(flow, known, ctx),
-    }
-}
-
-#[inline(never)]
-fn find_hop(flow: &mut Flow, known: HopId, ctx: &Context) -> Result<Hop, Verdict> {
-    let side = flow.side.other();
-    // A neighbor that was known and has gone silent may come back; meanwhile perhaps there is another way.
-    let id = look_up(flow, side, ctx)?;
-    if known == NO_HOP {
-        ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
-    }
-    ctx.shared.hops.get(id).ok_or(Verdict::Hold)
-}
-
-/// The same for all packets of a flow, so that it stays on one way of a multipath route, and uniform over flows.
-fn multipath_hash(flow: &Flow) -> u64 {
-    let words = flow.client.addr.0;
-    let ends = words[0] ^ words[1] ^ words[2] ^ words[3] ^ u32::from(flow.client.port) << 16;
-    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-    let mut hash = u64::from(ends).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
-}
-
-fn look_up(flow: &Flow, side: Side, ctx: &Context) -> Result<HopId, Verdict> {
-    // A tunnel's outer source is the host's, and depends on the way.
-    let wrapped = Addr::default();
-    let (src, dst, family) = match side {
-        Side::Server if flow.mode == Mode::Tunnel => (&wrapped, &flow.target.addr, flow.target_family),
-        Side::Server => (&flow.local.addr, &flow.target.addr, flow.target_family),
-        Side::Client => (&flow.vip.addr, &flow.client.addr, flow.family),
-    };
-    let hash = multipath_hash(flow);
-    let id = route_to(src, dst, family, hash, ctx)?;
-    // A gateway would send a packet for the VIP back here.
-    let direct = flow.mode == Mode::Direct && side == Side::Server;
-    if direct && !ctx.fib.is_on_link(src, dst, family, hash) {
-        Err(Verdict::Refuse(Refusal::NotOnLink))
-    } else {
-        Ok(id)
-    }
-}
-
-fn route_to(src: &Addr, dst: &Addr, family: u8, hash: u64, ctx: &Context) -> Result<HopId, Verdict> {
-    match ctx.fib.lookup(src, dst, family, hash) {
-        Step::Hop(id) => Ok(id),
-        Step::Resolve(neighbor) => {
-            ctx.shared.resolve.ask(neighbor);
-            Err(Verdict::Hold)
-        }
-        Step::NoRoute | Step::Local => Err(Verdict::Refuse(Refusal::NoRoute)),
-    }
 }
 
 /// For no service, and no flow's.

@@ -45,11 +45,12 @@
 //!    one chooses the worker, so that both directions of a flow meet on the same. With AF_XDP another takes farside's packets
 //!    before all of them, and the card chooses ([`device::af_xdp`]).
 //! 2. **Batch.** [`Worker::burst`] takes up to [`device::BATCH`] frames from each interface ([`Device::receive`]), reads
-//!    all ([`wire::parse`]), hashes all ([`FlowTable::hash`]), asks for the memory ([`FlowTable::prefetch`],
+//!    all ([`wire::parse`]), hashes all and asks for the memory ([`FlowTable::prefetch`],
 //!    [`FlowTable::prefetch_record`], [`FlowTable::prefetch_late`]): the cache misses of a batch overlap.
-//! 3. **Flow.** [`forward::forward`] takes each frame: ARP, neighbor solicitations and ICMP turn off here
-//!    ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The rest
-//!    is looked up ([`FlowTable::follow`]).
+//! 3. **Flow.** [`forward::forward`] takes each frame. Most are of flows that stand and need a rewrite and no more: they go
+//!    straight to 6 ([`forward::straight`], [`FlowTable::standing`]). Of the others ARP, neighbor solicitations and ICMP turn off
+//!    here ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The
+//!    rest is looked up ([`FlowTable::follow`]).
 //! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? It has a
 //!    place for the connection from here on. If it is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record
 //!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit.
@@ -105,6 +106,8 @@
 //! | remote site | another site's VIP for the same service |
 //! | service | a VIP, port and protocol, and the targets behind it ([`Service`]) |
 //! | slot | the place of a target's status word and counts; kept over reloads ([`service::status`], [`service::registry`]) |
+//! | stands | of a flow: no packet moves its state, unless by its flags ([`flow::Standing`]) |
+//! | straight way | what a packet of a flow that stands takes through [`forward`], past all that can only be asked of others ([`forward::straight`]) |
 //! | target | a real server or a remote site of a service ([`service::Target`]) |
 //! | tick | the data path's unit of time ([`flow::TICK_MS`]) |
 //! | twin | of a flow: the same one, put on record by another worker at the same moment |
@@ -120,11 +123,11 @@
 //! [`Fib::lookup`]: route::Fib::lookup
 //! [`FlowTable::advance`]: flow::FlowTable::advance
 //! [`FlowTable::follow`]: flow::FlowTable::follow
-//! [`FlowTable::hash`]: flow::FlowTable::hash
 //! [`FlowTable::insert`]: flow::FlowTable::insert
 //! [`FlowTable::prefetch`]: flow::FlowTable::prefetch
 //! [`FlowTable::prefetch_late`]: flow::FlowTable::prefetch_late
 //! [`FlowTable::prefetch_record`]: flow::FlowTable::prefetch_record
+//! [`FlowTable::standing`]: flow::FlowTable::standing
 //! [`FlowTable::sweep`]: flow::FlowTable::sweep
 //! [`Fragments`]: forward::fragment::Fragments
 //! [`Held::keep`]: worker::held::Held::keep

@@ -14,7 +14,7 @@ pub mod status;
 
 use crate::config::{OnDown, Overflow, Scheduler};
 use crate::flow::{Encapsulation, HashKey, Mode, PoolId, Tick};
-use crate::wire::ip::{Addr, Endpoint, FlowKey};
+use crate::wire::ip::{Addr, Endpoint};
 use hashbrown::{HashMap, HashSet};
 use pick::Picker;
 use std::ops::RangeInclusive;
@@ -330,7 +330,6 @@ impl Service {
     /// flow table's, so that they all choose alike.
     pub fn client_hash(&self, client: &Addr) -> u64 {
         const KEY: HashKey = HashKey { k0: 0x6661_7273_6964_6531, k1: 0x636f_6e73_6973_7431 };
-        let endpoint = Endpoint { addr: *client, port: 0 };
-        KEY.hash(&FlowKey { src: endpoint, dst: Endpoint::default(), protocol: 0, family: self.family })
+        KEY.hash_addr(client, self.family, u64::from(self.family) << 40)
     }
 }

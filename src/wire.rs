@@ -17,7 +17,7 @@ pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 /// An IP packet inside a frame. Offsets count from the start of the frame.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Packet {
     /// [`ip::V4`] or [`ip::V6`].
     pub family: u8,
@@ -68,11 +68,31 @@ pub enum Parsed {
 }
 
 /// Reads a frame. `bytes` starts with the Ethernet header.
-#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
-    let header = bytes.first_chunk::<ETHERNET>().ok_or(Refusal::ShortFrame)?;
-    match u16::from_be_bytes([header[12], header[13]]) {
-        ETHERTYPE_IPV4 => ip::parse_v4(bytes),
+    let mut parsed = Ok(Parsed::Other);
+    parse_to(bytes, &mut parsed);
+    parsed
+}
+
+/// [`parse`] to where the answer shall stand: to write it elsewhere first and copy it costs as much as half the reading.
+#[inline(always)]
+pub fn parse_to(bytes: &[u8], parsed: &mut Result<Parsed, Refusal>) {
+    match bytes.first_chunk::<ETHERNET>() {
+        Some([.., 0x08, 0x00]) => {
+            let mut packet = Packet::default();
+            match ip::parse_v4(bytes, &mut packet) {
+                Ok(()) => *parsed = Ok(Parsed::Ip(packet)),
+                Err(refusal) => *parsed = Err(refusal),
+            }
+        }
+        Some([.., a, b]) => *parsed = parse_other(bytes, u16::from_be_bytes([*a, *b])),
+        None => *parsed = Err(Refusal::ShortFrame),
+    }
+}
+
+#[inline(never)]
+fn parse_other(bytes: &[u8], ethertype: u16) -> Result<Parsed, Refusal> {
+    match ethertype {
         ETHERTYPE_IPV6 => ip::parse_v6(bytes),
         ETHERTYPE_ARP => arp::parse(&bytes[ETHERNET..]),
         _ => Ok(Parsed::Other),

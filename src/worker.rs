@@ -15,7 +15,7 @@ use crate::route::Fib;
 use crate::service::ServiceMap;
 use crate::service::status::MAX_TARGETS;
 use crate::sys::rows::{CarriedCell, Rows};
-use crate::wire::{Parsed, parse};
+use crate::wire::{Parsed, parse, parse_to};
 use arc_swap::{ArcSwap, Cache};
 use crossbeam_queue::ArrayQueue;
 use held::Held;
@@ -236,41 +236,51 @@ impl<D: Device> Worker<D> {
     /// Parse all, hash all, prefetch; then forward each: the cache misses of a batch overlap.
     fn batch(&mut self, count: usize, now: Now) {
         let shared = &*self.scene.world.shared;
+        let count = count.min(BATCH);
         let mut bytes = 0;
         for i in 0..count {
             let frame = self.device.frame(i);
             bytes += frame.wire_len as u64;
-            self.parsed[i] = if frame.wire_len > frame.len {
-                Err(Refusal::Truncated)
-            } else {
-                parse(&frame.buf[frame.start..frame.start + frame.len])
-            };
-            if let Ok(Parsed::Ip(packet)) = &self.parsed[i] {
-                let hash = shared.table.hash(&packet.key());
-                shared.table.prefetch(hash);
-                self.hints[i] = Hint::of(hash);
+            let parsed = &mut self.parsed[i];
+            if frame.wire_len > frame.len {
+                *parsed = Err(Refusal::Truncated);
+                continue;
+            }
+            parse_to(&frame.buf[frame.start..frame.start + frame.len], parsed);
+            if let Ok(Parsed::Ip(packet)) = parsed {
+                self.hints[i] = shared.table.prefetch(&packet.key());
             }
         }
-        for (parsed, hint) in self.parsed[..count].iter().zip(&mut self.hints) {
+        // A bit for each frame.
+        let mut late = 0u64;
+        for (i, (parsed, hint)) in self.parsed[..count].iter().zip(&mut self.hints).enumerate() {
             if let Ok(Parsed::Ip(packet)) = parsed {
                 *hint = shared.table.prefetch_record(hint.hash, packet.family);
+                late |= u64::from(!hint.leads_on()) << i;
             }
         }
-        for (parsed, hint) in self.parsed[..count].iter().zip(&mut self.hints) {
-            if let Ok(Parsed::Ip(packet)) = parsed {
-                *hint = shared.table.prefetch_late(*hint, packet.family);
+        while late != 0 {
+            let i = late.trailing_zeros() as usize;
+            late &= late - 1;
+            if let Ok(Parsed::Ip(packet)) = &self.parsed[i] {
+                self.hints[i] = shared.table.prefetch_late(self.hints[i].hash, packet.family);
             }
         }
         let mut ctx = self.scene.context(now);
         let counters = ctx.counters;
         counters.add(Count::RxPackets, count as u64);
         counters.add(Count::RxBytes, bytes);
+        let (mut sent, mut sent_bytes) = (0, 0);
         for i in 0..count {
             let mut frame = self.device.frame(i);
             match forward(&mut frame, &self.parsed[i], self.hints[i], &mut ctx) {
                 Verdict::Transmit { span, port } => {
-                    let sent = self.device.send(i, span, usize::from(port));
-                    count_sent(counters, sent, span.len);
+                    if self.device.send(i, span, usize::from(port)) {
+                        sent += 1;
+                        sent_bytes += span.len as u64;
+                    } else {
+                        counters.refuse(Refusal::TxFull);
+                    }
                 }
                 Verdict::Cut { cut, port } => {
                     self.cutter.begin();
@@ -284,6 +294,8 @@ impl<D: Device> Worker<D> {
                 Verdict::NotOurs => counters.add(Count::NotOurs, 1),
             }
         }
+        counters.add(Count::TxPackets, sent);
+        counters.add(Count::TxBytes, sent_bytes);
     }
 
     /// Runs the held packets again: by now their neighbors may have answered.

@@ -42,7 +42,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
     let timeouts = Timeouts { tcp_syn: 10, tcp_established: 10, tcp_closing: 10, tcp_reset: 10, udp: 10 };
     assert_ne!(counted(|| drop(Box::new(1))), 0, "the counter counts");
 
-    let (mut removed, mut full) = (0, false);
+    let (mut removed, mut stood, mut full) = (0, 0, false);
     let calls = counted(|| {
         for round in 0..3 {
             let now = round * 100;
@@ -71,9 +71,10 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                     hops: [0; 2],
                     epoch: 0,
                 };
-                let hash = table.hash(&flow.client_key());
-                table.prefetch(hash);
-                table.prefetch_late(table.prefetch_record(hash, V4), V4);
+                let key = flow.client_key();
+                let hash = table.prefetch(&key).hash;
+                table.prefetch_record(hash, V4);
+                table.prefetch_late(hash, V4);
                 let inserted = table.insert(&flow, hash, now);
                 if inserted == Err(Refused::Full) {
                     full = true;
@@ -85,6 +86,13 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                 table.note_ack(&found, 1);
                 table.advance(&mut found, 0x10);
                 table.set_hop(&mut found, Side::Client, 1, 1);
+                table.set_state(&mut found, State::Established);
+                let first = table.prefetch_record(hash, V4);
+                let hint = if first.leads_on() { first } else { table.prefetch_late(hash, V4) };
+                if let Some(standing) = table.standing(&key, hint, 1) {
+                    standing.note(now, 60, || Some(1));
+                    stood += 1;
+                }
                 if round > 0
                     && i % 3 == 0
                     && let Some(gone) = table.remove(found.at)
@@ -102,7 +110,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
         }
     });
     assert_eq!(calls, 0);
-    assert!(full && removed >= 3 * FLOWS && table.is_empty());
+    assert!(full && removed >= 3 * FLOWS && stood >= 3 * FLOWS && table.is_empty());
     assert_eq!(ledger.headroom(pool).free, ledger.headroom(pool).total);
 }
 

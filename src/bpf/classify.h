@@ -180,15 +180,13 @@ INLINE u64 flow_hash(const u32 *src, const u32 *dst, u16 sport, u16 dport, u8 pr
 	u64 last = sport | (u64)dport << 16 | (u64)protocol << 32 | (u64)family << 40;
 	if (family == 4) {
 		sip_word(&s, src[0] | (u64)dst[0] << 32);
-		sip_word(&s, last);
-		sip_word(&s, 16ULL << 56);
+		sip_word(&s, last | 14ULL << 56);
 	} else {
 		sip_word(&s, src[0] | (u64)src[1] << 32);
 		sip_word(&s, src[2] | (u64)src[3] << 32);
 		sip_word(&s, dst[0] | (u64)dst[1] << 32);
 		sip_word(&s, dst[2] | (u64)dst[3] << 32);
-		sip_word(&s, last);
-		sip_word(&s, 40ULL << 56);
+		sip_word(&s, last | 38ULL << 56);
 	}
 	s.v2 ^= 0xff;
 	sip_round(&s);

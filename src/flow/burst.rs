@@ -7,7 +7,7 @@
 //! 4. [`FlowTable::follow`]: the flow, by the word that was found on the way
 
 use super::atomic::AtomicU64;
-use super::table::{BUCKET, Entry, FlowTable, entry_in, tag};
+use super::table::{BUCKET, Entry, FlowTable, any_entry, tag};
 use super::view::Flow;
 use crate::sys::prefetch::prefetch;
 use crate::wire::ip::{FlowKey, V4};
@@ -17,7 +17,7 @@ use crate::wire::ip::{FlowKey, V4};
 pub struct Hint {
     /// [`FlowTable::hash`] of the key; 0: there is no key.
     pub hash: u64,
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
 }
 
 impl Hint {
@@ -26,13 +26,21 @@ impl Hint {
     pub fn of(hash: u64) -> Hint {
         Hint { hash, entry: None }
     }
+
+    /// Is there a word?
+    #[inline]
+    pub fn leads_on(&self) -> bool {
+        self.entry.is_some()
+    }
 }
 
 impl FlowTable {
     /// First pass. Not both buckets: each line that is asked for costs, however early.
-    #[inline]
-    pub fn prefetch(&self, hash: u64) {
+    #[inline(always)]
+    pub fn prefetch(&self, key: &FlowKey) -> Hint {
+        let hash = self.hash_key().hash(key);
         prefetch(self.bucket(hash));
+        Hint::of(hash)
     }
 
     /// Second pass.
@@ -45,15 +53,15 @@ impl FlowTable {
         hint
     }
 
-    /// Third pass.
+    /// Third pass, for those that [lead](Hint::leads_on) nowhere yet.
     #[inline]
-    pub fn prefetch_late(&self, hint: Hint, family: u8) -> Hint {
-        if hint.entry.is_some() { hint } else { self.hint(hint.hash, self.bucket(hint.hash >> 32), family) }
+    pub fn prefetch_late(&self, hash: u64, family: u8) -> Hint {
+        self.hint(hash, self.bucket(hash >> 32), family)
     }
 
-    #[inline]
+    #[inline(always)]
     fn hint(&self, hash: u64, bucket: &[AtomicU64; BUCKET], family: u8) -> Hint {
-        let entry = entry_in(bucket, tag(hash), &mut Some);
+        let entry = any_entry(bucket, tag(hash));
         if let Some(entry) = entry {
             let record = self.record(entry.index());
             prefetch(record);

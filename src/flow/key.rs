@@ -18,30 +18,38 @@ impl HashKey {
 
     /// The hash of a 5-tuple; never 0, which stands for "empty" in tables of hashes.
     ///
-    /// The message is a row of 64-bit words, written little-endian. IPv4, two words: `src | dst << 32` (the four wire bytes
-    /// of each read little-endian), then `src_port | dst_port << 16 | protocol << 32 | family << 40` with the ports in
-    /// host order. IPv6, five words: source bytes 0..8 and 8..16, destination 0..8 and 8..16, then the same last word.
-    #[inline]
+    /// The message is the addresses as they lie on the wire, source first, then six bytes: `src_port | dst_port << 16 |
+    /// protocol << 32 | family << 40`, little-endian, with the ports in host order. 14 bytes for IPv4, 38 for IPv6: with the
+    /// length, which SipHash puts behind the message, two words or five.
+    #[inline(always)]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         let last = u64::from(key.src.port)
             | u64::from(key.dst.port) << 16
             | u64::from(key.protocol) << 32
             | u64::from(key.family) << 40;
         let mut sip = Sip::new(self);
-        let bytes = if key.family == V4 {
+        if key.family == V4 {
             sip.word(pair(key.src.addr.0[0], key.dst.addr.0[0]));
-            sip.word(last);
-            16
+            sip.word(last | 14 << 56);
         } else {
             for addr in [&key.src.addr, &key.dst.addr] {
                 let [low, high] = halves(addr);
                 sip.word(low);
                 sip.word(high);
             }
-            sip.word(last);
-            40
-        };
-        sip.finish(bytes).max(1)
+            sip.word(last | 38 << 56);
+        }
+        sip.finish().max(1)
+    }
+
+    /// The hash of an address as a message of whole words: IPv4, the address; IPv6, its two halves and two words of 0; then `last`.
+    pub fn hash_addr(&self, addr: &Addr, family: u8, last: u64) -> u64 {
+        let mut sip = Sip::new(self);
+        let [low, high] = halves(addr);
+        let words: &[u64] = if family == V4 { &[low, last] } else { &[low, high, 0, 0, last] };
+        words.iter().for_each(|word| sip.word(*word));
+        sip.word((words.len() as u64 * 8) << 56);
+        sip.finish().max(1)
     }
 }
 
@@ -52,15 +60,17 @@ impl std::fmt::Debug for HashKey {
     }
 }
 
+#[inline]
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(u32::from_le(low)) | u64::from(u32::from_le(high)) << 32
 }
 
+#[inline]
 fn halves(addr: &Addr) -> [u64; 2] {
     [pair(addr.0[0], addr.0[1]), pair(addr.0[2], addr.0[3])]
 }
 
-/// SipHash-1-3 over whole words (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
+/// SipHash-1-3, word by word (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
 struct Sip([u64; 4]);
 
 impl Sip {
@@ -74,7 +84,7 @@ impl Sip {
         ])
     }
 
-    #[inline]
+    #[inline(always)]
     fn round(&mut self) {
         let [mut a, mut b, mut c, mut d] = self.0;
         a = a.wrapping_add(b);
@@ -97,10 +107,9 @@ impl Sip {
         self.0[0] ^= word;
     }
 
-    /// `bytes`: the length of the message.
+    /// After the last word, which has the message's length in bytes in its highest byte.
     #[inline]
-    fn finish(mut self, bytes: u64) -> u64 {
-        self.word(bytes << 56);
+    fn finish(mut self) -> u64 {
         self.0[2] ^= 0xff;
         for _ in 0..3 {
             self.round();

@@ -97,6 +97,15 @@ impl Version {
         Version((self.0 >> GENERATION_SHIFT).wrapping_add(1) << GENERATION_SHIFT | FREE)
     }
 
+    /// Is it a LIVE one of this generation, of a flow of both sides whose packets have this family and protocol?
+    #[inline]
+    pub fn carries(self, generation: u16, family: u8, protocol: u8) -> bool {
+        const ONE_SIDED: u32 = 2 << MODE_SHIFT;
+        const MASK: u32 = PHASE | KIND_V6 | KIND_UDP | ONE_SIDED | 0xffff << GENERATION_SHIFT;
+        let kind = if family == V4 { 0 } else { KIND_V6 } | if protocol == TCP { 0 } else { KIND_UDP };
+        self.0 & MASK == u32::from(generation) << GENERATION_SHIFT | kind | LIVE
+    }
+
     #[inline]
     pub fn family(self) -> u8 {
         if self.0 & KIND_V6 == 0 { V4 } else { V6 }
@@ -130,7 +139,7 @@ impl Version {
 
     /// Has it an address that takes more than one word?
     #[inline]
-    fn is_wide(self) -> bool {
+    pub fn is_wide(self) -> bool {
         self.0 & (KIND_V6 | KIND_TARGET_V6) != 0
     }
 
@@ -185,6 +194,16 @@ impl Word {
     #[inline]
     pub fn state(self) -> State {
         State::from_bits((self.0 >> 32) as u8)
+    }
+
+    /// Can the next packet move nothing, unless its flags say so? See [`next`](super::next).
+    #[inline]
+    pub fn stands(self) -> bool {
+        const STATES: u32 = 1 << State::Established as u32
+            | 1 << State::ClientFin as u32
+            | 1 << State::ServerFin as u32
+            | 1 << State::Udp as u32;
+        STATES >> (self.0 >> 32 & 31) & 1 != 0
     }
 
     #[inline]
@@ -254,8 +273,8 @@ impl Record {
             self.addrs[i].store(join(first.addr.0[0], second.addr.0[0]), Relaxed);
             ports |= (u64::from(first.port) | u64::from(second.port) << 16) << (32 * i);
             if version.is_wide() {
-                for (word, at) in self.more[i].iter().zip(1..) {
-                    word.store(join(first.addr.0[at], second.addr.0[at]), Relaxed);
+                for (at, word) in self.more[i].iter().zip(rest(&first.addr, &second.addr)) {
+                    at.store(word, Relaxed);
                 }
             }
         }
@@ -277,36 +296,48 @@ impl Record {
     /// line 1 only for IPv6.
     #[inline]
     pub fn matches(&self, version: Version, side: Side, key: &FlowKey) -> bool {
-        let i = side as usize;
-        version.family() == key.family
-            && version.protocol() == key.protocol
-            && self.addrs[i].load(Relaxed) == join(key.src.addr.0[0], key.dst.addr.0[0])
-            && (self.ports.load(Relaxed) >> (32 * i)) as u32 == u32::from(key.src.port) | u32::from(key.dst.port) << 16
-            && (version.family() == V4
-                || self.more[i]
-                    .iter()
-                    .zip(1..)
-                    .all(|(word, at)| word.load(Relaxed) == join(key.src.addr.0[at], key.dst.addr.0[at])))
+        version.family() == key.family && version.protocol() == key.protocol && self.has(side, key)
     }
 
-    /// (client, vip) and (target, local).
-    #[inline]
-    pub fn ends(&self, version: Version) -> [Ends; 2] {
-        let ports = self.ports.load(Relaxed);
-        let [client_vip, target_local] = [&self.addrs[0], &self.addrs[1]].map(|word| word.load(Relaxed));
+    /// [`Record::matches`], but for family and protocol.
+    #[inline(always)]
+    pub fn has(&self, side: Side, key: &FlowKey) -> bool {
+        let i = side as usize;
+        self.addrs[i].load(Relaxed) == join(key.src.addr.0[0], key.dst.addr.0[0])
+            && (self.ports.load(Relaxed) >> (32 * i)) as u32 == u32::from(key.src.port) | u32::from(key.dst.port) << 16
+            && (key.family == V4 || self.rest(i) == rest(&key.src.addr, &key.dst.addr))
+    }
+
+    /// Words 1 to 3 of two addresses.
+    #[inline(always)]
+    fn rest(&self, i: usize) -> [u64; 3] {
+        let [a, b, c] = &self.more[i];
+        [a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)]
+    }
+
+    /// Counts packets of a side.
+    #[inline(always)]
+    pub fn count(&self, side: Side, now: u32, packets: u32, bytes: u32) {
+        let i = side as usize;
+        // Load and store, no read-modify-write: see "Fields that change while LIVE" above.
+        self.last_seen.store(now, Relaxed);
+        self.packets[i].store(self.packets[i].load(Relaxed).wrapping_add(packets), Relaxed);
+        self.bytes[i].store(self.bytes[i].load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
+    }
+
+    /// (client, vip) or (target, local). `wide`: as of its version.
+    #[inline(always)]
+    pub fn ends(&self, side: Side, wide: bool) -> Ends {
+        let i = side as usize;
+        let (word, ports) = (self.addrs[i].load(Relaxed), self.ports.load(Relaxed) >> (32 * i));
         // Written out, so that IPv4 is straight code.
         let end = |word: u64, port: u64| Endpoint { addr: Addr([word as u32, 0, 0, 0]), port: port as u16 };
-        let mut ends = [
-            Ends { first: end(client_vip, ports), second: end(client_vip >> 32, ports >> 16) },
-            Ends { first: end(target_local, ports >> 32), second: end(target_local >> 32, ports >> 48) },
-        ];
-        if version.is_wide() {
-            for (Ends { first, second }, more) in ends.iter_mut().zip(&self.more) {
-                for (at, word) in (1..).zip(more) {
-                    let word = word.load(Relaxed);
-                    (first.addr.0[at], second.addr.0[at]) = (word as u32, (word >> 32) as u32);
-                }
-            }
+        let mut ends = Ends { first: end(word, ports), second: end(word >> 32, ports >> 16) };
+        if wide {
+            let [a, b, c] = self.rest(i);
+            ends.first.addr = Addr([word as u32, a as u32, b as u32, c as u32]);
+            let high = |word: u64| (word >> 32) as u32;
+            ends.second.addr = Addr([high(word), high(a), high(b), high(c)]);
         }
         ends
     }
@@ -362,4 +393,11 @@ impl Record {
 #[inline]
 fn join(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
+}
+
+/// Words 1 to 3 of two addresses, as they stand in [`Record::more`].
+#[inline(always)]
+fn rest(first: &Addr, second: &Addr) -> [u64; 3] {
+    // Written out: an index that is known only when it runs would keep both addresses in memory.
+    [join(first.0[1], second.0[1]), join(first.0[2], second.0[2]), join(first.0[3], second.0[3])]
 }

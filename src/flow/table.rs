@@ -42,6 +42,7 @@ use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
 use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Rows};
 use crate::wire::ip::FlowKey;
+use std::num::NonZeroU64;
 
 /// Words of a bucket.
 pub(super) const BUCKET: usize = FLOW_BUCKET;
@@ -68,39 +69,49 @@ pub struct FlowTable {
     claims: Claims,
 }
 
-/// A word of the index.
+/// A word of the index that is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry(u64);
+pub(super) struct Entry(NonZeroU64);
 
 impl Entry {
-    const USED: u64 = 1 << 30;
+    const USED: NonZeroU64 = NonZeroU64::MIN.saturating_add((1 << 30) - 1);
     const SERVER: u64 = 1 << 31;
 
     fn new(hash: u64, version: Version, side: Side, index: u32) -> Entry {
         let side = if side == Side::Server { Entry::SERVER } else { 0 };
-        Entry(
-            u64::from(tag(hash)) << 48 | u64::from(version.generation()) << 32 | side | Entry::USED | u64::from(index),
-        )
+        let place = u64::from(tag(hash)) << 48 | u64::from(version.generation()) << 32 | side | u64::from(index);
+        Entry(Entry::USED | place)
+    }
+
+    /// None: the place is empty.
+    #[inline]
+    fn of(word: u64) -> Option<Entry> {
+        NonZeroU64::new(word).map(Entry)
+    }
+
+    #[inline]
+    fn word(self) -> u64 {
+        self.0.get()
     }
 
     #[inline]
     fn has_tag(self, tag: u16) -> bool {
-        (self.0 >> 48) as u16 == tag
+        (self.word() >> 48) as u16 == tag
     }
 
     #[inline]
-    fn generation(self) -> u16 {
-        (self.0 >> 32) as u16
+    pub(super) fn generation(self) -> u16 {
+        (self.word() >> 32) as u16
     }
 
     #[inline]
-    fn side(self) -> Side {
-        if self.0 & Entry::SERVER == 0 { Side::Client } else { Side::Server }
+    pub(super) fn side(self) -> Side {
+        if self.word() & Entry::SERVER == 0 { Side::Client } else { Side::Server }
     }
 
     #[inline]
     pub(super) fn index(self) -> u32 {
-        self.0 as u32 & (MAX_FLOWS - 1)
+        self.word() as u32 & (MAX_FLOWS - 1)
     }
 }
 
@@ -118,6 +129,19 @@ fn candidates(bucket: &[AtomicU64; BUCKET], tag: u16) -> u32 {
     bucket.iter().rev().fold(0, |hits, word| hits << 1 | u32::from(word.load(Relaxed) ^ tag < 1 << 48))
 }
 
+/// A word of a bucket with this tag.
+#[inline(always)]
+pub(super) fn any_entry(bucket: &[AtomicU64; BUCKET], tag: u16) -> Option<Entry> {
+    let tag = u64::from(tag) << 48;
+    let found = bucket.iter().rev().fold(0, |found, word| {
+        let word = word.load(Relaxed);
+        if word ^ tag < 1 << 48 { word } else { found }
+    });
+    // Pairs as the load in `entry_in` does.
+    fence(Acquire);
+    Entry::of(found)
+}
+
 /// The first answer that `each` gives for a word of a bucket with this tag.
 #[inline]
 pub(super) fn entry_in<T>(
@@ -129,9 +153,10 @@ pub(super) fn entry_in<T>(
     while hits != 0 {
         // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
         // life. By now the place may hold another word, with another tag.
-        let entry = Entry(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
+        let entry = Entry::of(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
         hits &= hits - 1;
-        if entry.has_tag(tag)
+        if let Some(entry) = entry
+            && entry.has_tag(tag)
             && let Some(answer) = each(entry)
         {
             return Some(answer);
@@ -191,11 +216,11 @@ impl FlowTable {
         }
     }
 
-    #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         self.key.hash(key)
     }
 
+    #[inline]
     pub fn hash_key(&self) -> HashKey {
         self.key
     }
@@ -333,7 +358,7 @@ impl FlowTable {
         let order = if crowd <= CROWDED || crowd <= used(second) { [first, second] } else { [second, first] };
         // AcqRel: pairs with `entry_in`.
         order.into_iter().flatten().any(|word| {
-            (LOOM_BLIND || word.load(Relaxed) == 0) && word.compare_exchange(0, entry.0, AcqRel, Relaxed).is_ok()
+            (LOOM_BLIND || word.load(Relaxed) == 0) && word.compare_exchange(0, entry.word(), AcqRel, Relaxed).is_ok()
         })
     }
 
@@ -373,7 +398,8 @@ impl FlowTable {
         for (side, hash) in [(Side::Client, mine.hashes[0]), (Side::Server, mine.hashes[1])] {
             let entry = Entry::new(hash, version, side, mine.index);
             // Nobody else empties or changes this word. Release: who finds the place empty comes after all of this life.
-            if let Some(word) = self.buckets(hash).into_iter().flatten().find(|word| word.load(Relaxed) == entry.0) {
+            if let Some(word) = self.buckets(hash).into_iter().flatten().find(|word| word.load(Relaxed) == entry.word())
+            {
                 word.store(0, Release);
             }
         }
@@ -417,11 +443,7 @@ impl FlowTable {
     #[inline]
     pub fn touch(&self, flow: &Flow, now: Tick, packets: u32, bytes: u32) {
         if let Some(record) = self.living(flow.at) {
-            let side = flow.side as usize;
-            // Load and store, no read-modify-write: see "Fields that change while LIVE" in `record.rs`.
-            record.last_seen.store(now, Relaxed);
-            record.packets[side].store(record.packets[side].load(Relaxed).wrapping_add(packets), Relaxed);
-            record.bytes[side].store(record.bytes[side].load(Relaxed).wrapping_add(u64::from(bytes)), Relaxed);
+            record.count(flow.side, now, packets, bytes);
         }
     }
 

@@ -196,7 +196,8 @@ pub enum Refused {
 #[inline(always)]
 pub(super) fn view(record: &Record, index: u32, version: Version, side: Side) -> Flow {
     let word = record.word();
-    let [Ends { first: client, second: vip }, Ends { first: target, second: local }] = record.ends(version);
+    let Ends { first: client, second: vip } = record.ends(Side::Client, version.is_wide());
+    let Ends { first: target, second: local } = record.ends(Side::Server, version.is_wide());
     Flow {
         at: FlowRef { index, version: version.0 },
         side,

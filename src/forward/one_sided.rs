@@ -11,7 +11,8 @@
 
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
-use super::{Context, Verdict, end, fragment, icmp, multipath_hash, next_hop, note, reply, rewrite};
+use super::next_hop::{multipath_hash, next_hop};
+use super::{Context, Verdict, end, fragment, icmp, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};

@@ -74,7 +74,7 @@ fn update_l4_checksum(bytes: &mut [u8], l4: usize, protocol: u8, offload: &Offlo
     put_raw16(bytes, at, if protocol == UDP && check == 0 { 0xffff } else { check });
 }
 
-#[inline]
+#[inline(always)]
 pub fn macs(bytes: &mut [u8], dst: [u8; 6], src: [u8; 6]) {
     bytes[..6].copy_from_slice(&dst);
     bytes[6..12].copy_from_slice(&src);
@@ -97,7 +97,7 @@ pub fn complete_checksum(frame: &mut Frame, packet: &Packet) {
 }
 
 /// Bytes of the largest IP packet that this frame will be on the wire: its segments', if it is several.
-#[inline]
+#[inline(always)]
 pub fn largest_packet(frame: &Frame, packet: &Packet) -> u32 {
     let whole = packet.end - ETHERNET as u32;
     if frame.offload.gso_type == 0 || packet.fragment.is_some() {

@@ -21,6 +21,7 @@ mod rfc5382;
 mod rfc5508;
 mod rfc7857;
 mod rubbish;
+mod straight;
 mod tunnel;
 mod udp;
 

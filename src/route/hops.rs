@@ -60,7 +60,7 @@ impl HopTable {
     }
 
     /// None: not resolved at present.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, id: HopId) -> Option<Hop> {
         let cell = self.cell(id);
         let word = cell.word.load(Relaxed);

@@ -3,7 +3,7 @@
 //! One's complement sums do not care about byte order as long as all words are read alike, so everything here works
 //! on 16-bit words as they lie on the wire (native loads of network-order bytes) and never swaps.
 
-use super::ip::{Addr, V4};
+use super::ip::{Addr, V4, V4_HEADER};
 
 /// What a rewrite adds to a one's complement sum: for each word `~old + new`, not yet folded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,9 +23,12 @@ impl Delta {
     /// `family` is that of both.
     #[inline]
     pub fn addr(&mut self, family: u8, old: &Addr, new: &Addr) {
-        let words = if family == V4 { 1 } else { 4 };
-        for (old, new) in old.0[..words].iter().zip(new.0) {
-            self.word32(*old, new);
+        let [a, b, c, d] = new.0;
+        self.word32(old.0[0], a);
+        if family != V4 {
+            self.word32(old.0[1], b);
+            self.word32(old.0[2], c);
+            self.word32(old.0[3], d);
         }
     }
 
@@ -51,13 +54,20 @@ impl Delta {
 
 /// Folds a sum of 16- or 32-bit words to 16 bits.
 #[inline]
-pub fn fold(mut sum: u64) -> u16 {
-    // 33 bits are left of 64, then 18, 17, 16.
-    sum = (sum >> 32) + (sum & 0xffff_ffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+pub fn fold(sum: u64) -> u16 {
+    // Each half added to the other; the carry out of the lower sum runs into the upper one, where it belongs.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// The sum of an IPv4 header without options, for [`fold`].
+#[inline]
+pub fn header(bytes: &[u8; V4_HEADER]) -> u64 {
+    let [a, b, c, d, e] = std::array::from_fn(|i| {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|byte| bytes[4 * i + byte]);
+        u64::from(u32::from_ne_bytes([a, b, c, d]))
+    });
+    a + b + c + d + e
 }
 
 /// The sum of `bytes`, neither folded nor complemented; an odd last byte is padded with zero.

@@ -1,6 +1,7 @@
 //! IP addresses as the data path holds them, and the 5-tuple.
 
-use super::{ETHERNET, Packet, Parsed, be16, be32, checksum, l4};
+use super::l4::{self, Ports};
+use super::{ETHERNET, Packet, Parsed, be16, be32, checksum};
 use crate::counters::Refusal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -147,54 +148,66 @@ const MAX_EXTENSIONS: usize = 6;
 /// Reads an IPv4 packet behind its Ethernet header (RFC 791; the checks of RFC 1812 5.2.2).
 ///
 /// Options are refused as a whole: hardly any honest packet carries them, and those that do ask a router for favours.
-#[inline]
-pub(super) fn parse_v4(frame: &[u8]) -> Result<Parsed, Refusal> {
-    let ip = &frame[ETHERNET..];
-    let header = ip.first_chunk::<V4_HEADER>().ok_or(Refusal::IpHeader)?;
-    if header[0] >> 4 != V4 {
-        return Err(Refusal::IpVersion);
+#[inline(always)]
+pub(super) fn parse_v4(frame: &[u8], packet: &mut Packet) -> Result<(), Refusal> {
+    const WORD_AND_LENGTH: u8 = V4 << 4 | (V4_HEADER / 4) as u8;
+    let header = frame.first_chunk::<{ ETHERNET + V4_HEADER }>().ok_or(Refusal::IpHeader)?;
+    let header = header.last_chunk::<V4_HEADER>().ok_or(Refusal::IpHeader)?;
+    if header[0] != WORD_AND_LENGTH {
+        return Err(refuse_v4(&frame[ETHERNET..], header));
     }
-    let header_len = usize::from(header[0] & 15) * 4;
     let total = usize::from(be16(header, 2));
-    if header_len < V4_HEADER || header_len > ip.len() {
-        return Err(Refusal::IpHeader);
-    }
-    if total < header_len || total > ip.len() {
-        return Err(Refusal::IpLength);
-    }
-    // Hardly any header has options: a sum of known length is straight code.
-    let sum = if header_len == V4_HEADER { checksum::sum(header) } else { checksum::sum(&ip[..header_len]) };
-    if checksum::fold(sum) != 0xffff {
+    let payload = frame.get(ETHERNET + V4_HEADER..ETHERNET + total).ok_or(Refusal::IpLength)?;
+    if checksum::fold(checksum::header(header)) != 0xffff {
         return Err(Refusal::IpChecksum);
-    }
-    if header_len > V4_HEADER {
-        return Err(Refusal::IpOptions);
     }
     let src = Addr::v4([header[12], header[13], header[14], header[15]]);
     let dst = Addr::v4([header[16], header[17], header[18], header[19]]);
-    if martian_v4([header[12], header[13], header[14], header[15]]) || src == dst {
+    if martian_v4([header[12], header[13], header[14], header[15]]) || src.0[0] == dst.0[0] {
         return Err(Refusal::Martian);
     }
-    let (id, offset) = (u32::from(be16(header, 4)), (be16(header, 6) & 0x1fff) << 3);
-    let fragment = Fragment { id, offset, more: header[6] & 0x20 != 0, protocol: header[9], at: 0 };
-    let mut packet = Packet {
+    let protocol = header[9];
+    let (mut ports, mut fragment) = (Ports::default(), None);
+    // More to come, or not the first.
+    if be16(header, 6) & 0x3fff == 0 {
+        l4::parse(payload, protocol, V4, false, &mut ports)?;
+    } else {
+        let (id, offset) = (u32::from(be16(header, 4)), (be16(header, 6) & 0x1fff) << 3);
+        let piece_of = Fragment { id, offset, more: header[6] & 0x20 != 0, protocol, at: 0 };
+        ports = piece(payload, protocol, V4, piece_of, V4_HEADER, total - V4_HEADER)?;
+        fragment = Some(piece_of);
+    }
+    *packet = Packet {
         family: V4,
-        protocol: header[9],
+        protocol,
         ttl: header[8],
-        tcp_flags: 0,
+        tcp_flags: ports.tcp_flags,
         l4: (ETHERNET + V4_HEADER) as u16,
         end: (ETHERNET + total) as u32,
         src,
         dst,
-        src_port: 0,
-        dst_port: 0,
-        fragment: (!fragment.is_whole()).then_some(fragment),
+        src_port: ports.src,
+        dst_port: ports.dst,
+        fragment,
     };
-    match packet.fragment {
-        None => l4::parse(frame, &mut packet)?,
-        Some(fragment) => piece(frame, &mut packet, fragment, V4_HEADER, total - V4_HEADER)?,
+    Ok(())
+}
+
+/// Why a packet goes no further whose header does not begin as one without options.
+#[cold]
+fn refuse_v4(ip: &[u8], header: &[u8; V4_HEADER]) -> Refusal {
+    let (header_len, total) = (usize::from(header[0] & 15) * 4, usize::from(be16(header, 2)));
+    if header[0] >> 4 != V4 {
+        Refusal::IpVersion
+    } else if header_len < V4_HEADER || header_len > ip.len() {
+        Refusal::IpHeader
+    } else if total < header_len || total > ip.len() {
+        Refusal::IpLength
+    } else if checksum::fold(checksum::sum(&ip[..header_len])) != 0xffff {
+        Refusal::IpChecksum
+    } else {
+        Refusal::IpOptions
     }
-    Ok(Parsed::Ip(packet))
 }
 
 /// One of the pieces that a packet was cut into (RFC 791 3.2, RFC 8200 4.5).
@@ -223,29 +236,37 @@ impl Fragment {
 /// The most bytes of an IPv4 packet, or of an IPv6 packet's payload.
 const MAX_LENGTH: usize = 65_535;
 
-/// Checks a fragment's place in its packet and reads the L4 header, where there is one. `before`: bytes of the whole packet's
-/// length in front of what is cut; `length`: bytes that this piece has of that.
+/// Checks a fragment's place in its packet and reads the L4 header, where there is one. `payload`: what it has of the packet, from
+/// there on; `before`: bytes of the whole packet's length in front of what is cut; `length`: bytes that this piece has of that.
 #[cold]
-fn piece(frame: &[u8], packet: &mut Packet, fragment: Fragment, before: usize, length: usize) -> Result<(), Refusal> {
-    let offset = usize::from(fragment.offset);
+fn piece(
+    payload: &[u8],
+    protocol: u8,
+    family: u8,
+    fragment: Fragment,
+    before: usize,
+    length: usize,
+) -> Result<Ports, Refusal> {
+    let (offset, mut ports) = (usize::from(fragment.offset), Ports::default());
     if length == 0 || (fragment.more && !length.is_multiple_of(8)) || before + offset + length > MAX_LENGTH {
         return Err(Refusal::FragmentLength);
     }
     if offset == 0 {
         // RFC 1858 3.1, RFC 7112 5: it must be whole, else nobody on the way could say what this is.
-        let cut_header = packet.end as usize - usize::from(packet.l4) < l4::largest_header(packet.protocol);
-        return match l4::parse(frame, packet) {
+        let cut_header = payload.len() < l4::largest_header(protocol);
+        return match l4::parse(payload, protocol, family, true, &mut ports) {
             Err(Refusal::TcpHeader | Refusal::UdpLength | Refusal::IcmpShort) if cut_header => {
                 Err(Refusal::FragmentTiny)
             }
-            parsed => parsed,
+            Err(refusal) => Err(refusal),
+            Ok(()) => Ok(ports),
         };
     }
     // RFC 1858 3.2, RFC 3128: it would write the TCP header anew behind the back of those who have read the first.
-    if packet.protocol == TCP && offset < l4::TCP_HEADER {
+    if protocol == TCP && offset < l4::TCP_HEADER {
         return Err(Refusal::FragmentTiny);
     }
-    Ok(())
+    Ok(ports)
 }
 
 /// Sources that no packet from a network may have (RFC 1812 5.3.7, RFC 6890): this host, loopback, multicast, reserved, broadcast.
@@ -281,27 +302,28 @@ pub(super) fn parse_v6(frame: &[u8]) -> Result<Parsed, Refusal> {
     // The whole packet's length counts the headers in front of the fragment header, not that itself.
     let before = fragment.map_or(0, |fragment| usize::from(fragment.at) - ETHERNET - V6_HEADER);
     let length = fragment.map_or(0, |fragment| ETHERNET + total - usize::from(fragment.at) - FRAGMENT_HEADER);
-    let mut packet = Packet {
+    if src == Addr::default() && protocol != ICMPV6 {
+        return Err(Refusal::Martian);
+    }
+    let (payload, fragment) = (&ip[l4..total], fragment.filter(|fragment| !fragment.is_whole()));
+    let mut ports = Ports::default();
+    match fragment {
+        None => l4::parse(payload, protocol, V6, false, &mut ports)?,
+        Some(fragment) => ports = piece(payload, protocol, V6, fragment, before, length)?,
+    }
+    Ok(Parsed::Ip(Packet {
         family: V6,
         protocol,
         ttl: header[7],
-        tcp_flags: 0,
+        tcp_flags: ports.tcp_flags,
         l4: (ETHERNET + l4) as u16,
         end: (ETHERNET + total) as u32,
         src,
         dst,
-        src_port: 0,
-        dst_port: 0,
-        fragment: fragment.filter(|fragment| !fragment.is_whole()),
-    };
-    if src == Addr::default() && protocol != ICMPV6 {
-        return Err(Refusal::Martian);
-    }
-    match packet.fragment {
-        None => l4::parse(frame, &mut packet)?,
-        Some(fragment) => piece(frame, &mut packet, fragment, before, length)?,
-    }
-    Ok(Parsed::Ip(packet))
+        src_port: ports.src,
+        dst_port: ports.dst,
+        fragment,
+    }))
 }
 
 const FRAGMENT_HEADER: usize = 8;

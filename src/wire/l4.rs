@@ -1,7 +1,7 @@
 //! TCP and UDP headers, as far as a forwarder reads them.
 
+use super::be16;
 use super::ip::{ICMP, ICMPV6, TCP, UDP, V4, V6};
-use super::{Packet, be16};
 use crate::counters::Refusal;
 
 pub const TCP_HEADER: usize = 20;
@@ -25,47 +25,53 @@ pub(super) fn largest_header(protocol: u8) -> usize {
     if protocol == TCP { 60 } else { 8 }
 }
 
-/// Fills in what the L4 header says. The protocol is left to the caller where it is none of ours.
-#[inline]
-pub(super) fn parse(frame: &[u8], packet: &mut Packet) -> Result<(), Refusal> {
-    let l4 = &frame[usize::from(packet.l4)..packet.end as usize];
-    match (packet.protocol, packet.family) {
+/// What an L4 header says; nothing where the protocol is none of ours, or has no ports.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ports {
+    pub src: u16,
+    pub dst: u16,
+    pub tcp_flags: u8,
+}
+
+/// Reads the header of `protocol` at the start of `l4`, which is all of the packet's payload, or (`cut`) the first piece of it. The
+/// protocol is left to the caller where it is none of ours.
+#[inline(always)]
+pub(super) fn parse(l4: &[u8], protocol: u8, family: u8, cut: bool, ports: &mut Ports) -> Result<(), Refusal> {
+    match (protocol, family) {
         (TCP, _) => {
             let header = l4.first_chunk::<TCP_HEADER>().ok_or(Refusal::TcpHeader)?;
             let length = usize::from(header[12] >> 4) * 4;
             if length < TCP_HEADER || length > l4.len() {
                 return Err(Refusal::TcpHeader);
             }
-            packet.tcp_flags = header[13];
             if impossible(header[13]) {
                 return Err(Refusal::TcpFlags);
             }
-            (packet.src_port, packet.dst_port) = (be16(header, 0), be16(header, 2));
-            if packet.src_port == 0 || packet.dst_port == 0 {
-                return Err(Refusal::PortZero);
-            }
+            *ports = Ports { src: be16(header, 0), dst: be16(header, 2), tcp_flags: header[13] };
         }
         (UDP, _) => {
             let header = l4.first_chunk::<UDP_HEADER>().ok_or(Refusal::UdpLength)?;
             let length = usize::from(be16(header, 4));
             // Bytes behind the datagram are UDP options (RFC 9868) and pass. The first fragment has not all of it.
-            if length < UDP_HEADER || (length > l4.len() && packet.fragment.is_none()) {
+            if length < UDP_HEADER || (length > l4.len() && !cut) {
                 return Err(Refusal::UdpLength);
             }
-            (packet.src_port, packet.dst_port) = (be16(header, 0), be16(header, 2));
-            if packet.src_port == 0 || packet.dst_port == 0 {
-                return Err(Refusal::PortZero);
-            }
+            *ports = Ports { src: be16(header, 0), dst: be16(header, 2), tcp_flags: 0 };
         }
         (ICMP, V4) | (ICMPV6, V6) if l4.len() < ICMP_HEADER => return Err(Refusal::IcmpShort),
-        _ => {}
+        _ => return Ok(()),
     }
-    Ok(())
+    if ports.src == 0 || ports.dst == 0 { Err(Refusal::PortZero) } else { Ok(()) }
 }
 
 /// Flag combinations that no TCP sends and scanners do: none at all, SYN with FIN or RST, FIN without ACK.
 #[inline]
 fn impossible(flags: u8) -> bool {
+    // Almost all packets have ACK, and of the others no more.
+    flags & (SYN | FIN | RST | ACK) != ACK && unlikely(flags)
+}
+
+fn unlikely(flags: u8) -> bool {
     flags & (SYN | FIN | RST | ACK) == 0
         || flags & (SYN | FIN) == SYN | FIN
         || flags & (SYN | RST) == SYN | RST

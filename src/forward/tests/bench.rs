@@ -18,7 +18,7 @@ use crate::service::registry::Registry;
 use crate::service::status::StatusTable;
 use crate::testing::{Build, Seen};
 use crate::wire::ip::{Endpoint, FlowKey, TCP, V4};
-use crate::wire::{Parsed, parse};
+use crate::wire::{Packet, Parsed, parse};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub struct Bench {
     pub fragments: Fragments,
     pub now: Now,
     pub timeouts: Timeouts,
+    /// Packets are looked for ahead, as a worker does with those of a batch: only so may they go the straight way.
+    pub ahead: bool,
     /// What left by itself while time passed, and by which port.
     pub sent: Vec<(u8, Seen)>,
     /// Counts at the last look.
@@ -228,6 +230,7 @@ impl Bench {
             limits: Limits::default(),
             fragments: Fragments::new(0, 1, KEY),
             now: Now { tick: 1000, micros: 0 },
+            ahead: true,
             sent: Vec::new(),
             seen: Vec::new(),
         };
@@ -313,9 +316,9 @@ impl Bench {
         let mut frame =
             Frame { buf: &mut buf, start: HEADROOM, len: frame.len(), offload, port, wire_len: frame.len() };
         let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
-        let hash = match &parsed {
-            Ok(Parsed::Ip(packet)) => self.shared.table.hash(&packet.key()),
-            _ => 0,
+        let hint = match &parsed {
+            Ok(Parsed::Ip(packet)) => self.hint(packet),
+            _ => Hint::of(0),
         };
         let mut ctx = Context {
             shared: &self.shared,
@@ -327,7 +330,7 @@ impl Bench {
             worker: 0,
             now: self.now,
         };
-        match forward(&mut frame, &parsed, Hint::of(hash), &mut ctx) {
+        match forward(&mut frame, &parsed, hint, &mut ctx) {
             Verdict::Transmit { span, port } => {
                 Ok((port, vec![frame.buf[span.start..span.start + span.len].to_vec()], span.offload))
             }
@@ -347,6 +350,17 @@ impl Bench {
                 Err(verdict)
             }
         }
+    }
+
+    /// What is known of its flow before it is forwarded.
+    pub fn hint(&self, packet: &Packet) -> Hint {
+        let table = &self.shared.table;
+        let hint = table.prefetch(&packet.key());
+        if !self.ahead {
+            return hint;
+        }
+        let first = table.prefetch_record(hint.hash, packet.family);
+        if first.leads_on() { first } else { table.prefetch_late(hint.hash, packet.family) }
     }
 
     /// Runs the kept fragments whose first one has come, as a worker does after a batch.

@@ -176,11 +176,11 @@ fn flow_hash(src: &str, sport: u16, dst: &str, dport: u16, protocol: u8) -> u64 
     match (ip(src), ip(dst)) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             hasher.write(&[src.octets(), dst.octets()].concat());
-            hasher.write(&(last | 4 << 40).to_le_bytes());
+            hasher.write(&(last | 4 << 40).to_le_bytes()[..6]);
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             hasher.write(&[src.octets(), dst.octets()].concat());
-            hasher.write(&(last | 6 << 40).to_le_bytes());
+            hasher.write(&(last | 6 << 40).to_le_bytes()[..6]);
         }
         _ => panic!("one family"),
     }

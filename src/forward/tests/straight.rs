@@ -1,0 +1,200 @@
+//! The straight way against the whole one: what goes straight leaves as it would have otherwise, and leaves the same on record.
+
+use super::bench::{CLIENT6, REAL6, REMOTE6, VIP6};
+use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
+use crate::counters::Counters;
+use crate::device::{Frame, HEADROOM, Offload};
+use crate::forward::{Context, straight};
+use crate::testing::Build;
+use crate::wire::l4::{ACK, FIN, RST, SYN};
+use crate::wire::{Parsed, parse};
+use proptest::prelude::*;
+
+const PSH: u8 = 8;
+const SYSLOG: &str = "203.0.113.10:514";
+
+/// A flow that stands, as its two ends see it: port, source and destination of the client's packets, of the server's.
+#[derive(Clone, Debug)]
+struct Stands {
+    udp: bool,
+    sides: [(u8, String, String); 2],
+}
+
+/// A connection of each family to a real server and one to a remote site, and datagrams likewise.
+fn stand(bench: &mut Bench) -> Vec<Stands> {
+    let mut flows = Vec::new();
+    for (up, back) in [(true, LAN), (false, WAN)] {
+        for targets in ["pop3/10.0.0", "pop6/[fd00::11]", "syslog/10.0.0.11"] {
+            bench.set_up(targets, up);
+        }
+        for (client, vip, target) in
+            [(CLIENT, VIP, if up { REAL_A } else { REMOTE }), (CLIENT6, VIP6, if up { REAL6 } else { REMOTE6 })]
+        {
+            let client = if up { client.to_owned() } else { client.replace("40000", "40001") };
+            let (_, syn) = bench.connect(&client, vip);
+            assert_eq!(syn.dst.to_string(), target);
+            bench.pass(back, &Build::tcp(target, &syn.src.to_string(), ACK));
+            let sides = [(WAN, client, vip.to_owned()), (back, target.to_owned(), syn.src.to_string())];
+            flows.push(Stands { udp: false, sides });
+        }
+        let client = format!("198.18.0.7:{}", 5000 + u16::from(up));
+        let sent = bench.pass(WAN, &Build::udp(&client, SYSLOG, b"first")).1;
+        let (target, local) = (sent.dst.to_string(), sent.src.to_string());
+        bench.pass(back, &Build::udp(&target, &local, b"answer"));
+        let sides = [(WAN, client, SYSLOG.to_owned()), (back, target, local)];
+        flows.push(Stands { udp: true, sides });
+    }
+    // Datagrams stay with a target only while it is up.
+    bench.set_up("syslog/10.0.0.11", true);
+    flows
+}
+
+impl Stands {
+    fn packet(&self, side: usize, flags: u8, payload: usize) -> (u8, Build) {
+        let (port, src, dst) = &self.sides[side];
+        let payload = vec![7; payload];
+        let packet = match self.udp {
+            true => Build::udp(src, dst, &payload),
+            false => Build { payload, ack: 9000 + u32::from(flags), ..Build::tcp(src, dst, flags) },
+        };
+        (*port, packet)
+    }
+}
+
+/// Would it go straight? It does so here, with all that follows, but for its leaving.
+fn goes_straight(bench: &mut Bench, port: u8, bytes: &[u8]) -> bool {
+    let mut buf = [&[0; HEADROOM], bytes].concat();
+    let len = bytes.len();
+    let mut frame = Frame { buf: &mut buf, start: HEADROOM, len, offload: Offload::default(), port, wire_len: len };
+    let Ok(Parsed::Ip(packet)) = parse(bytes) else { panic!("{bytes:?}") };
+    let (hint, counters) = (bench.hint(&packet), Counters::new(1));
+    let ctx = Context {
+        shared: &bench.shared,
+        services: &bench.services,
+        fib: &bench.fib,
+        counters: counters.worker(0),
+        limits: &mut bench.limits,
+        fragments: &mut bench.fragments,
+        worker: 0,
+        now: bench.now,
+    };
+    straight::carry(&mut frame, &packet, hint, &ctx).is_some()
+}
+
+#[test]
+fn what_stands_goes_straight_and_the_rest_goes_the_whole_way() {
+    let mut bench = Bench::new();
+    for flow in stand(&mut bench) {
+        for side in [0, 1] {
+            for payload in [0, 1, 1400] {
+                let (port, packet) = flow.packet(side, ACK | PSH, payload);
+                assert!(goes_straight(&mut bench, port, &packet.frame()), "{packet:?}");
+            }
+            let mut odd = vec![flow.packet(side, ACK, 1500).1, Build { ttl: 1, ..flow.packet(side, ACK, 1).1 }];
+            if !flow.udp {
+                odd.extend([SYN, SYN | ACK, FIN | ACK, RST].map(|flags| flow.packet(side, flags, 0).1));
+            }
+            for packet in odd {
+                assert!(!goes_straight(&mut bench, flow.sides[side].0, &packet.frame()), "{packet:?}");
+            }
+            let (port, packet) = flow.packet(side, ACK, 1);
+            bench.ahead = false;
+            assert!(!goes_straight(&mut bench, port, &packet.frame()), "nobody has looked for its flow");
+            bench.ahead = true;
+            let mut hops = [0; 2];
+            bench.shared.table.for_each(|on| {
+                hops = if on.flow.client == super::endpoint(&flow.sides[0].1) { on.flow.hops } else { hops }
+            });
+            let hop = bench.shared.hops.get(hops[1 - side]).unwrap();
+            bench.shared.hops.clear(hops[1 - side]);
+            assert!(!goes_straight(&mut bench, port, &packet.frame()), "the next hop is silent");
+            bench.shared.hops.set(hops[1 - side], hop);
+            assert!(goes_straight(&mut bench, port, &packet.frame()));
+        }
+    }
+}
+
+#[test]
+fn a_datagram_for_a_target_that_is_down_and_a_packet_that_may_be_cut_on_its_way_from_a_pip_go_the_whole_way() {
+    let mut bench = Bench::new();
+    let flows = stand(&mut bench);
+    let (port, packet) = flows[2].packet(0, 0, 1);
+    assert!(goes_straight(&mut bench, port, &packet.frame()));
+    bench.set_up("syslog/10.0.0.11", false);
+    assert!(!goes_straight(&mut bench, port, &packet.frame()));
+    let (port, packet) = flows[2].packet(1, 0, 1);
+    assert!(goes_straight(&mut bench, port, &packet.frame()), "an answer asks nobody whether its sender lives");
+    for (flow, straight) in [(&flows[0], true), (&flows[3], false)] {
+        let (port, packet) = flow.packet(0, ACK, 1);
+        assert_eq!(goes_straight(&mut bench, port, &divisible(packet.frame())), straight);
+        let (port, packet) = flow.packet(1, ACK, 1);
+        assert!(goes_straight(&mut bench, port, &divisible(packet.frame())));
+    }
+}
+
+/// An IPv4 frame without "don't fragment".
+fn divisible(mut frame: Vec<u8>) -> Vec<u8> {
+    assert_eq!(frame[20], 0x40);
+    frame[20] = 0;
+    frame[24..26].fill(0);
+    let check = pnet_packet::util::checksum(&frame[14..34], usize::MAX);
+    frame[24..26].copy_from_slice(&check.to_be_bytes());
+    frame
+}
+
+prop_compose! {
+    /// Flow, side, flags, payload, TTL; may be cut, sum left to the device, joined segments.
+    fn any_packet()(
+        flow in 0..6usize, side in 0..2usize,
+        flags in prop::sample::select(vec![ACK, ACK, ACK, ACK | PSH, ACK | PSH | 0x20, ACK | FIN, RST, RST | ACK, SYN, SYN | ACK]),
+        payload in prop::sample::select(vec![0, 1, 2, 99, 1400, 1460, 1473, 4000]),
+        ttl in prop::sample::select(vec![64, 64, 255, 2, 1]),
+        odd in any::<[bool; 3]>(),
+    ) -> (usize, usize, u8, usize, u8, [bool; 3]) {
+        (flow, side, flags, payload, ttl, odd)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn both_ways_lead_to_the_same(packets in prop::collection::vec(any_packet(), 1..60)) {
+        // One port to lend: then both lend the same.
+        let mut benches = [1024..=1024, 1024..=1024].map(|ports| {
+            let mut config = super::bench::config();
+            config.proxy.as_mut().unwrap().ports = ports;
+            Bench::with(config)
+        });
+        benches[1].ahead = false;
+        let [flows, same] = benches.each_mut().map(stand);
+        prop_assert_eq!(format!("{flows:?}"), format!("{same:?}"));
+        for (flow, side, flags, payload, ttl, [cut, partial, joined]) in packets {
+            let (port, packet) = flows[flow].packet(side, flags, payload);
+            let v4 = packet.src.is_ipv4();
+            let (csum_start, header) = (if v4 { 34 } else { 54 }, if flows[flow].udp { 8 } else { 20 });
+            let partial = partial && !flows[flow].udp;
+            let frame = Build { ttl, partial, ..packet }.frame();
+            let frame = if cut && v4 { divisible(frame) } else { frame };
+            let offload = Offload {
+                needs_csum: partial,
+                csum_start: if partial { csum_start } else { 0 },
+                csum_offset: if partial { 16 } else { 0 },
+                gso_type: match joined && partial && payload > 1400 { true if v4 => 1, true => 4, false => 0 },
+                gso_size: 1400,
+                hdr_len: csum_start + header,
+                csum_valid: false,
+            };
+            let [left, other] = benches.each_mut().map(|bench| bench.run_all(port, &frame, offload));
+            prop_assert_eq!(left, other);
+            let [known, same] = benches.each_ref().map(|bench| {
+                let mut known = Vec::new();
+                bench.shared.table.for_each(|on| known.push(format!("{on:?}")));
+                known
+            });
+            prop_assert_eq!(known, same);
+            let [moved, same] = benches.each_mut().map(Bench::moved);
+            prop_assert_eq!(moved, same);
+        }
+    }
+}
