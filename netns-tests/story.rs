@@ -450,11 +450,7 @@ fn farside_starts_while_a_line_is_dead(story: &mut Story) {
     story.lines.silence(1);
     story.farside = Some(story.lines.launch(&config(&story.lines, QUICK)));
     // Asks all the time, from before it answers anybody.
-    let first = loop {
-        if let Ok([four, _]) = story.lines.mail_at("198.51.100.1") {
-            break four;
-        }
-    };
+    let [first, _] = eventually("the first answer", || story.lines.mail_at("198.51.100.1"));
     story.tell(&format!("farside's first answer, {:.2} s after its start", stopped.elapsed().as_secs_f64()));
     assert_eq!(first, [MAIL[1][0]], "{}", story.farside().log());
     story.wait_resolvers(stopped, &[2]);
