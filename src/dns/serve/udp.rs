@@ -60,28 +60,32 @@ impl Server {
     pub fn run(mut self) {
         let sockets = self.sockets.iter().map(|(socket, _)| socket.as_raw_fd());
         let mut poll = Poll::new(sockets.chain([self.waker.as_raw_fd()]));
+        let mut more = true;
         while !self.shared.stop.load(Relaxed) {
-            let mut busy = false;
-            for i in 0..self.sockets.len() {
-                busy |= self.drain(i);
-            }
-            if !busy {
+            // Who asks a socket in vain makes a system call for nothing; the next one says which to ask.
+            if !more {
                 poll.wait(NAP);
-                self.waker.clear();
+                if poll.is_ready(self.sockets.len()) {
+                    self.waker.clear();
+                }
+            }
+            let all = std::mem::take(&mut more);
+            for i in 0..self.sockets.len() {
+                more |= (all || poll.is_ready(i)) && self.drain(i);
             }
         }
     }
 
-    /// Answers what waits at the i-th socket. Was there anything?
+    /// Answers what waits at the i-th socket. Does more?
     fn drain(&mut self, i: usize) -> bool {
-        for turn in 0..BATCHES {
+        for _ in 0..BATCHES {
             let count = self.batch.receive(&self.sockets[i].0);
             if count > 0 {
                 self.answer(count, self.sockets[i].1);
                 self.batch.send(&self.sockets[i].0);
             }
             if count < BATCH {
-                return turn > 0 || count > 0;
+                return false;
             }
         }
         true
