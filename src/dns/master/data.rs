@@ -2,6 +2,7 @@
 
 use super::entry::Token;
 use super::{Wrong, seconds};
+use crate::dns::name;
 use crate::dns::wire::rtype;
 use crate::dns::zone::build;
 use bytes::Bytes;
@@ -62,11 +63,19 @@ impl Scratch {
         self.text.extend_from_slice(kind.of(text));
         self.text.push(b' ');
         let front = self.text.len();
-        // Behind the type the file goes on as it is, so that places in it can be told; but for a SOA's times, which may have units.
-        let start = if rtype == rtype::SOA {
+        // Behind the type the file goes on as it is, so that places in it can be told; but for a SOA's times, which may have units, and
+        // for the origin's own name, which the crate does not know as `@` (RFC 1035 5.1).
+        let is_origin = |at: usize, word: &Token| !word.quoted && word.of(text) == b"@" && is_name(rtype, at);
+        let start = if rtype == rtype::SOA || words.iter().enumerate().any(|(at, word)| is_origin(at, word)) {
             for (at, word) in words.iter().enumerate() {
-                match seconds(&word.text(text)).filter(|_| at > 2) {
+                match seconds(&word.text(text)).filter(|_| rtype == rtype::SOA && at > 2) {
                     Some(seconds) => self.text.extend_from_slice(seconds.to_string().as_bytes()),
+                    None if is_origin(at, word) => self.text.extend_from_slice(name::text(origin).as_bytes()),
+                    None if word.quoted => {
+                        self.text.push(b'"');
+                        self.text.extend_from_slice(word.of(text));
+                        self.text.push(b'"');
+                    }
                     None => self.text.extend_from_slice(word.of(text)),
                 }
                 self.text.push(b' ');
@@ -102,6 +111,22 @@ impl Scratch {
             Ok(_) => Err((kind, format!("{} without data", kind.text(text)), String::new())),
             Err(error) => Err(wrong(error.to_string())),
         }
+    }
+}
+
+/// The word at this place behind the type is a name.
+fn is_name(rtype: u16, at: usize) -> bool {
+    match rtype {
+        // Also MB, MG, MR.
+        rtype::NS | rtype::CNAME | rtype::PTR | rtype::DNAME | 7..=9 => at == 0,
+        // Also MINFO and RP.
+        rtype::SOA | 14 | 17 => at < 2,
+        // Also AFSDB, RT, KX, and SVCB and HTTPS.
+        rtype::MX | 18 | 21 | 36 | 64 | 65 => at == 1,
+        rtype::SRV => at == 3,
+        // NAPTR.
+        35 => at == 5,
+        _ => false,
     }
 }
 

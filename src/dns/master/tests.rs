@@ -43,6 +43,22 @@ fn with(text: &str) -> Vec<String> {
     records
 }
 
+/// As in `www CNAME @`; a text of one such character is a text.
+#[test]
+fn the_origins_own_sign_is_a_name_in_data_too() {
+    let text = "@ A 192.0.2.1\n@ MX 10 @\n@ TXT @ \"@\"\na CNAME @\n_s._tcp SRV 0 0 25 @ ; here\nb NAPTR 1 2 \"s\" \"SIP+D2U\" \"@\" @\n\
+                @ SRV ( 0 0\n 25 @ )\n";
+    let origin = "07636f6d70616e79076578616d706c6500";
+    let records = with(text);
+    let has = |line: String| assert!(records.contains(&line), "{line} is not in {records:#?}");
+    has(format!("company.example. 3600 MX 000a{origin}"));
+    has("company.example. 3600 TXT 01400140".into());
+    has(format!("a.company.example. 3600 CNAME {origin}"));
+    has(format!("_s._tcp.company.example. 3600 SRV 000000000019{origin}"));
+    has(format!("company.example. 3600 SRV 000000000019{origin}"));
+    has(format!("b.company.example. 3600 NAPTR 00010002017307{}0140{origin}", "5349502b443255"));
+}
+
 #[test]
 fn names_take_their_origin_and_owner_from_what_stands_before() {
     let text = "a A 192.0.2.1\n  A 192.0.2.2 ; a second one\n\n$ORIGIN sub\nb 60 IN A 192.0.2.3\n@ IN 2h A 192.0.2.4\n$ORIGIN company.example.\nc.company.example. A 192.0.2.5";
