@@ -3,6 +3,7 @@
 //! `cargo bench --bench dns_answer -- [--quick] [NAMES...]`. One thread; nanoseconds per query, each with another name, from the message
 //! as it came to the message as it goes.
 
+use farside::dns::dnssec::{Algorithm, Key, Signer};
 use farside::dns::{
     Asked, Contents, Member, Name, Outcome, Pool, PoolState, Scratch, Settings, Snapshot, Transport, WhenDown, Zone,
     answer, master,
@@ -45,19 +46,23 @@ fn memory_kb() -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn query(name: &str) -> Vec<u8> {
-    let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+/// With an OPT record that asks for signatures, if the zone is signed.
+fn query(name: &str, signed: bool) -> Vec<u8> {
+    let mut message = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(signed)];
     message.extend_from_slice(Name::parse(name).unwrap().wire());
     message.extend_from_slice(&[0, 1, 0, 1]);
+    if signed {
+        message.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+    }
     message
 }
 
-fn load(names: usize) -> Contents {
+fn load(names: usize, signer: Option<&Arc<Signer>>) -> Contents {
     let text = text(names);
     let (before, start) = (memory_kb(), Instant::now());
     let origin = Name::parse("company.example.").unwrap();
     let mut read = |_: &Path| Ok(text.clone().into_bytes());
-    let contents = master::load(&origin, Path::new("zone"), &[Arc::new(pool())], &mut read).unwrap();
+    let contents = master::load_signed(&origin, Path::new("zone"), &[Arc::new(pool())], signer, &mut read).unwrap();
     let (seconds, after) = (start.elapsed().as_secs_f64(), memory_kb());
     let (own, grown) = (contents.bytes() >> 20, after.saturating_sub(before) >> 10);
     println!(
@@ -74,19 +79,25 @@ fn main() {
     if sizes.is_empty() {
         sizes = vec![1000, 1_000_000];
     }
-    for names in sizes {
+    let signer = || Signer::new(vec![Key::generate(Algorithm::Ecdsap256).unwrap().0]).map(Arc::new);
+    for (names, signer) in sizes.into_iter().flat_map(|names| [(names, None), (names, signer())]) {
         let state = PoolState { up: u64::MAX, ttl_most_s: u32::MAX };
-        let zone = Arc::new(Zone::new(Arc::new(load(names)), &[state], 1, 0));
+        let zone = Arc::new(Zone::new(Arc::new(load(names, signer.as_ref())), &[state], 1, 0));
         let settings = Settings::default();
         let mut scratch = Scratch::new(Arc::default(), &settings, 1);
         let snapshot = Snapshot::new(vec![zone], Arc::new(settings));
+        if signer.is_some() {
+            println!("  signed, each set and name asked for before:");
+        }
         let kinds: [(&str, Ask); 3] = [
             ("static", Box::new(move |n| format!("host-{}.company.example.", scattered(n * 7919 % names)))),
             ("pool", Box::new(|_| "pool.company.example.".to_owned())),
             ("missing", Box::new(|n| format!("no-{n}.company.example."))),
         ];
         for (kind, name) in kinds {
-            let queries: Vec<Vec<u8>> = (0..100_000).map(|n| query(&name(n))).collect();
+            // So many that their signatures are all kept.
+            let many = if signer.is_some() { 1000 } else { 100_000 };
+            let queries: Vec<Vec<u8>> = (0..many).map(|n| query(&name(n), signer.is_some())).collect();
             let mut best = f64::INFINITY;
             for _ in 0..if quick { 3 } else { 20 } {
                 let mut out = [0; 1232];

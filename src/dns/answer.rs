@@ -69,11 +69,16 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
             }
         }
     }
-    if !truncated
+    if wants_seal(&query)
+        && !truncated
         && code == found.rcode
         && let Some(zone) = zone
     {
-        truncated = !sealed(asked, &snapshot.zones()[zone], scratch, &query, &found, &mut writer);
+        let wanted =
+            (query.question.map_or(0, |question| question.qtype), query.edns.is_some_and(|edns| edns.dnssec_ok));
+        let fits;
+        (writer, fits) = sealed(asked, &snapshot.zones()[zone], scratch, wanted, found, writer);
+        truncated = !fits;
     }
     if truncated {
         // What a client does not get whole it has no use for: it comes again by TCP.
@@ -85,27 +90,31 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
     Outcome::Answer(Reply { length, rcode: code, zone: slot, pool: found.pool })
 }
 
-/// Puts signatures and proofs into an answer, if the zone is signed and it is asked for them. False: it has to go out truncated.
-fn sealed(
+/// The client wants signatures (RFC 3225), or asks for the records of DNSSEC themselves, which go to everybody (RFC 4035 3.2.1).
+#[inline]
+fn wants_seal(query: &Query) -> bool {
+    query.edns.is_some_and(|edns| edns.dnssec_ok)
+        || query.question.is_some_and(|question| matches!(question.qtype, rtype::RRSIG | rtype::NSEC))
+}
+
+/// Puts signatures and proofs into an answer, if the zone is signed. False: it has to go out truncated. The writer goes in and comes out
+/// as a value: a pointer to it would keep it out of registers for those who want no signatures.
+#[inline(never)]
+fn sealed<'o>(
     asked: &Asked,
     zone: &Zone,
     scratch: &mut Scratch,
-    query: &Query,
-    found: &Found,
-    writer: &mut Writer,
-) -> bool {
-    let (Some(signer), Some(question)) = (zone.contents().signer(), query.question) else { return true };
-    let dnssec_ok = query.edns.is_some_and(|edns| edns.dnssec_ok);
-    // Who asks for the records of DNSSEC themselves gets them anyway (RFC 4035 3.2.1).
-    if !dnssec_ok && !matches!(question.qtype, rtype::RRSIG | rtype::NSEC) {
-        return true;
-    }
+    (qtype, dnssec_ok): (u16, bool),
+    found: Found,
+    mut writer: Writer<'o>,
+) -> (Writer<'o>, bool) {
+    let Some(signer) = zone.contents().signer() else { return (writer, true) };
     let Scratch { asked: name, chased, signing, counts, .. } = scratch;
     let job = Job {
         zone,
         signer,
-        found,
-        qtype: question.qtype,
+        found: &found,
+        qtype,
         dnssec_ok,
         last: if found.chased { chased } else { name },
         counts,
@@ -113,7 +122,8 @@ fn sealed(
         now_ms: asked.now_ms,
         unix_s: asked.unix_s,
     };
-    seal(&job, signing, writer)
+    let fits = seal(&job, signing, &mut writer);
+    (writer, fits)
 }
 
 fn nothing(scratch: &Scratch, silence: Silence) -> Outcome {

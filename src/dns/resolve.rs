@@ -156,8 +156,7 @@ impl<'s> Search<'s, '_> {
     fn node(&mut self, node: u32, owner: usize) -> Step<'s> {
         let contents = self.contents;
         let mut qtype = self.qtype;
-        let signed = contents.signer().is_some();
-        if qtype == rtype::ANY || signed && qtype == rtype::RRSIG {
+        if qtype == rtype::ANY || qtype == rtype::RRSIG && contents.signer().is_some() {
             // One set of those that there are (RFC 8482 4.1).
             let set = contents.sets(node).first().map(|set| set.rtype);
             qtype = match (node, self.zone.image(node), set) {
@@ -193,8 +192,8 @@ impl<'s> Search<'s, '_> {
             return Step::Done(None);
         }
         // NSEC records stand beside an alias, and are made later.
-        let made = signed && qtype == rtype::NSEC;
-        let Some(alias) = contents.set(node, rtype::CNAME).filter(|_| !made) else {
+        let made = || qtype == rtype::NSEC && contents.signer().is_some();
+        let Some(alias) = contents.set(node, rtype::CNAME).filter(|_| !made()) else {
             return Step::Nothing(u32::MAX);
         };
         match self.writer.set(Section::Answer, owner, contents, alias, self.targets) {
