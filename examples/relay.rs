@@ -4,7 +4,7 @@
 //! ARP, neighbour solicitations and pings are relayed. IF0 must have the hardware address of ADDRESS1's machine and the
 //! other way round. Ends with its standard input, and prints what it has moved and dropped.
 
-use farside::device::af_packet::{AfPacket, DEFAULT_SLOTS, Settings, open};
+use farside::device::af_packet::{AfPacket, Settings, open};
 use farside::device::{BATCH, Device, Span};
 use farside::sys::bpf::{Programs, Sizes};
 use farside::sys::pin::{allowed_cpus, pin_to};
@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
         std::process::exit(2);
     };
     let workers: usize = workers.parse().expect("a number of workers");
-    let slots = std::env::var("SLOTS").map_or(DEFAULT_SLOTS, |slots| slots.parse().expect("a number of slots"));
+    let slots = std::env::var("SLOTS").map_or(512, |slots| slots.parse().expect("a number of slots"));
     let sizes = Sizes { claims_buckets: 1, flow_buckets: 1, max_flows: 1, workers: workers as u32 };
     let mut programs = Programs::load((1, 2), &sizes, 0, 1)?;
     let pips: Vec<_> = addresses.iter().map(|a| (a.parse().expect("an address"), 0..=65535, false)).collect();

@@ -55,6 +55,8 @@ pub struct Datapath {
     pub max_flows: u32,
     /// Clients remembered at the same time, of all services.
     pub max_persistent: u32,
+    /// Frames that wait for a worker at an interface at the same time, each of up to 64 KB.
+    pub ring_slots: u32,
     pub idle: Idle,
     /// How long a call to an AF_XDP socket looks for packets in the driver itself; 0: interrupts bring them.
     pub busy_poll_us: u32,

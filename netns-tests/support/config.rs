@@ -120,7 +120,10 @@ impl Config {
         line(format!("[site]\nname = \"{}\"\n", self.site));
         line("[datapath]\ninterfaces = [\"wan0\", \"lan0\"]".into());
         let backend = if self.datapath.contains("backend =") { "" } else { backend_line() };
-        line(format!("workers = {}\nmax_flows = {}\n{backend}{}\n", self.workers, self.max_flows, self.datapath));
+        line(format!(
+            "workers = {}\nmax_flows = {}\nring_slots = 256\n{backend}{}\n",
+            self.workers, self.max_flows, self.datapath
+        ));
         line(format!("[admin]\nsocket = \"{}\"\n{}\n", self.socket, self.admin));
         if !self.pips.is_empty() {
             line(format!("[proxy]\naddresses = [{}]\nports = \"{}\"", quoted(&self.pips), self.ports));

@@ -55,6 +55,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<String> {
     keep(was.workers == is.workers, "[datapath] workers");
     keep(was.max_flows == is.max_flows, "[datapath] max_flows");
     keep(was.max_persistent == is.max_persistent, "[datapath] max_persistent");
+    keep(was.ring_slots == is.ring_slots, "[datapath] ring_slots");
     keep(was.idle == is.idle, "[datapath] idle");
     keep(was.busy_poll_us == is.busy_poll_us, "[datapath] busy_poll_us");
     keep(was.busy_poll_budget == is.busy_poll_budget, "[datapath] busy_poll_budget");
@@ -434,7 +435,7 @@ address = "10.0.0.21"
             changed(&[
                 (
                     "\"lan0\"]",
-                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nmax_persistent = 7\nidle = \"spin\"\nkernel_path = false\n\
+                    "\"lan1\"]\nworkers = 2\nmax_flows = 5\nmax_persistent = 7\nring_slots = 64\nidle = \"spin\"\nkernel_path = false\n\
                     backend = \"af_packet\"\nbusy_poll_us = 20\nbusy_poll_budget = 8\n\
                     [admin]\nmetrics = \"127.0.0.1:9110\"\nsocket = \"/x\""
                 ),
@@ -447,6 +448,7 @@ address = "10.0.0.21"
                 "[datapath] workers",
                 "[datapath] max_flows",
                 "[datapath] max_persistent",
+                "[datapath] ring_slots",
                 "[datapath] idle",
                 "[datapath] busy_poll_us",
                 "[datapath] busy_poll_budget",

@@ -72,6 +72,7 @@ fn a_file_means_what_it_says() {
     assert_eq!(config.datapath.workers, Workers::Auto);
     assert_eq!(config.datapath.max_flows, 1_000_000);
     assert_eq!(config.datapath.max_persistent, 65536);
+    assert_eq!(config.datapath.ring_slots, 512);
     assert_eq!(config.datapath.idle, Idle::Adaptive);
     assert_eq!((config.datapath.busy_poll_us, config.datapath.busy_poll_budget), (0, 64));
     assert_eq!(config.admin.socket.to_str(), Some("/run/farside/farside.sock"));

@@ -93,6 +93,7 @@ pub(super) const DATAPATH: &[&str] = &[
     "workers",
     "max_flows",
     "max_persistent",
+    "ring_slots",
     "idle",
     "busy_poll_us",
     "busy_poll_budget",

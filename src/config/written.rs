@@ -153,6 +153,7 @@ fn datapath(walk: &mut Walk, section: &Section, given: bool) -> Datapath {
         workers: section.or(walk, "workers", workers, Workers::Auto).value,
         max_flows: section.or(walk, "max_flows", value::number("a number", 1..=1 << 26), 1_000_000).value,
         max_persistent: section.or(walk, "max_persistent", value::number("a number", 1..=1 << 26), 65536).value,
+        ring_slots: section.or(walk, "ring_slots", value::number("a number", 64..=16384), 512).value,
         idle: section.or(walk, "idle", value::word, Idle::Adaptive).value,
         busy_poll_us: section.or(walk, "busy_poll_us", value::number("microseconds", 0..=10_000), 0).value,
         busy_poll_budget: section.or(walk, "busy_poll_budget", value::number("a number", 1..=1024), 64).value,

@@ -28,9 +28,6 @@ pub struct Settings {
     pub slots: usize,
 }
 
-/// Frames per ring unless measured otherwise.
-pub const DEFAULT_SLOTS: usize = 256;
-
 /// Memory for copies of large frames until the next flush, in bytes.
 const COPIES: usize = 1 << 18;
 

@@ -50,8 +50,8 @@ impl Backend {
     ) -> Result<(Backend, Devices), String> {
         let told = |why: io::Error| format!("the interfaces cannot be opened: {why}");
         let datapath = &config.datapath;
-        let packet =
-            af_packet::Settings { interfaces: datapath.interfaces.clone(), workers, slots: af_packet::DEFAULT_SLOTS };
+        let slots = datapath.ring_slots as usize;
+        let packet = af_packet::Settings { interfaces: datapath.interfaces.clone(), workers, slots };
         let xdp = match datapath.backend {
             config::Backend::AfXdp => true,
             config::Backend::AfPacket => false,

@@ -131,6 +131,7 @@ pub fn config() -> Config {
             workers: config::Workers::Count(1),
             max_flows: 1000,
             max_persistent: 64,
+            ring_slots: 256,
             idle: config::Idle::Adaptive,
             tunnel_sources: Vec::new(),
             gue_port: 6080,
