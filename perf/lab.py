@@ -191,6 +191,9 @@ class Lab:
     def _make_links(self):
         for role in ROLES:
             _ip("netns", "add", self.netns(role))
+            # Addresses that come into use a second or two later would change the box's routes in the middle of a measurement.
+            self.sysctl(role, "net.ipv6.conf.all.disable_ipv6", 1)
+            self.sysctl(role, "net.ipv6.conf.default.disable_ipv6", 1)
             _ip("-n", self.netns(role), "link", "set", "lo", "up")
         client, box, server = (self.netns(role) for role in ROLES)
         _ip("-n", client, "link", "add", "wan0", "type", "veth", "peer", "name", "wan0", "netns", box)
@@ -235,6 +238,26 @@ class Lab:
         mask = sum(1 << cpu for cpu in cpus)
         words = [f"{mask >> 32 * n & 0xFFFF_FFFF:08x}" for n in reversed(range(max(cpus) // 32 + 1))]
         self.run(role, ["tee", f"/sys/class/net/{name}/queues/rx-0/rps_cpus"], 20, stdin=",".join(words))
+
+    def poll_on(self, role, name, cpu):
+        """Has the link, which receives with NAPI, polled by a thread of its own on this CPU."""
+        def threads():
+            return {task.name for task in pathlib.Path("/proc").glob("[0-9]*") if self._comm(task).startswith(f"napi/{name}-")}
+
+        before = threads()
+        self.run(role, ["tee", f"/sys/class/net/{name}/threaded"], 20, stdin="1")
+        polling = threads() - before
+        if not polling:
+            raise TrialFailed(f"{name} has no thread that polls it")
+        for thread in polling:
+            os.sched_setaffinity(int(thread), {cpu})
+
+    @staticmethod
+    def _comm(task):
+        try:
+            return (task / "comm").read_text()
+        except OSError:
+            return ""  # gone
 
     def own_vip(self):
         """Gives the VIP to the box's kernel; contenders that answer for it themselves do without."""

@@ -23,3 +23,4 @@ class Needs:
     names: int = 1000  # of the zone that a name server has
     threads: int = 1  # of a name server
     flows: int = 0  # so many at a time; 0: what the contender has room for by default
+    far_end: bool = True  # of a tunnel: takes the flood apart; else it carries little, and has no program at the server's link

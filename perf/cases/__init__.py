@@ -7,7 +7,7 @@ from cases.flows import Flows
 from cases.http import Connections, KeepAlive, Latency
 from cases.idle import Idle
 from cases.paced import Paced
-from cases.udp import Udp64
+from cases.udp import Box64, Udp64
 
 ALL = [
     *(Bulk(streams, reverse) for streams in (1, 4, 16) for reverse in (False, True)),
@@ -16,6 +16,7 @@ ALL = [
     Paced(),
     Latency(),
     Udp64(),
+    Box64(),
     Flows(),
     Flood(),
     Failover("failover", silent=False),

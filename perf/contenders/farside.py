@@ -124,12 +124,12 @@ class Farside(Contender):
     def start(self, lab, needs):
         config = lab.dir / "farside.toml"
         config.write_text(self.config(lab.dir, needs))
-        self._set_up_server(lab)
+        self._set_up_server(lab, needs)
         log = lab.start("box", [self.binary, "run", "--config", str(config)]).log
         ready = re.compile(r"\bready\s*$", re.M)
         lab.wait_for(lambda: ready.search(log.read_text(errors="replace")), "farside never said `ready`")
 
-    def _set_up_server(self, lab):
+    def _set_up_server(self, lab, needs):
         """What the server needs in direct and tunnel mode. Not every kernel has a tunnel end of its own."""
         if self.mode == "nat":
             return
@@ -138,4 +138,5 @@ class Farside(Contender):
             lab.run("server", [self.binary, "setup-server", "direct", "--vip", VIP, "--interface", "lan0", "--apply"],
                     20)
         else:
-            lab.start("server", [self.binary, "decap", "--interface", "lan0", "--vip", VIP, "--encapsulation", "ipip"])
+            lab.start("server", [self.binary, "decap", "--interface", "lan0", "--vip", VIP, "--encapsulation", "ipip",
+                                 *([] if needs.far_end else ["--program", "off"])])
