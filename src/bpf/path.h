@@ -431,6 +431,14 @@ INLINE int is_probe(const struct tuple *t)
 	return t->family == 4 ? (t->src[0] & 0xffff) == 0xfea9 : t->src[0] == 0x726166fd && t->src[1] == 0x65646973;
 }
 
+// By a record's state: the hop toward the server is for what the client sends. 0: it is not known, or not for now.
+INLINE struct hop *next_hop(u64 state, u32 side)
+{
+	u32 id = (side ? state : state >> 16) & 0xffff;
+	struct hop *hop = id ? map_lookup(&HOPS, &id) : 0;
+	return hop && hop->word & HOP_VALID ? hop : 0;
+}
+
 // Where a packet of this flow leaves, as the record and the hop say now; 0 if that is a matter for a worker.
 INLINE struct hop *way_out(const struct record *record, const struct decision *d)
 {
@@ -459,10 +467,8 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 	// forward/fragment.rs, passes: of all clients' packets from one PIP those that may be cut get an identification of farside's own.
 	if (mode == MODE_REMOTE && !d->side && look->divisible)
 		return 0;
-	// The hop toward the server is for what the client sends.
-	u32 id = (d->side ? word : word >> 16) & 0xffff;
-	struct hop *hop = id ? map_lookup(&HOPS, &id) : 0;
-	if (!hop || !(hop->word & HOP_VALID))
+	struct hop *hop = next_hop(word, d->side);
+	if (!hop)
 		return 0;
 	u32 most = hop->mtu & ~HOP_USED;
 	if (mode == MODE_TUNNEL) {
@@ -570,8 +576,6 @@ INLINE int decide(struct __sk_buff *skb, u32 base, struct decision *word)
 	return 1;
 }
 
-#define V4_TTL (ETH_HLEN + 8)
-#define V4_CHECK (ETH_HLEN + 10)
 #define V6_PAYLOAD (ETH_HLEN + 4)
 #define V6_SRC (ETH_HLEN + 8)
 #define TCP_CHECK 16
@@ -700,9 +704,37 @@ INLINE u64 flow_spread(const struct tuple *t)
 #define OUTER_TTL 64
 #define FIRST_PORT 49152
 
-// forward/encap.rs: TTL, then the outer headers in front. Joined segments stay joined: the kernel knows what they are.
+// A frame's new beginning; two bytes ahead of it have the rest aligned. Behind the outer headers there are the first words of an
+// IPv4 packet, up to its checksum.
+struct face {
+	u16 zero;
+	u8 macs[12];
+	u16 type;
+	u32 words[V6_HEADER / 4 + GRE_HEADER / 4 + 3];
+};
+
+// In one piece: each helper costs about as much as all that is written here. `outer`: bytes, known to the compiler.
+INLINE int put_face(struct __sk_buff *skb, struct face *face, u32 outer, const struct front *front, int inner_v6)
+{
+	const u32 *inner = (const u32 *)&front->ip;
+	u32 end = outer / 4;
+
+	if (inner_v6)
+		return !store_bytes(skb, 0, face->macs, ETH_HLEN + outer, 0);
+	face->words[end] = inner[0];
+	face->words[end + 1] = inner[1];
+	face->words[end + 2] = inner[2];
+	return !store_bytes(skb, 0, face->macs, ETH_HLEN + outer + 12, 0);
+}
+
+INLINE u32 halves(u32 word)
+{
+	return (word & 0xffff) + (word >> 16);
+}
+
+// forward/encap.rs: TTL, then the outer headers in front, and the MACs. Joined segments stay joined: the kernel knows what they are.
 INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 version, const struct look *look,
-		       const struct port *port)
+		       struct front *front, const struct port *port, const u8 *macs)
 {
 	u32 zero = 0;
 	u32 v6 = TARGET_V6(version);
@@ -712,8 +744,10 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 v
 	int inner_v6 = look->t.family != 4;
 	u8 inner = inner_v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
 	u8 protocol = kind == 0 ? inner : kind == ENCAPSULATION_GRE ? IPPROTO_GRE : IPPROTO_UDP;
+	u32 ethertype = be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP);
 	struct routes *routes = map_lookup(&ROUTES, &zero);
-	u32 header[12] = {};
+	struct face face;
+	u32 *words = face.words;
 	u32 src[4];
 	u8 tos;
 
@@ -730,19 +764,19 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 v
 	if (!src[0] && !src[1] && !src[2] && !src[3])
 		return 0;
 	if (!inner_v6) {
-		u16 ttl[1];
-		if (load_bytes(skb, ETH_HLEN + 1, &tos, 1) || load_bytes(skb, V4_TTL, ttl, 2))
-			return 0;
-		u16 less = ttl[0] - 1;
-		if (l3_replace(skb, V4_CHECK, ttl[0], less, 2) || store_bytes(skb, V4_TTL, &less, 2, 0))
-			return 0;
+		struct ipv4 *ip = &front->ip;
+		// The TTL is the upper half of its word.
+		u16 less = be16(0x100);
+		tos = ip->tos;
+		ip->checksum = ~fold((u64)(u16)~ip->checksum + (u16)~less);
+		ip->ttl -= 1;
 	} else {
-		u8 first[2], hop_limit[2];
-		if (load_bytes(skb, ETH_HLEN, first, 2) || load_bytes(skb, ETH_HLEN + 6, hop_limit, 2))
+		u8 first[8];
+		if (load_bytes(skb, ETH_HLEN, first, sizeof(first)))
 			return 0;
 		tos = first[0] << 4 | first[1] >> 4;
-		hop_limit[1] -= 1;
-		if (store_bytes(skb, ETH_HLEN + 6, hop_limit, 2, BPF_F_RECOMPUTE_CSUM))
+		first[7] -= 1;
+		if (store_bytes(skb, ETH_HLEN + 6, first + 6, 2, BPF_F_RECOMPUTE_CSUM))
 			return 0;
 	}
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | (v6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
@@ -755,53 +789,46 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 v
 	if (adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, flags))
 		return 0;
 	u32 length = look->bytes + grown;
-	u32 *l4;
-	u16 type = be16(v6 ? ETH_P_IPV6 : ETH_P_IP);
+	__builtin_memcpy(face.macs, macs, 12);
 	if (v6) {
-		header[0] = __builtin_bswap32(6U << 28 | (u32)tos << 20 | (u32)(spread >> 44));
-		header[1] = be16(length - V6_HEADER) | (u32)protocol << 16 | OUTER_TTL << 24;
-		copy(header + 2, src);
-		header[6] = record->addrs[1];
-		header[7] = record->more[1][0];
-		header[8] = record->more[1][1];
-		header[9] = record->more[1][2];
-		// GRE only: UDP over IPv6 is a worker's.
-		header[10] = (u32)be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP) << 16;
-	} else {
-		header[0] = 0x45 | (u32)tos << 8 | (u32)be16(length) << 16;
-		header[1] = 0x40 << 16;
-		header[2] = OUTER_TTL | (u32)protocol << 8;
-		header[3] = src[0];
-		header[4] = record->addrs[1];
-		u16 sum = fold(csum_diff(0, 0, header, V4_HEADER, 0));
-		header[2] |= (u32)(u16)~sum << 16;
-		l4 = header + 5;
-		if (kind == ENCAPSULATION_GRE) {
-			l4[0] = (u32)be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP) << 16;
-		} else if (kind >= ENCAPSULATION_GUE) {
-			l4[0] = be16((u16)(FIRST_PORT | spread >> 48)) | (u32)be16(routes->gue_port) << 16;
-			l4[1] = be16(length - V4_HEADER);
-			l4[2] = (u32)inner << 8;
-		}
+		face.type = be16(ETH_P_IPV6);
+		words[0] = __builtin_bswap32(6U << 28 | (u32)tos << 20 | (u32)(spread >> 44));
+		words[1] = be16(length - V6_HEADER) | (u32)protocol << 16 | OUTER_TTL << 24;
+		copy(words + 2, src);
+		words[6] = record->addrs[1];
+		words[7] = record->more[1][0];
+		words[8] = record->more[1][1];
+		words[9] = record->more[1][2];
+		if (kind == 0)
+			return put_face(skb, &face, V6_HEADER, front, inner_v6);
+		// UDP over IPv6 is a worker's.
+		words[10] = ethertype << 16;
+		return kind == ENCAPSULATION_GRE && put_face(skb, &face, V6_HEADER + GRE_HEADER, front, inner_v6);
 	}
-	if (store_bytes(skb, 12, &type, 2, 0))
-		return 0;
-	// The verifier wants to know a length.
-	switch (grown) {
-	case V4_HEADER:
-		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER, 0);
-	case V4_HEADER + GRE_HEADER:
-		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + GRE_HEADER, 0);
-	case V4_HEADER + UDP_HEADER:
-		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + UDP_HEADER, 0);
-	case V4_HEADER + UDP_HEADER + GUE_HEADER:
-		return !store_bytes(skb, ETH_HLEN, header, V4_HEADER + UDP_HEADER + GUE_HEADER, 0);
-	case V6_HEADER:
-		return !store_bytes(skb, ETH_HLEN, header, V6_HEADER, 0);
-	case V6_HEADER + GRE_HEADER:
-		return !store_bytes(skb, ETH_HLEN, header, V6_HEADER + GRE_HEADER, 0);
+	face.type = be16(ETH_P_IP);
+	words[0] = 0x45 | (u32)tos << 8 | (u32)be16(length) << 16;
+	words[1] = 0x40 << 16;
+	words[2] = OUTER_TTL | (u32)protocol << 8;
+	words[3] = src[0];
+	words[4] = record->addrs[1];
+	u32 sum = 0;
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		sum += halves(words[i]);
+	words[2] |= (u32)(u16)~fold(sum) << 16;
+	switch (kind) {
+	case 0:
+		return put_face(skb, &face, V4_HEADER, front, inner_v6);
+	case ENCAPSULATION_GRE:
+		words[5] = ethertype << 16;
+		return put_face(skb, &face, V4_HEADER + GRE_HEADER, front, inner_v6);
 	default:
-		return 0;
+		words[5] = be16((u16)(FIRST_PORT | spread >> 48)) | (u32)be16(routes->gue_port) << 16;
+		words[6] = be16(length - V4_HEADER);
+		if (kind == ENCAPSULATION_GUE1)
+			return put_face(skb, &face, V4_HEADER + UDP_HEADER, front, inner_v6);
+		words[7] = (u32)inner << 8;
+		return put_face(skb, &face, V4_HEADER + UDP_HEADER + GUE_HEADER, front, inner_v6);
 	}
 }
 
@@ -836,7 +863,8 @@ INLINE int carry(struct __sk_buff *skb, struct decision *d)
 	u32 version = d->version;
 	if (*(volatile u32 *)&record->version != version)
 		goto missed;
-	struct hop *hop = way_out(record, d);
+	// What else was asked a moment ago on this CPU is not asked again; it could change the moment after as well.
+	struct hop *hop = next_hop(*(volatile u64 *)&record->state, d->side);
 	if (!hop)
 		goto missed;
 	u64 to = hop->word;
@@ -857,9 +885,8 @@ INLINE int carry(struct __sk_buff *skb, struct decision *d)
 		store_bytes(skb, 0, macs, sizeof(macs), 0);
 		break;
 	case MODE_TUNNEL:
-		if (!encapsulate(skb, record, version, look, port))
+		if (!encapsulate(skb, record, version, look, &front, port, macs))
 			goto missed;
-		store_bytes(skb, 0, macs, sizeof(macs), 0);
 		break;
 	default:
 		if (!rewrite(skb, record, side, look, &front, macs))
