@@ -107,12 +107,13 @@ fn zones(walk: &mut Walk, dns: &written::Dns) {
     }
     for zone in &dns.zones {
         once(walk, &mut origins, "zones", zone.origin.as_ref(), "a zone has one file");
-        if let (true, Some(first)) = (zone.dnssec.value, zone.secondaries.first()) {
+        let copied_by = zone.secondaries.first().map(|first| &first.place);
+        if let (true, Some(place)) = (zone.dnssec.value, copied_by.or(zone.tsig_key.as_ref().map(|key| &key.place))) {
             walk.collides(
-                &first.place,
+                place,
                 &zone.dnssec.place,
                 "signed here",
-                "a zone that is signed has no secondaries yet in this version",
+                "a zone that is signed is not transferred in this version",
                 "farside signs each answer as it gives it, and a copy of the zone has no signatures: leave one of them out",
             );
         }

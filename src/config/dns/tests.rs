@@ -91,13 +91,20 @@ fn one_error(old: &str, new: &str, place: &str, message: &str, help: &str) {
 
 #[test]
 fn a_zone_is_signed_or_has_secondaries() {
-    let signed = GOOD.replace("secondaries = [\"192.0.2.53\"]", "dnssec = true");
+    let signed = GOOD.replace("secondaries = [\"192.0.2.53\"]", "dnssec = true").replace("tsig_key = \"transfer\"", "");
     assert!(good(&signed).dns.unwrap().zones[0].dnssec);
     one_error(
         "tsig_key = \"transfer\"",
         "dnssec = true",
         "22:16",
-        "a zone that is signed has no secondaries yet in this version",
+        "a zone that is signed is not transferred in this version",
+        "farside signs each answer as it gives it, and a copy of the zone has no signatures: leave one of them out",
+    );
+    one_error(
+        "secondaries = [\"192.0.2.53\"]",
+        "dnssec = true",
+        "23:12",
+        "a zone that is signed is not transferred in this version",
         "farside signs each answer as it gives it, and a copy of the zone has no signatures: leave one of them out",
     );
     one_error(
