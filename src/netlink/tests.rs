@@ -160,6 +160,8 @@ live! {
     fn rules_for_sources_come_and_go(lab) {
         let mut live = lab.live(&["wan0", "lan0"]);
         let from = |live: &Live, from: &str| live.step_from(from, if from.contains(':') { "2001:db8:99::7" } else { "192.0.2.7" }.parse().unwrap());
+        // They are resolved ahead of need, and a way that is resolved is not what it was before.
+        live.until("the routers", |live| ["192.0.2.7", "2001:db8:99::7"].iter().all(|far| live.hop(far).is_some()));
         let usual = ["203.0.113.1", "2001:db8:1::1"].map(|source| from(&live, source));
         let epoch = live.epoch();
         // One table's number does not fit into a route's header.
