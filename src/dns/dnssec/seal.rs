@@ -276,13 +276,7 @@ impl Pass<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Option<()> {
-        let end = self.at + bytes.len();
-        if end > self.draft.limit {
-            return None;
-        }
-        self.signing.message.get_mut(self.at..end)?.copy_from_slice(bytes);
-        self.at = end;
-        Some(())
+        append(&mut self.signing.message, &mut self.at, self.draft.limit, bytes)
     }
 
     /// The head of a record but its owner.
@@ -330,7 +324,7 @@ impl Pass<'_> {
             }
             _ => group.ttl_s,
         };
-        self.sign(section, (group.rtype, group.ttl_s, whole_ttl_s), pointer, skip)
+        self.sign(section, (group.rtype, group.ttl_s, whole_ttl_s), pointer, skip, false)
     }
 
     /// The next record's data lie there. Bytes are in order already.
@@ -355,7 +349,7 @@ impl Pass<'_> {
         }
         self.counts[Section::Authority as usize] += set.count;
         debug_assert_eq!(contents.node(node).cut, node);
-        self.sign(Section::Authority, (rtype::DS, ttl_s, ttl_s), pointer, 0)
+        self.sign(Section::Authority, (rtype::DS, ttl_s, ttl_s), pointer, 0, false)
     }
 
     /// Puts the signature of the set whose data lie ready; its name is in `signing.name`, and `skip` labels of that come from a wildcard.
@@ -365,6 +359,7 @@ impl Pass<'_> {
         (rtype, ttl_s, whole_ttl_s): (u16, u32, u32),
         pointer: u16,
         skip: usize,
+        fleeting: bool,
     ) -> Option<()> {
         let name = &self.signing.name;
         let mut owner = [0; LONGEST_NAME + 2];
@@ -376,7 +371,7 @@ impl Pass<'_> {
         let stars = usize::from(skip == 0 && end.starts_with(b"\x01*"));
         let (labels, phase) = (name.labels() - skip - stars, name.hash(0) ^ u64::from(rtype));
         let owner = &owner[..long];
-        self.signature(section, &Covered { rtype, ttl_s, whole_ttl_s, labels, owner, pointer, phase, fleeting: false })
+        self.signature(section, &Covered { rtype, ttl_s, whole_ttl_s, labels, owner, pointer, phase, fleeting })
     }
 
     /// Puts the signatures of what lies in `signing.data`, by all keys that sign such sets.
@@ -437,12 +432,8 @@ impl Pass<'_> {
             }
             self.put(&(0xc000 | set.pointer).to_be_bytes())?;
             self.head(rtype::RRSIG, set.ttl_s, head + SIGNATURE)?;
-            let end = self.at + head;
-            if end > self.draft.limit {
-                return None;
-            }
-            self.signing.message.get_mut(self.at..end)?.copy_from_slice(&self.signing.signed[..head]);
-            self.at = end;
+            let Signing { message, signed, .. } = &mut *self.signing;
+            append(message, &mut self.at, self.draft.limit, &signed[..head])?;
             self.put(&signature)?;
             self.counts[section as usize] += 1;
         }
@@ -521,33 +512,26 @@ impl Pass<'_> {
         let types = denial::types(self.job.zone.contents(), proof, &mut self.signing.data[next.len()..])?;
         let (long, ttl_s) = (next.len() + types, self.negative_s);
         self.head(rtype::NSEC, ttl_s, long)?;
-        let end = self.at + long;
-        if end > self.draft.limit {
-            return None;
-        }
-        self.signing.message.get_mut(self.at..end)?.copy_from_slice(&self.signing.data[..long]);
-        self.at = end;
+        let Signing { message, data, .. } = &mut *self.signing;
+        append(message, &mut self.at, self.draft.limit, &data[..long])?;
         self.counts[section as usize] += 1;
         self.signing.order.clear();
         self.place(0, long)?;
-        let name = &self.signing.name;
-        if skip > 0 {
-            return self.sign(section, (rtype::NSEC, ttl_s, ttl_s), pointer, skip);
-        }
-        let mut owner = [0; LONGEST_NAME];
-        let length = name.length();
-        owner[..length].copy_from_slice(name.end(0));
-        let owner = &owner[..length];
-        let labels = name.labels() - usize::from(owner.starts_with(b"\x01*"));
         // Made-up owners are without number, but for those before a wildcard.
         let fleeting = proof.node == NOWHERE && !is_wildcards(proof);
-        let phase = name.hash(0) ^ u64::from(rtype::NSEC);
-        let whole_ttl_s = ttl_s;
-        self.signature(
-            section,
-            &Covered { rtype: rtype::NSEC, ttl_s, whole_ttl_s, labels, owner, pointer, phase, fleeting },
-        )
+        self.sign(section, (rtype::NSEC, ttl_s, ttl_s), pointer, skip, fleeting)
     }
+}
+
+/// Writes at the end of a message, which may be as long as `limit`.
+fn append(message: &mut [u8], at: &mut usize, limit: usize, bytes: &[u8]) -> Option<()> {
+    let end = *at + bytes.len();
+    if end > limit {
+        return None;
+    }
+    message.get_mut(*at..end)?.copy_from_slice(bytes);
+    *at = end;
+    Some(())
 }
 
 /// It says that there is no wildcard.
@@ -563,9 +547,8 @@ struct Filled<'f> {
 
 impl Filled<'_> {
     fn put(&mut self, bytes: &[u8]) -> Option<()> {
-        self.bytes.get_mut(self.long..self.long + bytes.len())?.copy_from_slice(bytes);
-        self.long += bytes.len();
-        Some(())
+        let room = self.bytes.len();
+        append(self.bytes, &mut self.long, room, bytes)
     }
 
     fn put_lower(&mut self, bytes: &[u8]) -> Option<()> {
