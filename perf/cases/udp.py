@@ -22,15 +22,18 @@ WARM_RATE = 20_000
 COSTED = 0.9  # of the clean rate: CPU per frame is measured where none is lost
 
 
-class Udp64(Case):
-    name = "udp64"
-    title = f"64-byte UDP frames, 256 flows: flooded, and the most with less than {TOLERATED:.1%} lost in {STEPS} steps"
+class _Udp(Case):
     work_unit = "million frames"
-    metrics = (Metric("flood_kpps", "kpps flooded"), Metric("offered_kpps", "kpps offered"),
-               Metric("clean_kpps", "kpps clean"), Metric("clean_loss_pct", "% lost then", higher=False, decimals=3))
 
     def refuses(self, contender):
         return None if contender.udp else "no UDP"
+
+
+class Udp64(_Udp):
+    name = "udp64"
+    title = f"64-byte UDP frames, 256 flows: flooded, and the most with less than {TOLERATED:.1%} lost in {STEPS} steps"
+    metrics = (Metric("flood_kpps", "kpps flooded"), Metric("offered_kpps", "kpps offered"),
+               Metric("clean_kpps", "kpps clean"), Metric("clean_loss_pct", "% lost then", higher=False, decimals=3))
 
     def warm_up(self, lab, contender):
         frames.leave_generator_its_cpu(lab)
@@ -57,19 +60,15 @@ class Udp64(Case):
         return {**figures, "clean_kpps": clean / 1e3, "clean_loss_pct": loss * 100, "cpu_s": cpu_s, "work": arrived / 1e6}
 
 
-class Box64(Case):
+class Box64(_Udp):
     """What the box alone can do: the server's link drops what it has counted, so that the far end costs the same behind every
     contender, and what the box receives and what it sends do not wait in one queue."""
     name = "box64"
     title = "64-byte UDP frames, 256 flows, flooded; dropped at the server's link"
     tools = {"nft": "nftables"}
-    work_unit = "million frames"
     needs = Needs(far_end=False)
     quick = False
     metrics = (Metric("left_kpps", "kpps left the box"), Metric("offered_kpps", "kpps offered"))
-
-    def refuses(self, contender):
-        return None if contender.udp else "no UDP"
 
     def warm_up(self, lab, contender):
         frames.poll_elsewhere(lab)

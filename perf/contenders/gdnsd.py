@@ -2,7 +2,6 @@
 as farside's members, they are up without a check."""
 import names
 from contenders.nameserver import Nameserver
-from lab import VIP
 
 CONFIG = """\
 options => {{
@@ -22,7 +21,7 @@ class Gdnsd(Nameserver):
 
     def configure(self, lab, needs):
         members = ", ".join(f"m{n} => {address}" for n, address in enumerate(names.MEMBERS))
-        (lab.dir / "config").write_text(CONFIG.format(address=VIP, threads=needs.threads, dir=lab.dir, members=members))
+        self.write(lab, needs, "config", CONFIG, members=members)
         (lab.dir / "zones").mkdir()
         (lab.dir / "bench.zone").rename(lab.dir / "zones" / names.ORIGIN)
         return ["gdnsd", "-c", str(lab.dir), "start"]

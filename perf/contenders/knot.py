@@ -1,7 +1,5 @@
 """Knot DNS with sockets, as it is after installation; its XDP mode is another thing."""
-import names
 from contenders.nameserver import Nameserver
-from lab import VIP
 
 CONFIG = """\
 server:
@@ -29,6 +27,4 @@ class Knot(Nameserver):
     pools = "no pools"
 
     def configure(self, lab, needs):
-        config = lab.dir / "knot.conf"
-        config.write_text(CONFIG.format(threads=needs.threads, address=VIP, dir=lab.dir, origin=names.ORIGIN))
-        return ["knotd", "-c", str(config)]
+        return ["knotd", "-c", self.write(lab, needs, "knot.conf", CONFIG)]

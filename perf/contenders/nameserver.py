@@ -21,6 +21,13 @@ class Nameserver(Contender):
     pool_lines = ()  # of the zone's file
     seconds_to_load = 120
 
+    @staticmethod
+    def write(lab, needs, file, form, **more):
+        """Writes a file of the configuration into the lab's directory, with what every name server is told filled in; its path."""
+        path = lab.dir / file
+        path.write_text(form.format(address=VIP, threads=needs.threads, dir=lab.dir, origin=names.ORIGIN, **more))
+        return str(path)
+
     def configure(self, lab, needs):
         """Writes its configuration into the lab's directory, where `bench.zone` is; returns its argv."""
         raise NotImplementedError

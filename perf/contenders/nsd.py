@@ -1,7 +1,5 @@
 """NSD: processes instead of threads. It answers with as few records as the others."""
-import names
 from contenders.nameserver import Nameserver
-from lab import VIP
 
 CONFIG = """\
 server:
@@ -32,6 +30,4 @@ class Nsd(Nameserver):
     pools = "no pools"
 
     def configure(self, lab, needs):
-        config = lab.dir / "nsd.conf"
-        config.write_text(CONFIG.format(threads=needs.threads, address=VIP, dir=lab.dir, origin=names.ORIGIN))
-        return ["nsd", "-d", "-c", str(config)]
+        return ["nsd", "-d", "-c", self.write(lab, needs, "nsd.conf", CONFIG)]

@@ -1,7 +1,5 @@
 """PowerDNS with the backend that reads master files, and its caches. Its pools are Lua programs in records, and are left out."""
-import names
 from contenders.nameserver import Nameserver
-from lab import VIP
 
 BACKEND = "/usr/lib/x86_64-linux-gnu/pdns/libbindbackend.so"
 
@@ -29,6 +27,6 @@ class PowerDns(Nameserver):
     pools = "Lua only"
 
     def configure(self, lab, needs):
-        (lab.dir / "zones.conf").write_text(ZONES.format(origin=names.ORIGIN, dir=lab.dir))
-        (lab.dir / "pdns.conf").write_text(CONFIG.format(dir=lab.dir, address=VIP, threads=needs.threads))
+        self.write(lab, needs, "zones.conf", ZONES)
+        self.write(lab, needs, "pdns.conf", CONFIG)
         return ["pdns_server", f"--config-dir={lab.dir}"]
