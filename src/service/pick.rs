@@ -194,19 +194,18 @@ impl Service {
             return Choice::Remote(remote);
         }
         status.leave(self.slot);
-        Choice::Nobody(match (full, self.awaits(asker, status), asker.peer) {
-            (true, ..) => Refusal::ServersFull,
-            (false, true, _) => Refusal::NotChecked,
-            (false, false, true) => Refusal::NoServerForPeer,
-            (false, false, false) => Refusal::NoServer,
+        let others = if stays { &[][..] } else { &self.remotes };
+        let any = |is: &dyn Fn(&Target) -> bool| self.reals.iter().chain(others).any(is);
+        // One that would take it now has come up since it was looked at.
+        let late = any(&|target| has_room(target, status));
+        // So it is for some milliseconds after a reload has put new servers in the place of all others.
+        let awaited = any(&|target| target.weight > 0 && status.slot(target.slot).is_awaited());
+        Choice::Nobody(match (late, full, awaited, asker.peer) {
+            (true, ..) | (false, false, true, _) => Refusal::NotChecked,
+            (false, true, ..) => Refusal::ServersFull,
+            (false, false, false, true) => Refusal::NoServerForPeer,
+            (false, false, false, false) => Refusal::NoServer,
         })
-    }
-
-    /// Is there a target that would take the connection if only its first check had passed? So it is for some milliseconds after a reload
-    /// has put new servers in the place of all others.
-    fn awaits(&self, asker: &Asker, status: &StatusTable) -> bool {
-        let remotes = if asker.peer { &[][..] } else { &self.remotes };
-        self.reals.iter().chain(remotes).any(|target| target.weight > 0 && status.slot(target.slot).is_awaited())
     }
 
     /// A real server: the client's own if it has one that takes the connection, else as the scheduler says.
@@ -252,10 +251,8 @@ impl Service {
         let by_slot = &self.picker.by_slot;
         let at = by_slot.binary_search_by_key(&known.slot(), |(slot, _)| *slot).ok()?;
         let real = &self.reals[usize::from(by_slot[at].1)];
-        let has_room =
-            |real: &Target| takes_new(real, status) && !is_full(real, status.slot(real.slot).active.load(Relaxed));
-        let stays =
-            known.is_of(real.life) && !(real.backup && self.picker.primaries.members(&self.reals).any(has_room));
+        let another = || self.picker.primaries.members(&self.reals).any(|real| has_room(real, status));
+        let stays = known.is_of(real.life) && !(real.backup && another());
         (stays && take(real, status)).then_some(real)
     }
 
@@ -321,6 +318,10 @@ impl Service {
 /// Its limit apart.
 fn takes_new(target: &Target, status: &StatusTable) -> bool {
     target.weight > 0 && status.slot(target.slot).takes_new()
+}
+
+fn has_room(target: &Target, status: &StatusTable) -> bool {
+    takes_new(target, status) && !is_full(target, status.slot(target.slot).active.load(Relaxed))
 }
 
 fn is_full(target: &Target, active: u32) -> bool {

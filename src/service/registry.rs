@@ -60,11 +60,12 @@ impl Registry {
         Some(slot)
     }
 
-    /// Retires every target whose slot is not among `kept`.
+    /// Retires every target whose slot is not among `kept`. They take no new connections, and refuse none: workers may still choose by
+    /// the snapshot of before, in which there is nobody else, and the next one has what the clients shall get.
     pub fn retire_others(&mut self, kept: &[u16], status: &StatusTable) {
         self.retired = self.slots.values().filter(|slot| !kept.contains(slot)).copied().collect();
         for slot in &self.retired {
-            status.slot(*slot).set_up(false);
+            status.slot(*slot).set_awaited();
         }
         self.sweep(status);
     }
@@ -131,6 +132,19 @@ mod tests {
         registry.retire_others(&[], &status);
         assert_eq!(registry.slot("pop3/b", Endpoint::default(), &status), Some(slot));
         assert_eq!(status.slot(slot).life(), life + 1);
+    }
+
+    /// While services are built, published and handed to their checks, workers choose among them.
+    #[test]
+    fn targets_that_come_and_go_are_awaited_meanwhile() {
+        let (mut registry, status) = (Registry::default(), StatusTable::new());
+        let old = registry.slot("pop3/a", Endpoint::default(), &status).unwrap();
+        status.slot(old).active.fetch_add(1, Relaxed);
+        status.slot(old).set_up(true);
+        let new = registry.slot("pop3/b", Endpoint::default(), &status).unwrap();
+        assert!(status.slot(new).is_awaited());
+        registry.retire_others(&[new], &status);
+        assert!(status.slot(old).is_awaited() && !status.slot(old).is_up());
     }
 
     #[test]

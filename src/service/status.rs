@@ -146,7 +146,7 @@ impl TargetSlot {
 
     /// As new, for another target. It must be idle, and down.
     pub fn reset(&self) {
-        self.word().store(0, SeqCst);
+        self.word().store(AWAITED, SeqCst);
         self.life.store(self.life().wrapping_add(1), SeqCst);
         self.total.store(0, Relaxed);
         self.connect_us.store(0, Relaxed);

@@ -268,6 +268,20 @@ fn nobody_is_refused_while_the_first_check_of_a_target_is_under_way() {
     assert_eq!(shop.pick(7), Ok(3));
 }
 
+/// By the snapshot of before a reload, or because its check has spoken a moment ago: nobody took the connection, and somebody would now.
+#[test]
+fn nobody_is_refused_while_a_target_that_was_passed_over_has_room() {
+    for scheduler in ALL {
+        let shop = Shop::new(scheduler, &[1], &[(1, 1)]);
+        (0..2).for_each(|slot| shop.up(slot, false));
+        assert_eq!(shop.pick(7), Err(Refusal::NoServer));
+        shop.status.slot(0).reset();
+        shop.up(0, true);
+        assert_eq!(shop.pick(7), Err(Refusal::NotChecked), "{scheduler:?}: the slot is another target's by now");
+        assert_eq!((shop.active(0), shop.status.service_active(5)), (0, 0), "and nobody has a place");
+    }
+}
+
 const ALL: [Scheduler; 7] = [
     Scheduler::RoundRobin,
     Scheduler::WeightedRoundRobin,
@@ -429,14 +443,4 @@ fn clients_do_not_follow_a_slot_to_its_next_target() {
     let shop = Shop { service: after.service, ..shop };
     assert_eq!(shop.visit(8), Ok(0));
     assert_eq!(shop.visit(7), Ok(1), "it goes on with the rotation");
-}
-
-#[test]
-fn a_worker_by_an_old_snapshot_gets_no_place_in_a_slot_that_is_anothers_now() {
-    let shop = Shop::new(Scheduler::RoundRobin, &[1], &[]);
-    shop.up(0, false);
-    shop.status.slot(0).reset();
-    shop.up(0, true);
-    assert_eq!(shop.pick(1), Err(Refusal::ServersFull));
-    assert_eq!((shop.active(0), shop.status.service_active(5)), (0, 0));
 }
