@@ -25,9 +25,11 @@
 //! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
+//! | 2 | [`affinity`] on `sites` | the dynamic store: which site each resolver was sent to |
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
 //! | 2 | [`flow`] | connections: their table, their states, lent ports, claims, expiry |
 //! | 2 | [`route`] | where a packet leaves: an immutable snapshot of routes, the words of next hops |
+//! | 2 | [`sites`] | sites by number, and what is known of each |
 //! | 2 | [`device`] | receive a batch, send a batch: packet sockets, AF_XDP, memory, capture files |
 //! | 1 | [`config`] | the configuration, as written and as meant |
 //! | 1 | [`wire`] | bytes to fields: one pass over a frame gives a packet or a named refusal |
@@ -149,6 +151,7 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod affinity;
 pub mod announce;
 pub mod cli;
 pub mod config;
@@ -165,6 +168,7 @@ pub mod route;
 pub mod run;
 pub mod service;
 pub mod setup;
+pub mod sites;
 pub mod sys;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,409 @@
+//! Which site each resolver was sent to: what the dynamic mode of pools goes by.
+//!
+//! # Theory of operation
+//!
+//! A *record* stands for a resolver and a set of pools that share: the site, how long it is remembered, the time of the last
+//! question. It holds while `now <= stamp + ttl`; each question that it answers moves its stamp, so it lasts as long as the
+//! resolver keeps asking. All memory is taken at start: an array of buckets of 16 places, chosen by a hash under a key drawn
+//! at every start; twice as many places as records may be, so that a bucket overflows rarely. Then its oldest record goes.
+//!
+//! *A place* is 6 words:
+//!
+//! ```text
+//!   head    stamp 42 | turn 21 | busy 1      the stamp in milliseconds since 1970
+//!   tally   dirty 8 | turn 24 | hits 32      turn: the same as in the head
+//!   who     128
+//!   share   64
+//!   what    taken 1 | site 8 | ttl 32        the TTL in seconds
+//! ```
+//!
+//! Who writes a record (a new one, another node's, none) holds the bucket's lock, sets `busy`, writes, and then stores the head
+//! with the next turn. Who reads loads the head before and after: the same turn and not busy, and what was read between belongs
+//! together. A *hit* takes no lock: it is such a reading and two CAS, one that moves the stamp, one that counts; both words
+//! hold the turn, so neither can touch the record that took the place meanwhile. Each is tried a few times only; who loses that
+//! often has lost to other questions of the same resolver, which have moved the stamp as far.
+//!
+//! *Changes* are told to other nodes by two consumers (links, a server): a record has a bit for each in its tally, set by the CAS
+//! that counts, and each bucket has one in a summary. Who finds a record's bit not set sets the summary's after it; who collects
+//! takes the summary's bit first and then those of the records. So none is lost, and a resolver that asks a thousand times in a
+//! second costs one message. ([`Store::changes`].)
+//!
+//! *Conflicts*: of two records for the same resolver the one with the newest stamp counts, then the one with the smaller site
+//! name, then the longer TTL, then more hits: an order of all records there can be, so nodes that have seen the same
+//! records, in whatever order and how often ever, hold the same. ([`Store::merge`].)
+
+mod digest;
+mod place;
+
+use crate::sites::{Registry, SiteNumber};
+use crate::sys::atomic::{AtomicU64, Ordering::*};
+use crate::sys::huge;
+use crate::sys::prefetch::prefetch;
+pub use digest::{RANGES, Ranges};
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
+use place::{Key, Place, Seen};
+use siphasher::sip::SipHasher13;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::PoisonError;
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
+
+/// Places of a bucket; loom tries all that can happen in one.
+const BUCKET: usize = if cfg!(loom) { 1 } else { 16 };
+
+/// The most records that a store can be asked to hold: 10 GB.
+pub const MAX_RECORDS: u32 = 100_000_000;
+
+/// A stamp further ahead than this is no other node's clock being a little fast but a clock that was wrong.
+pub const AHEAD_MOST_MS: u64 = 3_600_000;
+
+/// How often a bucket's lock exists at most.
+const LOCKS: usize = 1024;
+
+/// Whose site is remembered, the same value at all sites: an address (IPv4 as an IPv4-mapped address), the first address of
+/// a network, or a group's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Who(pub [u8; 16]);
+
+impl From<IpAddr> for Who {
+    fn from(address: IpAddr) -> Who {
+        Who(match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        })
+    }
+}
+
+impl Who {
+    /// The group `name`: an address of the discard-only prefix (RFC 6666), from which nobody asks.
+    pub fn group(name: &str) -> Who {
+        let mut octets = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0).octets();
+        octets[8..].copy_from_slice(&SipHasher13::new_with_keys(0, 0).hash(name.as_bytes()).to_be_bytes());
+        Who(octets)
+    }
+
+    /// None: a group.
+    pub fn address(&self) -> Option<IpAddr> {
+        let address = Ipv6Addr::from(self.0);
+        (self.0[..8] != [1, 0, 0, 0, 0, 0, 0, 0]).then(|| IpAddr::V6(address).to_canonical())
+    }
+}
+
+/// The pools that share records, the same value at all sites: a hash of their common word, or of their members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub who: Who,
+    pub share: Share,
+    pub site: SiteNumber,
+    pub ttl_s: u32,
+    /// Of the last question, in milliseconds since 1970.
+    pub stamp_ms: u64,
+    /// Questions that it has answered.
+    pub hits: u32,
+}
+
+impl Record {
+    /// The last moment at which it holds, in milliseconds since 1970.
+    pub fn until_ms(&self) -> u64 {
+        until_ms(self.stamp_ms, self.ttl_s)
+    }
+}
+
+fn until_ms(stamp_ms: u64, ttl_s: u32) -> u64 {
+    stamp_ms.saturating_add(u64::from(ttl_s) * 1000)
+}
+
+/// Who tells others of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consumer {
+    /// Links between sites.
+    Links = 0,
+    /// A Redis or Valkey server.
+    Server = 1,
+}
+
+impl Consumer {
+    const ALL: [Consumer; 2] = [Consumer::Links, Consumer::Server];
+    /// All their bits.
+    const MASK: u64 = 0b11;
+
+    fn bit(self) -> u64 {
+        1 << self as u64
+    }
+}
+
+/// What has become of records, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreCounts {
+    /// That are there now.
+    pub records: u64,
+    /// New records took the places of these before their time.
+    pub evicted: u64,
+    /// Their time was over.
+    pub expired: u64,
+    /// Taken over from other nodes.
+    pub merged: u64,
+}
+
+/// See the head of this file.
+pub struct Store {
+    buckets: Box<[[Place; BUCKET]]>,
+    locks: Box<[Mutex<()>]>,
+    /// Of each consumer: a bit per bucket, set: the bucket has records that it has not been told of.
+    dirty: [Box<[AtomicU64]>; 2],
+    hasher: SipHasher13,
+    most: u64,
+    records: AtomicU64,
+    evicted: AtomicU64,
+    expired: AtomicU64,
+    merged: AtomicU64,
+}
+
+impl Store {
+    /// For `most` records, at most [`MAX_RECORDS`]; 96 bytes for each are taken at once. `seed`: random, so that nobody
+    /// can choose addresses that crowd one bucket.
+    pub fn new(most: u32, seed: (u64, u64)) -> Store {
+        let most = most.clamp(1, MAX_RECORDS);
+        let buckets = if cfg!(loom) { 1 } else { (most as usize * 2).div_ceil(BUCKET) };
+        let summary = || (0..buckets.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Store {
+            buckets: huge::boxed(buckets, |_| std::array::from_fn(|_| Place::default())),
+            locks: (0..buckets.min(LOCKS)).map(|_| Mutex::new(())).collect(),
+            dirty: [summary(), summary()],
+            hasher: SipHasher13::new_with_keys(seed.0, seed.1),
+            most: u64::from(most),
+            records: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
+            merged: AtomicU64::new(0),
+        }
+    }
+
+    /// Buckets: what the cursors of [`Store::sweep`], [`Store::scan`] and [`Store::changes`] count.
+    pub fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    pub fn counts(&self) -> StoreCounts {
+        StoreCounts {
+            records: self.records.load(Relaxed),
+            evicted: self.evicted.load(Relaxed),
+            expired: self.expired.load(Relaxed),
+            merged: self.merged.load(Relaxed),
+        }
+    }
+
+    /// The bucket of a resolver, and the place where it is most likely found.
+    fn home(&self, key: &Key) -> (usize, usize) {
+        let hash = self.hasher.hash(&key.octets());
+        let bucket = (((hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize;
+        (bucket, (hash >> 60) as usize % BUCKET)
+    }
+
+    /// The bucket's places, beginning at `first`.
+    fn places(&self, (bucket, first): (usize, usize)) -> impl Iterator<Item = &Place> {
+        let (before, from) = self.buckets[bucket].split_at(first);
+        from.iter().chain(before)
+    }
+
+    fn find(&self, home: (usize, usize), key: &Key) -> Option<(&Place, Seen)> {
+        let mut places = self.places(home).filter(|place| place.may_be(key));
+        places.find_map(|place| place.read().filter(|seen| seen.key == *key).map(|seen| (place, seen)))
+    }
+
+    fn lock(&self, bucket: usize) -> MutexGuard<'_, ()> {
+        self.locks[bucket % self.locks.len()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bucket has records that consumers (their bits) have not been told of.
+    fn note(&self, bucket: usize, consumers: u64) {
+        for consumer in Consumer::ALL.into_iter().filter(|consumer| consumers & consumer.bit() != 0) {
+            self.dirty[consumer as usize][bucket / 64].fetch_or(1 << (bucket % 64), AcqRel);
+        }
+    }
+
+    /// Asks for the memory that [`Store::follow`] will need.
+    #[inline]
+    pub fn prefetch(&self, who: Who, share: Share) {
+        let (bucket, first) = self.home(&Key::new(who, share));
+        prefetch(&self.buckets[bucket][first]);
+    }
+
+    /// A question of `who`: the site that it was sent to before, if that record holds at `now_ms` and the site's bit in `up_sites` is
+    /// set. Then the record's stamp is now, and it has answered one question more. No lock, no allocation, a bounded number of steps.
+    #[inline]
+    pub fn follow(&self, who: Who, share: Share, now_ms: u64, up_sites: u64) -> Option<SiteNumber> {
+        let key = Key::new(who, share);
+        let home = self.home(&key);
+        let (place, seen) = self.find(home, &key)?;
+        self.hit(home.0, place, &seen, now_ms, up_sites)
+    }
+
+    #[inline]
+    fn hit(&self, bucket: usize, place: &Place, seen: &Seen, now_ms: u64, up_sites: u64) -> Option<SiteNumber> {
+        if now_ms > seen.until_ms() || seen.site().bit() & up_sites == 0 {
+            return None;
+        }
+        let consumers = place.touch(seen, now_ms);
+        if consumers != 0 {
+            self.note(bucket, consumers);
+        }
+        Some(seen.site())
+    }
+
+    /// `who` is sent to `site` from now on; gives the site that counts: another one, if another thread has sent the same resolver
+    /// to one of `up_sites` a moment ago. Replaces the record that there was. May wait for another thread that does the same.
+    pub fn put(&self, who: Who, share: Share, site: SiteNumber, ttl_s: u32, now_ms: u64, up_sites: u64) -> SiteNumber {
+        let key = Key::new(who, share);
+        let home = self.home(&key);
+        let _lock = self.lock(home.0);
+        let old = self.find(home, &key);
+        if let Some(other) = old.and_then(|(place, seen)| self.hit(home.0, place, &seen, now_ms, up_sites)) {
+            return other;
+        }
+        let record = Record { who, share, site, ttl_s, stamp_ms: now_ms, hits: 0 };
+        let place = old.map(|(place, _)| place).or_else(|| self.room(home, now_ms, u64::MAX));
+        if let Some(place) = place {
+            place.write(&record, Consumer::MASK);
+            self.note(home.0, Consumer::MASK);
+        }
+        site
+    }
+
+    /// A place for a new record in a locked bucket: an empty one, or that of a record whose time is over, or else of the oldest, which
+    /// is forgotten, if its stamp is before `before_ms`.
+    fn room(&self, home: (usize, usize), now_ms: u64, before_ms: u64) -> Option<&Place> {
+        let full = self.records.load(Relaxed) >= self.most;
+        let (mut empty, mut oldest) = (None, None::<(&Place, u64, u64)>);
+        for place in self.places(home) {
+            match place.read() {
+                None => empty = empty.or(Some(place)),
+                Some(seen) => {
+                    let age = (seen.until_ms() >= now_ms, seen.stamp_ms());
+                    if oldest.is_none_or(|(_, stamp, until)| age < (until >= now_ms, stamp)) {
+                        oldest = Some((place, seen.stamp_ms(), seen.until_ms()));
+                    }
+                }
+            }
+        }
+        match (empty, oldest) {
+            (Some(empty), None) => Some(self.taken(empty)),
+            (Some(empty), _) if !full => Some(self.taken(empty)),
+            (_, Some((place, _, until))) if until < now_ms => {
+                self.expired.fetch_add(1, Relaxed);
+                Some(place)
+            }
+            (_, Some((place, stamp, _))) if stamp < before_ms => {
+                self.evicted.fetch_add(1, Relaxed);
+                Some(place)
+            }
+            _ => None,
+        }
+    }
+
+    fn taken<'p>(&self, empty: &'p Place) -> &'p Place {
+        self.records.fetch_add(1, Relaxed);
+        empty
+    }
+
+    /// Takes a record over that another node (or a file) has told of, if it counts more than what is here; then the other consumers
+    /// than `from` are told of it. What is over already, or [far ahead](AHEAD_MOST_MS) of the clock, is not taken.
+    pub fn merge(&self, record: &Record, from: Option<Consumer>, now_ms: u64, sites: &Registry) -> bool {
+        if record.until_ms() < now_ms || record.stamp_ms > now_ms.saturating_add(AHEAD_MOST_MS) {
+            return false;
+        }
+        let key = Key::new(record.who, record.share);
+        let home = self.home(&key);
+        let _lock = self.lock(home.0);
+        let place = match self.find(home, &key) {
+            Some((place, seen)) if counts_more(record, &seen.record(), sites) => Some(place),
+            Some(_) => None,
+            None => self.room(home, now_ms, record.stamp_ms),
+        };
+        let Some(place) = place else { return false };
+        let others = Consumer::MASK & !from.map_or(0, Consumer::bit);
+        place.write(record, others);
+        self.note(home.0, others);
+        self.merged.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// What is remembered of `who`, whether it still holds or not.
+    pub fn read(&self, who: Who, share: Share) -> Option<Record> {
+        let key = Key::new(who, share);
+        self.find(self.home(&key), &key).map(|(_, seen)| seen.record())
+    }
+
+    /// Forgets what is over, in `count` buckets from `from` on. Where to go on; the buckets are a ring.
+    pub fn sweep(&self, from: usize, count: usize, now_ms: u64) -> usize {
+        let all = self.buckets.len();
+        for bucket in (from..from + count.min(all)).map(|bucket| bucket % all) {
+            for place in &self.buckets[bucket] {
+                let Some(seen) = place.read() else { continue };
+                place.cut_stamp(&seen, now_ms);
+                if seen.until_ms() < now_ms {
+                    let _lock = self.lock(bucket);
+                    if place.read().is_some_and(|seen| seen.until_ms() < now_ms) {
+                        place.clear();
+                        self.records.fetch_sub(1, Relaxed);
+                        self.expired.fetch_add(1, Relaxed);
+                    }
+                }
+            }
+        }
+        (from + count.min(all)) % all
+    }
+
+    /// Gives every record in `count` buckets from `from` on to `take`. Where to go on; None: these were the last.
+    pub fn scan(&self, from: usize, count: usize, mut take: impl FnMut(Record)) -> Option<usize> {
+        let end = from.saturating_add(count).min(self.buckets.len());
+        let places = self.buckets.get(from..end).unwrap_or_default().iter().flatten();
+        places.filter_map(Place::read).for_each(|seen| take(seen.record()));
+        (end < self.buckets.len()).then_some(end)
+    }
+
+    /// What has changed since this consumer was told last, beginning at bucket `from`: about `most` records, or up to 1,023 more.
+    /// Where to go on; None: that was all, begin at 0 the next time.
+    pub fn changes(&self, consumer: Consumer, from: usize, most: usize, out: &mut Vec<Record>) -> Option<usize> {
+        let summary = &self.dirty[consumer as usize];
+        let end = out.len().saturating_add(most);
+        for (at, word) in summary.iter().enumerate().skip(from / 64) {
+            if out.len() >= end {
+                return Some(at * 64);
+            }
+            let mut left = if word.load(Relaxed) == 0 { 0 } else { word.swap(0, AcqRel) };
+            while left != 0 {
+                let bucket = at * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                out.extend(self.buckets[bucket].iter().filter_map(|place| place.collect(consumer.bit())));
+            }
+        }
+        None
+    }
+
+    /// The consumer could not tell of this record after all: it is among its changes once more.
+    pub fn untold(&self, consumer: Consumer, record: &Record) {
+        let key = Key::new(record.who, record.share);
+        let home = self.home(&key);
+        if let Some((place, seen)) = self.find(home, &key) {
+            place.mark(&seen, consumer.bit());
+            self.note(home.0, consumer.bit());
+        }
+    }
+}
+
+/// Does `new` count more than `old`, of the same resolver? See the head of this file.
+fn counts_more(new: &Record, old: &Record, sites: &Registry) -> bool {
+    let order = new.stamp_ms.cmp(&old.stamp_ms);
+    let order = order.then_with(|| sites.name(old.site).cmp(sites.name(new.site)));
+    order.then(new.ttl_s.cmp(&old.ttl_s)).then(new.hits.cmp(&old.hits)).is_gt()
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
