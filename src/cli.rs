@@ -6,12 +6,14 @@ use crate::config::{Config, file};
 use crate::decap::{self, Encapsulation};
 use crate::dns::Name;
 use crate::dns::dnssec::{Algorithm, files};
+use crate::link::keys;
 use crate::setup;
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A load balancer for a service that lives at two or more sites.
 #[derive(Parser)]
@@ -79,6 +81,11 @@ enum Command {
         #[command(subcommand)]
         command: Dns,
     },
+    /// What has to do with this site's link to others and needs no running farside
+    Site {
+        #[command(subcommand)]
+        command: Site,
+    },
     /// On a real server: print the commands that make it ready for direct or tunnel mode, or run them
     SetupServer {
         mode: setup::Mode,
@@ -143,6 +150,24 @@ enum Dns {
     },
 }
 
+#[derive(Subcommand)]
+enum Site {
+    /// Make the certificate and key by which other sites know this one
+    Keygen {
+        /// The site's name [default: as the configuration says]
+        #[arg(long)]
+        site: Option<String>,
+        /// Where the two files go [default: where the configuration is]
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// How long the certificate holds
+        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
 #[derive(clap::Args)]
 struct ConfigFile {
     /// The configuration
@@ -179,6 +204,9 @@ pub fn main() -> ExitCode {
         }
         Command::Dns { command: Dns::Keygen { zone, algorithm, dir, config } } => {
             said(keygen(&zone, algorithm, dir, &config.config))
+        }
+        Command::Site { command: Site::Keygen { site, dir, days, config } } => {
+            said(site_keygen(site, dir, days, &config.config))
         }
         Command::SetupServer { mode, vip, encapsulation, underlay, gue_port, interface, apply, undo } => {
             let options = setup::Options { mode, vips: vip, encapsulation, underlay, gue_port, interface };
@@ -250,6 +278,30 @@ fn keygen(zone: &str, algorithm: Algorithm, dir: Option<PathBuf>, config: &Path)
         files::ds(&origin, &key),
         files::dnskey(&origin, &key),
         base = base.display(),
+    ))
+}
+
+fn site_keygen(site: Option<String>, dir: Option<PathBuf>, days: u32, config: &Path) -> Result<String, String> {
+    let site = match site {
+        Some(site) => file::site_name(&site)?,
+        None => file::load(config).map_err(|errors| errors.to_string())?.site,
+    };
+    let directory = dir.unwrap_or_else(|| config.parent().map_or_else(PathBuf::new, Path::to_path_buf));
+    let good_for = Duration::from_secs(u64::from(days) * 86400);
+    let (certificate, key) = keys::generate(&directory, &site, good_for)?;
+    let (certificate, key) = (certificate.display(), key.display());
+    Ok(format!(
+        "# {certificate} and {key} are written. The key stays here, and the user that farside runs as must be able to read it.\n\
+         # In this site's configuration, with an address of this machine:\n\
+         [link]\n\
+         listen = [\"192.0.2.1:4353\"]\n\
+         certificate = \"{certificate}\"\n\
+         key = \"{key}\"\n\
+         # Copy {site}.crt to each other site, over a way that you trust, and add to its configuration:\n\
+         [[peer]]\n\
+         name = \"{site}\"\n\
+         link = \"192.0.2.1:4353\"\n\
+         certificate = \"{site}.crt\""
     ))
 }
 

@@ -4,6 +4,7 @@ pub mod diff;
 pub mod dns;
 mod errors;
 pub mod file;
+pub mod link;
 mod meaning;
 mod value;
 mod walk;
@@ -12,6 +13,7 @@ mod written;
 
 pub use dns::{Dns, Line};
 pub use errors::ConfigErrors;
+pub use link::{Link, PeerLink};
 pub use words::Word;
 
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +34,8 @@ pub struct Config {
     /// What this site lends to connections carried to a remote site; needed as soon as a service has a remote.
     pub proxy: Option<Proxy>,
     pub peers: Vec<Peer>,
+    /// None: nothing is told to other sites.
+    pub link: Option<Link>,
     pub services: Vec<Service>,
     pub timeouts: Timeouts,
     pub lines: Vec<Line>,
@@ -112,6 +116,8 @@ pub struct Proxy {
 pub struct Peer {
     pub name: String,
     pub proxy_addresses: Vec<IpAddr>,
+    /// None: nothing is told to it.
+    pub link: Option<PeerLink>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

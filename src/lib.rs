@@ -20,6 +20,7 @@
 //! | 4 | [`decap`] | on a real server: the far end of tunnels, where the kernel has none |
 //! | 4 | [`dns`] | the authoritative name server: zones, pools of addresses, answers, and the threads that give them |
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
+//! | 4 | [`link`] | what sites tell each other, over TLS, and the certificates for it |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
 //! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
@@ -33,6 +34,7 @@
 //! | 2 | [`device`] | receive a batch, send a batch: packet sockets, AF_XDP, memory, capture files |
 //! | 1 | [`config`] | the configuration, as written and as meant |
 //! | 1 | [`wire`] | bytes to fields: one pass over a frame gives a packet or a named refusal |
+//! | 0 | [`certificate`] | when an X.509 certificate holds |
 //! | 0 | [`counters`] | everything that is counted, every reason for a drop among it |
 //! | 0 | [`sys`] | the kernel's doors; the only room with `unsafe` |
 //!
@@ -153,6 +155,7 @@
 pub mod admin;
 pub mod affinity;
 pub mod announce;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod counters;
@@ -162,6 +165,7 @@ pub mod dns;
 pub mod flow;
 pub mod forward;
 pub mod health;
+pub mod link;
 pub mod netlink;
 pub mod replay;
 pub mod route;

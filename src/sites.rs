@@ -1,7 +1,10 @@
 //! Sites by number: a name is what people write and what nodes tell each other; a number fits into a word's bits. Every node counts
 //! for itself, so numbers never leave the process.
 
+pub mod table;
+
 use std::sync::OnceLock;
+pub use table::{Load, SiteTable};
 
 /// The most sites that one node knows of, over all reloads.
 pub const MAX_SITES: usize = 64;

@@ -21,6 +21,7 @@ pub mod ring;
 pub mod rows;
 pub mod socket;
 pub mod tap;
+pub mod tcp_info;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tunnel;

@@ -67,12 +67,25 @@ impl Store {
     /// as changes: with a `before_ms` that lies some time back, nodes that hold the same have the same digests while resolvers ask.
     pub fn digest(
         &self,
-        (from, count): (usize, usize),
+        slice: (usize, usize),
         before_ms: u64,
         sites: &Registry,
         sums: &mut [u64; RANGES],
     ) -> Option<usize> {
-        self.scan(from, count, |record| {
+        self.digest_by(slice, 0, before_ms, sites, sums)
+    }
+
+    /// The same by another node's clock, which is `ahead_ms` ahead of this one's; so is `before_ms`.
+    pub fn digest_by(
+        &self,
+        (from, count): (usize, usize),
+        ahead_ms: i64,
+        before_ms: u64,
+        sites: &Registry,
+        sums: &mut [u64; RANGES],
+    ) -> Option<usize> {
+        self.scan(from, count, |mut record| {
+            record.stamp_ms = record.stamp_ms.saturating_add_signed(ahead_ms);
             if record.stamp_ms < before_ms && record.until_ms() >= before_ms {
                 sums[range(&record)] ^= hash(&record, sites);
             }

@@ -26,6 +26,9 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<String>, Vec<String>> {
         Pair::Both(old, new) => {
             let subject = format!("peer {}", new.name);
             changes.addresses(&subject, "proxy address", &old.proxy_addresses, &new.proxy_addresses);
+            if old.link != new.link {
+                changes.say(format!("{subject}: the link to it is made anew"));
+            }
         }
     });
     let name = |service: &Service| service.name.clone();
@@ -34,6 +37,9 @@ pub fn diff(old: &Config, new: &Config) -> Result<Vec<String>, Vec<String>> {
         Pair::Removed(service) => changes.say(format!("removed service {} ({})", service.name, door(service))),
         Pair::Both(old, new) => service(changes, old, new),
     });
+    if old.link != new.link {
+        changes.say("link: made anew".into());
+    }
     dns::diff::lines(&mut changes, &old.lines, &new.lines);
     if let (Some(old), Some(new)) = (&old.dns, &new.dns) {
         dns::diff::dns(&mut changes, old, new);

@@ -47,7 +47,16 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     for zone in config.dns.iter_mut().flat_map(|dns| &mut dns.zones) {
         zone.file = beside.join(&zone.file);
     }
+    let links = config.peers.iter_mut().filter_map(|peer| peer.link.as_mut()).map(|link| &mut link.certificate);
+    let own = config.link.iter_mut().flat_map(|link| [&mut link.certificate, &mut link.key]);
+    links.chain(own).for_each(|path| *path = beside.join(&path));
     Ok(config)
+}
+
+/// `text` as a site's name; the error is a sentence.
+pub fn site_name(text: &str) -> Result<String, String> {
+    let value = toml::de::DeValue::String(text.into());
+    super::value::name(&value).map_err(|problem| format!("a site's name {}: {}", problem.message, problem.help))
 }
 
 /// How the parser's messages begin, and what a person most likely has to do about them.

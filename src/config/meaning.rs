@@ -3,7 +3,7 @@
 use super::value::{nearest, quoted};
 use super::walk::{At, Place, Walk};
 use super::written::{Remote, Service, Written};
-use super::{Config, MAX_TARGETS, Mode, Peer, Protocol, Proxy, Real, Word, dns};
+use super::{Config, MAX_TARGETS, Mode, Peer, Protocol, Proxy, Real, Word, dns, link};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) fn check(walk: &mut Walk, written: &Written) {
     addresses(walk, written);
     peers(walk, written);
+    link::check(walk, written);
     services(walk, written);
     for service in &written.services {
         targets(walk, service);
@@ -282,10 +283,12 @@ fn carried(walk: &mut Walk, written: &Written, service: &Service, remote: &Remot
 /// None: something required is not there, and that has been told.
 pub(super) fn resolve(written: Written) -> Option<Config> {
     let values = |addresses: Vec<At<IpAddr>>| addresses.into_iter().map(|address| address.value).collect();
-    let peer = |peer: super::written::Peer| {
-        Some(Peer { name: peer.name?.value, proxy_addresses: values(peer.proxy_addresses) })
-    };
     let site = written.site.value;
+    let peer = |peer: super::written::Peer| {
+        let name = peer.name?.value;
+        let link = link::resolve_peer(peer.link, &name, &site);
+        Some(Peer { name, proxy_addresses: values(peer.proxy_addresses), link })
+    };
     Some(Config {
         datapath: written.datapath,
         admin: written.admin,
@@ -295,6 +298,10 @@ pub(super) fn resolve(written: Written) -> Option<Config> {
             port_rest: proxy.port_rest,
         }),
         peers: written.peers.into_iter().map(peer).collect::<Option<_>>()?,
+        link: match written.link {
+            Some(written) => Some(link::resolve(written)?),
+            None => None,
+        },
         services: written.services.into_iter().map(resolve_service).collect::<Option<_>>()?,
         timeouts: written.timeouts,
         lines: written.lines.into_iter().map(dns::meaning::line).collect::<Option<_>>()?,

@@ -72,6 +72,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[datapath]", DATAPATH),
     ("[admin]", ADMIN),
     ("[proxy]", PROXY),
+    ("[link]", LINK),
     ("[[peer]]", PEER),
     ("[[service]]", SERVICE),
     ("[service.check]", CHECK),
@@ -85,7 +86,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[[dns.pool]]", DNS_POOL),
     ("[[dns.pool.member]]", DNS_MEMBER),
 ];
-pub(super) const ROOT: &[&str] = &["site", "datapath", "admin", "proxy", "peer", "service", "timeouts", "line", "dns"];
+pub(super) const ROOT: &[&str] =
+    &["site", "datapath", "admin", "proxy", "link", "peer", "service", "timeouts", "line", "dns"];
 pub(super) const SITE: &[&str] = &["name"];
 pub(super) const DATAPATH: &[&str] = &[
     "interfaces",
@@ -103,7 +105,8 @@ pub(super) const DATAPATH: &[&str] = &[
 ];
 pub(super) const ADMIN: &[&str] = &["socket", "metrics"];
 pub(super) const PROXY: &[&str] = &["addresses", "ports", "port_rest"];
-pub(super) const PEER: &[&str] = &["name", "proxy_addresses"];
+pub(super) const LINK: &[&str] = &["listen", "certificate", "key"];
+pub(super) const PEER: &[&str] = &["name", "proxy_addresses", "link", "certificate"];
 pub(super) const SERVICE: &[&str] = &[
     "name",
     "vip",

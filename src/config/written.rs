@@ -5,7 +5,7 @@ use super::value::{self, Problem};
 use super::walk::{self, At, Place, Section, Walk};
 use super::{
     Admin, Backend, Check, CheckKind, Datapath, Encapsulation, Idle, Login, Mode, OnDown, Overflow, Protocol,
-    Scheduler, Timeouts, Word, Workers, dns,
+    Scheduler, Timeouts, Word, Workers, dns, link,
 };
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -18,6 +18,7 @@ pub(super) struct Written {
     pub admin: Admin,
     pub proxy: Option<Proxy>,
     pub peers: Vec<Peer>,
+    pub link: Option<link::WrittenLink>,
     pub services: Vec<Service>,
     pub timeouts: Timeouts,
     pub lines: Vec<dns::written::Line>,
@@ -34,6 +35,7 @@ pub(super) struct Proxy {
 pub(super) struct Peer {
     pub name: Option<At<String>>,
     pub proxy_addresses: Vec<At<IpAddr>>,
+    pub link: link::WrittenPeer,
 }
 
 pub(super) struct Service {
@@ -105,6 +107,7 @@ pub(super) fn read(walk: &mut Walk, root: &DeTable) -> Written {
         admin: admin(walk, &admin_section),
         proxy: root.table(walk, "proxy", "proxy").map(|(table, place)| proxy(walk, table, place)),
         peers: root.tables(walk, "peer", "peer").into_iter().map(|(table, place)| peer(walk, table, place)).collect(),
+        link: root.table(walk, "link", "link").map(|(table, place)| link::link(walk, table, place)),
         services: root
             .tables(walk, "service", "service")
             .into_iter()
@@ -252,7 +255,8 @@ fn peer(walk: &mut Walk, table: &DeTable, place: Place) -> Peer {
         Some(_) => section.list(walk, "proxy_addresses", value::address, "[\"198.51.100.250\"]"),
         None => Vec::new(),
     };
-    Peer { name: section.required(walk, "name", value::name, "\"north\""), proxy_addresses }
+    let name = section.required(walk, "name", value::name, "\"north\"");
+    Peer { name, proxy_addresses, link: link::peer(walk, &section) }
 }
 
 fn service(walk: &mut Walk, table: &DeTable, place: Place) -> Service {

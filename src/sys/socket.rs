@@ -94,6 +94,20 @@ pub(super) fn set_option<T>(socket: impl AsFd, level: libc::c_int, name: libc::c
     check(unsafe { libc::setsockopt(fd, level, name, (&raw const *value).cast(), len) }).map(|_| ())
 }
 
+/// Reads an option of any socket over `value`, which stays as it is where the kernel has less to say. `T`: as the option has it in the
+/// kernel's headers, plain integers, any bytes of which are a value.
+pub(super) fn get_option<T: Copy>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    mut value: T,
+) -> io::Result<T> {
+    let (fd, mut len) = (socket.as_fd().as_raw_fd(), size_of::<T>() as libc::socklen_t);
+    // SAFETY: `value` is writable and as large as we say.
+    check(unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &mut len) })?;
+    Ok(value)
+}
+
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just given us this descriptor; nobody else knows it.
     check(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
@@ -132,11 +146,7 @@ impl PacketSocket {
 
     /// `T`: plain integers, any bytes of which are a value.
     fn get<T: Copy + Default>(&self, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
-        let mut value = T::default();
-        let mut len = size_of::<T>() as libc::socklen_t;
-        // SAFETY: `value` is writable and as large as we say.
-        check(unsafe { libc::getsockopt(self.fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len) })?;
-        Ok(value)
+        get_option(&self.fd, level, name, T::default())
     }
 
     /// Lets nothing pass until [`PacketSocket::set_filter`].

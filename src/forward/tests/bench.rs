@@ -145,7 +145,8 @@ pub fn config() -> Config {
             ports: 1024..=1123,
             port_rest: Duration::from_secs(5),
         }),
-        peers: vec![config::Peer { name: "north".into(), proxy_addresses: vec![ip(PEER)] }],
+        peers: vec![config::Peer { name: "north".into(), proxy_addresses: vec![ip(PEER)], link: None }],
+        link: None,
         services: vec![
             service("pop3", VIP, Protocol::Tcp, &[REAL_A, REAL_B], REMOTE),
             service("syslog", "203.0.113.10:514", Protocol::Udp, &["10.0.0.11:514"], "198.51.100.10:514"),

@@ -307,10 +307,10 @@ fn https_to_a_server_without_tls() {
 
 #[test]
 fn expiry_dates_are_read_in_both_notations() {
-    assert_eq!(tls::not_after(LONG), Some(4948784157), "GeneralizedTime, as it is after 2049");
-    assert_eq!(tls::not_after(SHORT), Some(1795270557), "UTCTime");
+    assert_eq!(crate::certificate::not_after(LONG), Some(4948784157), "GeneralizedTime, as it is after 2049");
+    assert_eq!(crate::certificate::not_after(SHORT), Some(1795270557), "UTCTime");
     for end in 0..SHORT.len() {
-        assert_eq!(tls::not_after(&SHORT[..end]), None, "cut off after {end} bytes");
+        assert_eq!(crate::certificate::not_after(&SHORT[..end]), None, "cut off after {end} bytes");
     }
 }
 
@@ -410,6 +410,6 @@ proptest! {
     fn damaged_certificates_are_survived(at in 0usize..390, byte: u8) {
         let mut certificate = SHORT.to_vec();
         certificate[at] = byte;
-        tls::not_after(&certificate);
+        crate::certificate::not_after(&certificate);
     }
 }

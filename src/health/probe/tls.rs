@@ -2,6 +2,7 @@
 //! certificate may well be for a name that only its clients know. When the certificate expires is noted.
 
 use super::{Probe, Step};
+use crate::certificate::not_after;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -177,68 +178,4 @@ impl ServerCertVerifier for Anybody {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// `notAfter` of a certificate (RFC 5280, 4.1), in seconds since 1970; None if it can't be read.
-pub fn not_after(certificate: &[u8]) -> Option<i64> {
-    const SEQUENCE: u8 = 0x30;
-    const VERSION: u8 = 0xa0;
-    const UTC_TIME: u8 = 0x17;
-    const GENERALIZED_TIME: u8 = 0x18;
-    let (_, certificate, _) = element(certificate)?;
-    let (_, mut fields, _) = element(certificate)?;
-    // Version (may be left out), serial number, signature algorithm, issuer; then the validity.
-    if *fields.first()? == VERSION {
-        fields = element(fields)?.2;
-    }
-    for _ in 0..3 {
-        fields = element(fields)?.2;
-    }
-    let (SEQUENCE, validity, _) = element(fields)? else { return None };
-    let (_, _, rest) = element(validity)?;
-    match element(rest)? {
-        (UTC_TIME, text, _) => {
-            let year = number(text.get(..2)?)?;
-            time(if year < 50 { 2000 + year } else { 1900 + year }, text.get(2..)?)
-        }
-        (GENERALIZED_TIME, text, _) => time(number(text.get(..4)?)?, text.get(4..)?),
-        _ => None,
-    }
-}
-
-/// A DER element at the start of `bytes`: its tag, its content, and what comes after it.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, bytes) = bytes.split_first()?;
-    let (&first, bytes) = bytes.split_first()?;
-    let (length, bytes) = match first {
-        0..=0x7f => (first as usize, bytes),
-        0x81..=0x83 => {
-            let (length, bytes) = bytes.split_at_checked((first - 0x80) as usize)?;
-            (length.iter().fold(0, |sum, &byte| sum << 8 | byte as usize), bytes)
-        }
-        _ => return None,
-    };
-    let (content, rest) = bytes.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// "MMDDHHMMSSZ" of a year.
-fn time(year: i64, text: &[u8]) -> Option<i64> {
-    if text.len() != 11 || text[10] != b'Z' {
-        return None;
-    }
-    let part = |i: usize| number(&text[2 * i..2 * i + 2]);
-    let (month, day) = (part(0)?, part(1)?);
-    if !(1..=12).contains(&month) {
-        return None;
-    }
-    // Days since 1970-01-01, counted in years that begin in March, so that the leap day comes last.
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719468;
-    Some(days * 86400 + part(2)? * 3600 + part(3)? * 60 + part(4)?)
-}
-
-fn number(digits: &[u8]) -> Option<i64> {
-    digits.iter().try_fold(0, |sum, &digit| digit.is_ascii_digit().then(|| sum * 10 + (digit - b'0') as i64))
 }

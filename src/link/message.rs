@@ -1,0 +1,348 @@
+//! What is said between two sites, as bytes.
+//!
+//! A message is its length (4 bytes: of what follows), its kind (1 byte) and its fields; numbers come with the highest byte first, a text
+//! with its length in one byte before it. The first message is [`Message::Hello`]. Kinds that a version does not know are passed over, and
+//! so is what stands behind the fields that it knows: later versions add at the end.
+
+use crate::affinity::RANGES;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Of what is said here.
+pub const VERSION: u16 = 1;
+
+/// The longest message, in bytes behind the length.
+pub const MOST: usize = 256 << 10;
+
+/// The most services, members and records of one message.
+pub const MOST_SERVICES: usize = 8192;
+pub const MOST_MEMBERS: usize = 8192;
+pub const MOST_RECORDS: usize = 4096;
+
+/// The longest name of a site, in bytes.
+const MOST_NAME: usize = 255;
+
+/// Words of [`Message::Want`].
+const WORDS: usize = RANGES / 64;
+
+const HELLO: u8 = 1;
+const PING: u8 = 2;
+const PONG: u8 = 3;
+const STATE: u8 = 4;
+const RECORDS: u8 = 5;
+const DIGEST: u8 = 6;
+const WANT: u8 = 7;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Who speaks, and how well.
+    Hello {
+        version: u16,
+        site: String,
+    },
+    /// Times are in microseconds since 1970, by the clock of who takes them.
+    Ping {
+        sent_us: u64,
+        /// What the site that dials adds to the other's stamps to have them by its own clock; who is dialed adds the negative. From
+        /// who is dialed it means nothing.
+        correction_ms: i64,
+    },
+    Pong {
+        sent_us: u64,
+        received_us: u64,
+        replied_us: u64,
+    },
+    State(State),
+    Records(Records),
+    /// Of all records from before a moment, by ranges ([`crate::affinity::Store::digest`]). From who dials; by its clock.
+    Digest {
+        before_ms: u64,
+        sums: Box<[u64; RANGES]>,
+    },
+    /// The digests differ in these ranges: their records are exchanged.
+    Want([u64; WORDS]),
+}
+
+/// How a site is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// None of its services takes a connection that is new, for want of room.
+    pub full: bool,
+    /// Open ones.
+    pub connections: u32,
+    /// That come in, DNS queries among them.
+    pub packets_per_s: u32,
+    /// Of all its CPUs.
+    pub cpu_permille: u16,
+    /// At most [`MOST_SERVICES`].
+    pub services: Vec<Served>,
+    /// Of pools, those that it manages: by [`member_id`], and whether it is up. At most [`MOST_MEMBERS`].
+    pub members: Vec<(u64, bool)>,
+}
+
+/// One service of a site.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Served {
+    pub vip: IpAddr,
+    pub port: u16,
+    /// The number in the IP header.
+    pub protocol: u8,
+    /// A real server takes connections, or would if it had room.
+    pub up: bool,
+    /// It has no room.
+    pub full: bool,
+}
+
+/// Resolvers and the sites that they were sent to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Records {
+    /// Names of sites: records say which by its place here. At most 64.
+    pub sites: Vec<String>,
+    /// At most [`MOST_RECORDS`].
+    pub records: Vec<Told>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Told {
+    pub who: [u8; 16],
+    pub share: u64,
+    /// A place in [`Records::sites`].
+    pub site: u8,
+    pub ttl_s: u32,
+    /// By the clock of who says it.
+    pub stamp_ms: u64,
+    pub hits: u32,
+}
+
+const MOST_SITES: usize = crate::config::link::MAX_SITES;
+
+/// By which two sites know that they mean the same member of the same pool.
+pub fn member_id(pool: &str, member: &str) -> u64 {
+    use siphasher::sip::SipHasher13;
+    let mut name = pool.as_bytes().to_vec();
+    // No name has one.
+    name.push(b'/');
+    name.extend_from_slice(member.as_bytes());
+    SipHasher13::new().hash(&name)
+}
+
+impl Message {
+    /// Puts it at the end of `out`. Lists that are too long are cut.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        match self {
+            Message::Hello { version, site } => {
+                out.push(HELLO);
+                out.extend_from_slice(&version.to_be_bytes());
+                write_name(out, site);
+            }
+            Message::Ping { sent_us, correction_ms } => {
+                out.push(PING);
+                out.extend_from_slice(&sent_us.to_be_bytes());
+                out.extend_from_slice(&correction_ms.to_be_bytes());
+            }
+            Message::Pong { sent_us, received_us, replied_us } => {
+                out.push(PONG);
+                [sent_us, received_us, replied_us].iter().for_each(|time| out.extend_from_slice(&time.to_be_bytes()));
+            }
+            Message::State(state) => {
+                out.push(STATE);
+                state.write(out);
+            }
+            Message::Records(records) => {
+                out.push(RECORDS);
+                records.write(out);
+            }
+            Message::Digest { before_ms, sums } => {
+                out.push(DIGEST);
+                out.extend_from_slice(&before_ms.to_be_bytes());
+                sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_be_bytes()));
+            }
+            Message::Want(words) => {
+                out.push(WANT);
+                words.iter().for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
+            }
+        }
+        let length = (out.len() - start - 4) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Reads kind and fields. `Ok(None)`: a kind of a later version. Err: this is no message.
+    pub fn read(bytes: &[u8]) -> Result<Option<Message>, Malformed> {
+        let mut fields = Fields(bytes);
+        Ok(Some(match fields.u8()? {
+            HELLO => Message::Hello { version: fields.u16()?, site: fields.name()? },
+            PING => Message::Ping { sent_us: fields.u64()?, correction_ms: fields.u64()? as i64 },
+            PONG => Message::Pong { sent_us: fields.u64()?, received_us: fields.u64()?, replied_us: fields.u64()? },
+            STATE => Message::State(State::read(&mut fields)?),
+            RECORDS => Message::Records(Records::read(&mut fields)?),
+            DIGEST => {
+                let (before_ms, mut sums) = (fields.u64()?, Box::new([0; RANGES]));
+                for sum in sums.iter_mut() {
+                    *sum = fields.u64()?;
+                }
+                Message::Digest { before_ms, sums }
+            }
+            WANT => {
+                let mut words = [0; WORDS];
+                for word in &mut words {
+                    *word = fields.u64()?;
+                }
+                Message::Want(words)
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The next message of a stream: how many bytes it and its length take, and where it stands in them. None: more has to come first.
+pub fn frame(stream: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    let Some((length, rest)) = stream.split_first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if length == 0 || length > MOST {
+        return Err(Malformed);
+    }
+    Ok(rest.get(..length))
+}
+
+/// What is no message.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Malformed;
+
+impl State {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.full));
+        out.extend_from_slice(&self.connections.to_be_bytes());
+        out.extend_from_slice(&self.packets_per_s.to_be_bytes());
+        out.extend_from_slice(&self.cpu_permille.to_be_bytes());
+        let services = &self.services[..self.services.len().min(MOST_SERVICES)];
+        out.extend_from_slice(&(services.len() as u16).to_be_bytes());
+        for served in services {
+            out.extend_from_slice(&octets(served.vip));
+            out.extend_from_slice(&served.port.to_be_bytes());
+            out.push(served.protocol);
+            out.push(u8::from(served.up) | u8::from(served.full) << 1);
+        }
+        let members = &self.members[..self.members.len().min(MOST_MEMBERS)];
+        out.extend_from_slice(&(members.len() as u16).to_be_bytes());
+        for (id, up) in members {
+            out.extend_from_slice(&id.to_be_bytes());
+            out.push(u8::from(*up));
+        }
+    }
+
+    fn read(fields: &mut Fields) -> Result<State, Malformed> {
+        let full = fields.u8()? & 1 != 0;
+        let (connections, packets_per_s, cpu_permille) = (fields.u32()?, fields.u32()?, fields.u16()?.min(1000));
+        let services = fields.list(MOST_SERVICES, 20, |fields| {
+            let vip = address(fields.array()?);
+            let (port, protocol, flags) = (fields.u16()?, fields.u8()?, fields.u8()?);
+            Ok(Served { vip, port, protocol, up: flags & 1 != 0, full: flags & 2 != 0 })
+        })?;
+        let members = fields.list(MOST_MEMBERS, 9, |fields| Ok((fields.u64()?, fields.u8()? & 1 != 0)))?;
+        Ok(State { full, connections, packets_per_s, cpu_permille, services, members })
+    }
+}
+
+impl Records {
+    fn write(&self, out: &mut Vec<u8>) {
+        let sites = &self.sites[..self.sites.len().min(MOST_SITES)];
+        out.extend_from_slice(&(sites.len() as u16).to_be_bytes());
+        sites.iter().for_each(|site| write_name(out, site));
+        let records = &self.records[..self.records.len().min(MOST_RECORDS)];
+        out.extend_from_slice(&(records.len() as u16).to_be_bytes());
+        for record in records {
+            out.extend_from_slice(&record.who);
+            out.extend_from_slice(&record.share.to_be_bytes());
+            out.push(record.site);
+            out.extend_from_slice(&record.ttl_s.to_be_bytes());
+            out.extend_from_slice(&record.stamp_ms.to_be_bytes());
+            out.extend_from_slice(&record.hits.to_be_bytes());
+        }
+    }
+
+    fn read(fields: &mut Fields) -> Result<Records, Malformed> {
+        let sites = fields.list(MOST_SITES, 1, Fields::name)?;
+        let known = sites.len();
+        let records = fields.list(MOST_RECORDS, 41, |fields| {
+            let (who, share, site) = (fields.array()?, fields.u64()?, fields.u8()?);
+            let (ttl_s, stamp_ms, hits) = (fields.u32()?, fields.u64()?, fields.u32()?);
+            let record = Told { who, share, site, ttl_s, stamp_ms, hits };
+            if usize::from(site) < known { Ok(record) } else { Err(Malformed) }
+        })?;
+        Ok(Records { sites, records })
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn address(octets: [u8; 16]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
+}
+
+fn write_name(out: &mut Vec<u8>, name: &str) {
+    let name = &name.as_bytes()[..name.len().min(MOST_NAME)];
+    out.push(name.len() as u8);
+    out.extend_from_slice(name);
+}
+
+/// What has not been read yet of a message.
+struct Fields<'m>(&'m [u8]);
+
+impl Fields<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn name(&mut self) -> Result<String, Malformed> {
+        let length = usize::from(self.u8()?);
+        let (name, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+        self.0 = rest;
+        String::from_utf8(name.to_vec()).map_err(|_| Malformed)
+    }
+
+    /// At most `most` items of `least` bytes each or more. Memory is taken only for as many as can be there.
+    fn list<T>(
+        &mut self,
+        most: usize,
+        least: usize,
+        mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = usize::from(self.u16()?);
+        if count > most || count * least > self.0.len() {
+            return Err(Malformed);
+        }
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
+    }
+}
+
+#[cfg(test)]
+mod tests;
