@@ -3,13 +3,20 @@
 //! `cargo bench --bench dns_answer -- [--quick] [NAMES...]`. One thread; nanoseconds per query, each with another name, from the message
 //! as it came to the message as it goes.
 
+use farside::affinity::{Share, Store};
+use farside::config::dns::Prefix;
 use farside::dns::dnssec::{Algorithm, Key, Signer};
+use farside::dns::steer::prefixes::Prefixes;
+use farside::dns::steer::stripe::hash_of;
+use farside::dns::steer::{Dynamic, Memory, Place, Plan, Steering, Stripe};
 use farside::dns::{
     Asked, Contents, Member, Name, Outcome, Pool, PoolState, Scratch, Settings, Snapshot, Transport, WhenDown, Zone,
     answer, master,
 };
+use farside::sites::SiteNumber;
 use std::fmt::Write;
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,12 +38,38 @@ fn scattered(n: usize) -> u64 {
     (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24
 }
 
+/// Sites 1 and 2 have two members each.
+fn steered(slot: u16, name: &str, stripe: Option<Stripe>) -> Pool {
+    let places = (0..4).map(|n: u8| Place { site: SiteNumber(1 + n / 2), hash: hash_of("site", &n.to_string()) });
+    let dynamic = stripe.is_none().then_some(Dynamic { share: Share(1), ttl_by_hour_s: [3600; 24] });
+    let (topology, client_subnet, places) = (stripe.is_some(), false, places.collect());
+    let plan = Some(Plan { dynamic, topology, stripe, client_subnet, places });
+    let names = vec![Name::parse(&format!("{name}.company.example.")).unwrap()];
+    Pool { slot, names, plan, ..pool() }
+}
+
 fn pool() -> Pool {
     let names = vec![Name::parse("pool.company.example.").unwrap()];
     let member = |n: u8| Member { name: n.to_string(), addresses: vec![[192, 0, 2, n].into()], weight: 1 };
     let members = (1..=4).map(member).collect();
     let when_down = WhenDown::All;
-    Pool { name: "pool".into(), slot: 0, names, ttl_s: 30, max_answers: 0, min_up: 1, when_down, members }
+    Pool { name: "pool".into(), slot: 0, names, ttl_s: 30, max_answers: 0, min_up: 1, when_down, members, plan: None }
+}
+
+/// A million networks, and what a million resolvers can be remembered in.
+fn steering() -> Steering {
+    let network = |n: u32| (Prefix::of(IpAddr::from((n << 12).to_be_bytes()), 24), 1 + n % 2);
+    let networks: Vec<_> = (0..1 << 20).map(network).collect();
+    let start = Instant::now();
+    let topology = Arc::new(Prefixes::new(&networks).unwrap());
+    println!("  {} networks in a table in {:.2} s", networks.len(), start.elapsed().as_secs_f64());
+    let address = |n: u32| Prefix::of(IpAddr::from(n.wrapping_mul(0x9e37_79b1).to_be_bytes()), 32);
+    let asked: Vec<Prefix> = (0..1 << 20).map(address).collect();
+    let start = Instant::now();
+    let found = asked.iter().filter(|network| topology.find(**network).is_some()).count();
+    let each = start.elapsed().as_nanos() as f64 / asked.len() as f64;
+    println!("  {each:.1} ns for each of {} addresses looked up in it, {found} found", asked.len());
+    Steering { topology, memory: Memory::Kept(Arc::new(Store::new(1_000_000, (1, 2)))), ..Steering::default() }
 }
 
 /// Kilobytes of the process.
@@ -62,7 +95,8 @@ fn load(names: usize, signer: Option<&Arc<Signer>>) -> Contents {
     let (before, start) = (memory_kb(), Instant::now());
     let origin = Name::parse("company.example.").unwrap();
     let mut read = |_: &Path| Ok(text.clone().into_bytes());
-    let contents = master::load_signed(&origin, Path::new("zone"), &[Arc::new(pool())], signer, &mut read).unwrap();
+    let pools = [pool(), steered(1, "stripe", Some(Stripe::Rendezvous)), steered(2, "dynamic", None)].map(Arc::new);
+    let contents = master::load_signed(&origin, Path::new("zone"), &pools, signer, &mut read).unwrap();
     let (seconds, after) = (start.elapsed().as_secs_f64(), memory_kb());
     let (own, grown) = (contents.bytes() >> 20, after.saturating_sub(before) >> 10);
     println!(
@@ -82,29 +116,34 @@ fn main() {
     let signer = || Signer::new(vec![Key::generate(Algorithm::Ecdsap256).unwrap().0]).map(Arc::new);
     for (names, signer) in sizes.into_iter().flat_map(|names| [(names, None), (names, signer())]) {
         let state = PoolState { up: u64::MAX, ttl_most_s: u32::MAX };
-        let zone = Arc::new(Zone::new(Arc::new(load(names, signer.as_ref())), &[state], 1, 0));
+        let zone = Arc::new(Zone::new(Arc::new(load(names, signer.as_ref())), &[state; 3], 1, 0));
         let settings = Settings::default();
         let mut scratch = Scratch::new(Arc::default(), &settings, 1);
-        let snapshot = Snapshot::new(vec![zone], Arc::new(settings));
+        let snapshot = Snapshot::new(vec![zone], Arc::new(settings)).with(steering());
         if signer.is_some() {
             println!("  signed, each set and name asked for before:");
         }
-        let kinds: [(&str, Ask); 3] = [
+        let kinds: [(&str, Ask); 5] = [
             ("static", Box::new(move |n| format!("host-{}.company.example.", scattered(n * 7919 % names)))),
             ("pool", Box::new(|_| "pool.company.example.".to_owned())),
+            ("stripe", Box::new(|_| "stripe.company.example.".to_owned())),
+            ("dynamic", Box::new(|_| "dynamic.company.example.".to_owned())),
             ("missing", Box::new(|n| format!("no-{n}.company.example."))),
         ];
         for (kind, name) in kinds {
             // So many that their signatures are all kept.
             let many = if signer.is_some() { 1000 } else { 100_000 };
-            let queries: Vec<Vec<u8>> = (0..many).map(|n| query(&name(n), signer.is_some())).collect();
+            // As many resolvers, far from each other.
+            let from = |n: usize| IpAddr::from((n as u32).wrapping_mul(0x9e37_79b1).to_be_bytes());
+            let queries: Vec<(IpAddr, Vec<u8>)> =
+                (0..many).map(|n| (from(n), query(&name(n), signer.is_some()))).collect();
             let mut best = f64::INFINITY;
             for _ in 0..if quick { 3 } else { 20 } {
                 let mut out = [0; 1232];
                 let start = Instant::now();
-                for message in &queries {
-                    let (from, to) = ([192, 0, 2, 9].into(), [192, 0, 2, 1].into());
-                    let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: 0, unix_s: 0 };
+                for (from, message) in &queries {
+                    let (from, to) = (*from, [192, 0, 2, 1].into());
+                    let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: 0, unix_ms: 0 };
                     let outcome = answer(&asked, &snapshot, &mut scratch, &mut out);
                     assert!(matches!(black_box(outcome), Outcome::Answer(_)));
                 }

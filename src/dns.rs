@@ -9,7 +9,7 @@
 //! 3. [`zone::Contents`] finds the node, or else the closest one above it: there the name is delegated away, redirected, made up by a
 //!    wildcard, or does not exist.
 //! 4. `reply` writes: record sets lie in wire form, so that writing copies bytes. Addresses of a pool name come from the
-//!    `pool::Image` of what is up just now, from another first one each time.
+//!    `pool::Image` of what is up just now, from another first one each time; of pools with modes [`steer`] chooses the site first.
 //! 5. `rate` decides whether it goes out, shortened, or not at all.
 //! 6. [`dnssec`] puts signatures into what goes out, if the zone is signed and the client wants them.
 //!
@@ -31,6 +31,7 @@ mod resolve;
 pub mod scratch;
 pub mod serve;
 pub mod snapshot;
+pub mod steer;
 pub mod transfer;
 pub mod wire;
 pub mod zone;
@@ -64,8 +65,15 @@ pub struct Asked<'a> {
     pub transport: Transport,
     /// Monotonic; what is counted per second is counted by this one.
     pub now_ms: u64,
-    /// Seconds since 1970: cookies carry it (RFC 9018 4.3).
-    pub unix_s: u32,
+    /// Milliseconds since 1970: cookies carry it in seconds, and what is remembered of resolvers has it.
+    pub unix_ms: u64,
+}
+
+impl Asked<'_> {
+    /// Seconds since 1970, as cookies carry them (RFC 9018 4.3).
+    fn unix_s(&self) -> u32 {
+        (self.unix_ms / 1000) as u32
+    }
 }
 
 /// What shall become of a query.

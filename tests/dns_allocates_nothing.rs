@@ -1,10 +1,14 @@
 //! Answering takes no memory: counted at the allocator.
 
+use farside::affinity::{Share, Store};
 use farside::dns::dnssec::{Algorithm, Key, Signer};
+use farside::dns::steer::prefixes::Prefixes;
+use farside::dns::steer::{Dynamic, Memory, Place, Plan, Steering, Stripe};
 use farside::dns::{
     Asked, Cookies, Count, Counts, Member, Name, Outcome, Pool, PoolState, RateLimit, Scratch, Settings, Silence,
     Snapshot, Transport, WhenDown, Zone, answer, master,
 };
+use farside::sites::SiteNumber;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,11 +56,29 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
     let member = |address: &str| Member { name: address.into(), addresses: vec![address.parse().unwrap()], weight: 1 };
     let members = vec![member("192.0.2.10"), member("2001:db8::10"), member("192.0.2.11")];
     let (when_down, ttl_s) = (WhenDown::All, 30);
-    let pool = Pool { name: "mail".into(), slot: 0, names, ttl_s, max_answers: 0, min_up: 1, when_down, members };
+    let (max_answers, plan) = (0, None);
+    let mail = Pool { name: "mail".into(), slot: 0, names, ttl_s, max_answers, min_up: 1, when_down, members, plan };
+    let place = |site| Place { site: SiteNumber(site), hash: site.into() };
+    let plan = |stripe| Plan {
+        dynamic: Some(Dynamic { share: Share(1), ttl_by_hour_s: [60; 24] }),
+        topology: true,
+        stripe,
+        client_subnet: true,
+        places: vec![place(0), place(1), place(0)],
+    };
+    let name = |name: &str| vec![Name::parse(name).unwrap()];
+    let (by_stripe, in_turn) = (Some(plan(Some(Stripe::Rendezvous))), Some(plan(None)));
+    let web = Pool { slot: 1, names: name("web.company.example."), plan: by_stripe, ..mail.clone() };
+    let turn = Pool { slot: 2, names: name("turn.company.example."), plan: in_turn, ..mail.clone() };
+    let pools = [mail, web, turn].map(Arc::new);
+    let steering = Steering {
+        topology: Arc::new(Prefixes::new(&[("192.0.2.64/26".parse().unwrap(), 1)]).unwrap()),
+        memory: Memory::Kept(Arc::new(Store::new(64, (1, 2)))),
+        ..Steering::default()
+    };
     let mut read = |_: &Path| Ok(ZONE.as_bytes().to_vec());
-    let contents =
-        master::load_signed(&origin, Path::new("zone"), &[Arc::new(pool)], signer.as_ref(), &mut read).unwrap();
-    let zone = Zone::new(Arc::new(contents), &[PoolState { up: 7, ttl_most_s: u32::MAX }], 1, 0);
+    let contents = master::load_signed(&origin, Path::new("zone"), &pools, signer.as_ref(), &mut read).unwrap();
+    let zone = Zone::new(Arc::new(contents), &[PoolState { up: 7, ttl_most_s: u32::MAX }; 3], 1, 0);
     let settings = Settings {
         nsid: b"ns1".into(),
         cookies: Some(Cookies { secret: [1; 16], previous: Some([2; 16]) }),
@@ -65,19 +87,20 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
     };
     let counts: Arc<Counts> = Arc::default();
     let mut scratch = Scratch::new(counts.clone(), &settings, 1);
-    let snapshot = Snapshot::new(vec![Arc::new(zone)], Arc::new(settings));
-    let queries: Vec<Vec<u8>> = ["", "mail.", "www.", "x.wild.", "x.child.", "x.old.", "nothing.", "x.y.z."]
-        .iter()
-        .flat_map(|front| [1, 2, 6, 15, 28, 255].map(|rtype| query(&format!("{front}company.example."), rtype)))
-        .chain([query("elsewhere.example.", 1), vec![0; 11], vec![0xff; 40], vec![1; 40]])
-        .collect();
+    let snapshot = Snapshot::new(vec![Arc::new(zone)], Arc::new(settings)).with(steering);
+    let queries: Vec<Vec<u8>> =
+        ["", "mail.", "web.", "turn.", "www.", "x.wild.", "x.child.", "x.old.", "nothing.", "x.y.z."]
+            .iter()
+            .flat_map(|front| [1, 2, 6, 15, 28, 255].map(|rtype| query(&format!("{front}company.example."), rtype)))
+            .chain([query("elsewhere.example.", 1), vec![0; 11], vec![0xff; 40], vec![1; 40]])
+            .collect();
     let mut out = vec![0; 1232];
     let mut answers = 0;
     let calls = counted(|| {
         for round in 0..100_u64 {
             for message in &queries {
                 let (from, to) = ([192, 0, 2, round as u8].into(), [192, 0, 2, 1].into());
-                let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: round, unix_s: 5 };
+                let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: round, unix_ms: 5000 };
                 answers += u64::from(matches!(answer(&asked, &snapshot, &mut scratch, &mut out), Outcome::Answer(_)));
             }
         }

@@ -2,11 +2,14 @@
 
 pub(super) mod diff;
 pub(super) mod meaning;
+mod prefix;
+mod steering;
 #[cfg(test)]
 mod tests;
 pub(super) mod written;
 
 use super::{Check, Word};
+pub use prefix::Prefix;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +58,11 @@ pub struct Dns {
     pub zones: Vec<Zone>,
     pub keys: Vec<Key>,
     pub pools: Vec<Pool>,
+    pub topologies: Vec<Topology>,
+    pub groups: Vec<Group>,
+    /// Resolvers whose addresses have so many bits in common count as one.
+    pub group_mask_v4: u8,
+    pub group_mask_v6: u8,
 }
 
 impl Dns {
@@ -126,6 +134,15 @@ pub struct Pool {
     pub name: String,
     /// As [`Zone::origin`]; each lies within a zone.
     pub names: Vec<String>,
+    /// Each at most once, in the order in which they decide; the last of them is [`Mode::RoundRobin`] or [`Mode::Metrics`].
+    pub modes: Vec<Mode>,
+    pub stripe: Stripe,
+    /// A client's network, where the resolver tells it, counts instead of the resolver.
+    pub client_subnet: bool,
+    /// How long a resolver's site is remembered after it has last asked.
+    pub persistence_ttl: Duration,
+    /// Pools with the same word share what is remembered; empty: those with equal member sets do.
+    pub share: String,
     /// Of answers; whole seconds.
     pub ttl: Duration,
     /// Where that is longer than the time in which a member could come or go at the soonest, that time is answered.
@@ -136,6 +153,61 @@ pub struct Pool {
     pub min_up: u32,
     pub when_down: WhenDown,
     pub members: Vec<Member>,
+}
+
+/// By what a site is chosen for who asks. Each decides, or leaves it to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// By what is remembered of the resolver.
+    Dynamic,
+    /// By where its address lies.
+    Topology,
+    /// By the number that its address is.
+    Stripe,
+    /// In turn.
+    RoundRobin,
+    /// By the sites' load.
+    Metrics,
+}
+
+impl Word for Mode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("dynamic", Mode::Dynamic),
+        ("topology", Mode::Topology),
+        ("stripe", Mode::Stripe),
+        ("round_robin", Mode::RoundRobin),
+        ("metrics", Mode::Metrics),
+    ];
+}
+
+/// How [`Mode::Stripe`] finds a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stripe {
+    /// By the highest of the hashes of the resolver with each member.
+    Rendezvous,
+    /// By the remainder of the address.
+    Modulus,
+}
+
+impl Word for Stripe {
+    const WORDS: &'static [(&'static str, Self)] = &[("rendezvous", Stripe::Rendezvous), ("modulus", Stripe::Modulus)];
+}
+
+/// Resolvers that belong to a site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topology {
+    pub prefixes: Vec<Prefix>,
+    /// More of them, one on a line.
+    pub file: Option<PathBuf>,
+    /// This site, or a peer.
+    pub site: String,
+}
+
+/// Resolvers that count as one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    pub name: String,
+    pub resolvers: Vec<Prefix>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -44,8 +44,11 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut config = meaning::resolve(written)
         .ok_or_else(|| ConfigErrors::unreadable(format!("{file}: something required is missing")))?;
     let beside = Path::new(file).parent().unwrap_or(Path::new(""));
-    for zone in config.dns.iter_mut().flat_map(|dns| &mut dns.zones) {
-        zone.file = beside.join(&zone.file);
+    if let Some(dns) = &mut config.dns {
+        let topologies = dns.topologies.iter_mut().filter_map(|topology| topology.file.as_mut());
+        for file in dns.zones.iter_mut().map(|zone| &mut zone.file).chain(topologies) {
+            *file = beside.join(&file);
+        }
     }
     let links = config.peers.iter_mut().filter_map(|peer| peer.link.as_mut()).map(|link| &mut link.certificate);
     let own = config.link.iter_mut().flat_map(|link| [&mut link.certificate, &mut link.key]);

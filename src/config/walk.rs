@@ -85,6 +85,8 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[[dns.key]]", DNS_KEY),
     ("[[dns.pool]]", DNS_POOL),
     ("[[dns.pool.member]]", DNS_MEMBER),
+    ("[[dns.topology]]", DNS_TOPOLOGY),
+    ("[[dns.group]]", DNS_GROUP),
 ];
 pub(super) const ROOT: &[&str] =
     &["site", "datapath", "admin", "proxy", "link", "peer", "service", "timeouts", "line", "dns"];
@@ -149,6 +151,8 @@ pub(super) const DNS: &[&str] = &[
     "max_tcp",
     "max_tcp_per_client",
     "tcp_idle",
+    "group_mask_v4",
+    "group_mask_v6",
     "zone",
     "key",
     "pool",
@@ -162,6 +166,7 @@ pub(super) const DNS_POOL: &[&str] = &[
     "names",
     "modes",
     "stripe",
+    "client_subnet",
     "ttl",
     "ttl_cut",
     "max_answers",
@@ -172,6 +177,8 @@ pub(super) const DNS_POOL: &[&str] = &[
     "member",
 ];
 pub(super) const DNS_MEMBER: &[&str] = &["name", "addresses", "site", "line", "service", "weight", "check"];
+pub(super) const DNS_TOPOLOGY: &[&str] = &["prefixes", "file", "site"];
+pub(super) const DNS_GROUP: &[&str] = &["name", "resolvers"];
 
 impl<'t> Section<'t> {
     /// Tells of every key that is not one of `keys`.

@@ -314,7 +314,7 @@ pub(super) fn weight(walk: &mut Walk, section: &Section) -> u32 {
 }
 
 /// Of addresses with so many bits, all of which count by default.
-fn prefix(walk: &mut Walk, section: &Section, key: &'static str, bits: u8) -> u8 {
+pub(super) fn prefix(walk: &mut Walk, section: &Section, key: &'static str, bits: u8) -> u8 {
     section.or(walk, key, value::number("a number of bits", 1..=bits), bits).value
 }
 

@@ -6,6 +6,7 @@ use super::query::{Bad, Query, Question};
 use super::rate::Verdict;
 use super::reply::{OptReply, Writer};
 use super::resolve::{Found, Kind, Tools, resolve};
+use super::steer::Client;
 use super::wire::{HEADER, LONGEST, class, rcode, rtype};
 use super::{Asked, Count, Outcome, Reply, Scratch, Settings, Silence, Snapshot, TransferAsked, Transport, Zone};
 
@@ -31,7 +32,7 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
         return Outcome::Signed(at);
     }
     let cookie = check_cookie(asked, settings, &query, scratch);
-    let opt = opt_reply(settings, &query, cookie);
+    let mut opt = opt_reply(settings, &query, cookie);
     let kept = opt.as_ref().map_or(0, OptReply::length);
     let limit = match (&query.edns, udp) {
         (_, false) => LONGEST,
@@ -50,6 +51,9 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
             return Outcome::Transfer(transfer);
         }
     };
+    if let Some(opt) = &mut opt {
+        opt.scope = found.scope;
+    }
     let mut flags = QR | u16::from(query.opcode()) << 11 | if found.authoritative { AA } else { 0 };
     flags |= u16::from_be_bytes([asked.message[2], asked.message[3]]) & RD;
     let (mut code, slot) = (found.rcode, zone.map(|zone| snapshot.zones()[zone].slot()));
@@ -120,7 +124,7 @@ fn sealed<'o>(
         counts,
         udp: asked.transport == Transport::Udp,
         now_ms: asked.now_ms,
-        unix_s: asked.unix_s,
+        unix_s: asked.unix_s(),
     };
     let fits = seal(&job, signing, &mut writer);
     (writer, fits)
@@ -201,7 +205,9 @@ fn decide(
     }
     writer.origin_after(scratch.asked.start(skip));
     let Scratch { asked: name, chased, targets, turns, .. } = scratch;
-    let found = resolve(&snapshot.zones()[zone], qtype, Tools { asked: name, chased, targets, turns }, writer);
+    let subnet = query.edns.and_then(|edns| edns.subnet);
+    let client = &Client { from: asked.from, subnet, now_ms: asked.unix_ms, steering: snapshot.steering() };
+    let found = resolve(&snapshot.zones()[zone], qtype, Tools { asked: name, chased, targets, turns, client }, writer);
     Decision::Found(found, Some(zone))
 }
 
@@ -230,7 +236,7 @@ fn chaos(settings: &Settings, question: &Question, writer: &mut Writer) -> Decis
 fn check_cookie(asked: &Asked, settings: &Settings, query: &Query, scratch: &Scratch) -> Option<Checked> {
     let option = query.edns?.cookie?;
     scratch.counts.add(Count::QueriesCookie);
-    cookie::check(option, asked.from, asked.unix_s, settings.cookies.as_ref()?)
+    cookie::check(option, asked.from, asked.unix_s(), settings.cookies.as_ref()?)
 }
 
 /// Who asks with EDNS is answered with EDNS, errors included (RFC 6891 7).
@@ -241,6 +247,7 @@ fn opt_reply<'a>(settings: &'a Settings, query: &Query<'a>, cookie: Option<Check
         nsid: (edns.nsid && !settings.nsid.is_empty()).then_some(&*settings.nsid),
         cookie: cookie.map(|cookie| cookie.reply),
         subnet: edns.subnet,
+        scope: 0,
     })
 }
 

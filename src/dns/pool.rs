@@ -1,6 +1,7 @@
 //! Pools: names whose addresses are those of members that are up.
 
 use super::name::Name;
+use super::steer::{Plan, Sites};
 use super::wire::{class, rtype};
 use crate::config::dns::MAX_MEMBERS;
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ pub struct Pool {
     pub when_down: WhenDown,
     /// At most [`MAX_MEMBERS`].
     pub members: Vec<Member>,
+    /// By what one site's addresses are chosen. None: all sites' are answered, in turn.
+    pub plan: Option<Plan>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -63,20 +66,28 @@ pub(super) struct Image {
     pool: Arc<Pool>,
     v4: Rotation,
     v6: Rotation,
+    sites: Option<Box<Sites>>,
 }
 
 impl Image {
     pub fn new(pool: &Arc<Pool>, state: PoolState) -> Image {
         let ttl_s = pool.ttl_s.min(state.ttl_most_s.max(1));
-        let family = |v4: bool| Rotation::new(pool, state.up, v4, ttl_s);
-        Image { v4: family(true), v6: family(false), pool: pool.clone() }
+        let family = |v4: bool| Rotation::new(pool, &in_answers(pool, state.up, v4), v4, ttl_s);
+        let sites = pool.plan.as_ref().map(|plan| Box::new(Sites::new(pool, plan, state, ttl_s)));
+        Image { v4: family(true), v6: family(false), sites, pool: pool.clone() }
     }
 
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
-    /// Of A or AAAA.
+    /// Where one site's addresses are chosen: what each answers. None: all are answered.
+    #[inline]
+    pub fn sites(&self) -> Option<(&Plan, &Sites)> {
+        self.sites.as_ref().and_then(|sites| Some((self.pool.plan.as_ref()?, &**sites)))
+    }
+
+    /// Of A or AAAA: all of the pool's.
     #[inline]
     pub fn rotation(&self, qtype: u16) -> Option<&Rotation> {
         match qtype {
@@ -105,8 +116,8 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    fn new(pool: &Pool, up: u64, v4: bool, ttl_s: u32) -> Rotation {
-        let members = in_answers(pool, up, v4);
+    /// Of members by their numbers.
+    pub fn new(pool: &Pool, members: &[usize], v4: bool, ttl_s: u32) -> Rotation {
         let mut addresses: Vec<IpAddr> =
             members.iter().flat_map(|member| of_family(&pool.members[*member], v4)).collect();
         addresses.sort_unstable();
@@ -180,15 +191,26 @@ fn of_family(member: &Member, v4: bool) -> impl Iterator<Item = IpAddr> {
     member.addresses.iter().copied().filter(move |address| address.is_ipv4() == v4)
 }
 
+/// Those that have addresses of a family.
+fn having(pool: &Pool, v4: bool) -> Vec<usize> {
+    let has = |member: &usize| of_family(&pool.members[*member], v4).next().is_some();
+    (0..pool.members.len().min(MAX_MEMBERS)).filter(has).collect()
+}
+
+/// The members that are up and have addresses of a family. None: they are too few, and `when_down` decides.
+pub(super) fn alive(pool: &Pool, up: u64, v4: bool) -> Option<Vec<usize>> {
+    let normal: Vec<usize> = having(pool, v4).into_iter().filter(|member| pool.members[*member].weight > 0).collect();
+    let alive: Vec<usize> = normal.iter().copied().filter(|member| up >> member & 1 == 1).collect();
+    (!alive.is_empty() && alive.len() >= pool.min_up.min(normal.len())).then_some(alive)
+}
+
 /// The members whose addresses of a family are answered.
 fn in_answers(pool: &Pool, up: u64, v4: bool) -> Vec<usize> {
-    let has = |member: &usize| of_family(&pool.members[*member], v4).next().is_some();
-    let all: Vec<usize> = (0..pool.members.len().min(MAX_MEMBERS)).filter(has).collect();
-    let normal: Vec<usize> = all.iter().copied().filter(|member| pool.members[*member].weight > 0).collect();
-    let alive: Vec<usize> = normal.iter().copied().filter(|member| up >> member & 1 == 1).collect();
-    if !alive.is_empty() && alive.len() >= pool.min_up.min(normal.len()) {
+    if let Some(alive) = alive(pool, up, v4) {
         return alive;
     }
+    let all = having(pool, v4);
+    let normal: Vec<usize> = all.iter().copied().filter(|member| pool.members[*member].weight > 0).collect();
     match pool.when_down {
         WhenDown::All if normal.is_empty() => all,
         WhenDown::All => normal,
@@ -198,7 +220,7 @@ fn in_answers(pool: &Pool, up: u64, v4: bool) -> Vec<usize> {
 }
 
 /// Who comes first, step by step, of a whole round.
-fn round(weights: &[u32]) -> Vec<usize> {
+pub(super) fn round(weights: &[u32]) -> Vec<usize> {
     let divisor = weights.iter().copied().fold(0, gcd).max(1);
     let sum: u64 = weights.iter().map(|weight| u64::from(weight / divisor)).sum();
     let scaled = |weight: &u32| {
@@ -241,7 +263,7 @@ mod tests {
         let members = members.iter().enumerate().map(member).collect();
         let names = vec![Name::parse("www.example.").unwrap()];
         let (ttl_s, max_answers, min_up, when_down) = (30, 0, 1, WhenDown::All);
-        Pool { name: "p".into(), slot: 0, names, ttl_s, max_answers, min_up, when_down, members }
+        Pool { name: "p".into(), slot: 0, names, ttl_s, max_answers, min_up, when_down, members, plan: None }
     }
 
     fn state(up: u64) -> PoolState {

@@ -4,6 +4,7 @@
 use super::counts::Silence;
 use super::name;
 use super::wire::{HEADER, rcode, rtype};
+use std::net::IpAddr;
 
 /// A query for one question, or none.
 #[derive(Debug)]
@@ -212,6 +213,33 @@ impl<'a> Edns<'a> {
 pub(super) const NSID: u16 = 3;
 pub(super) const SUBNET: u16 = 8;
 pub(super) const COOKIE: u16 = 10;
+
+/// A client's network (RFC 7871 6).
+pub(super) struct Subnet {
+    pub address: IpAddr,
+    /// At least 1.
+    pub length: u8,
+}
+
+impl Subnet {
+    /// Of an option that is in order. None: it names no network.
+    pub fn read(option: &[u8]) -> Option<Subnet> {
+        let ([_, family, length, _], given) = option.split_first_chunk::<4>()?;
+        let address = match family {
+            1 => IpAddr::from(filled::<4>(given)?),
+            2 => IpAddr::from(filled::<16>(given)?),
+            _ => return None,
+        };
+        (*length > 0).then_some(Subnet { address, length: *length })
+    }
+}
+
+/// The rest is 0.
+fn filled<const N: usize>(first: &[u8]) -> Option<[u8; N]> {
+    let mut all = [0; N];
+    all.get_mut(..first.len())?.copy_from_slice(first);
+    Some(all)
+}
 
 /// RFC 7871 6, 7.1.2: no scope, as many bytes of the address as the prefix needs, nothing set behind the prefix.
 fn subnet_in_order(option: &[u8]) -> bool {

@@ -103,8 +103,10 @@ pub(super) struct OptReply<'a> {
     pub dnssec_ok: bool,
     pub nsid: Option<&'a [u8]>,
     pub cookie: Option<Cookie>,
-    /// The query's option: answers do not depend on the client's network, so its scope is 0 (RFC 7871 7.2.1).
+    /// The query's option, whose scope is 0.
     pub subnet: Option<&'a [u8]>,
+    /// For how many bits of the client's address the answer holds; 0: it does not depend on that (RFC 7871 7.2.1).
+    pub scope: u8,
 }
 
 impl OptReply<'_> {
@@ -316,8 +318,11 @@ impl<'o> Writer<'o> {
             };
             opt.nsid.iter().for_each(|nsid| option(NSID, nsid));
             opt.cookie.iter().for_each(|cookie| option(COOKIE, cookie));
-            // The scope is 0 in the query already, or it would not have been in order.
             opt.subnet.iter().for_each(|subnet| option(SUBNET, subnet));
+            // It is the last one, and this its fourth byte.
+            if let Some(subnet) = opt.subnet.filter(|_| opt.scope > 0) {
+                out[at - subnet.len() + 3] = opt.scope;
+            }
             counts[Section::Additional as usize] += 1;
         }
         out[..2].copy_from_slice(&query[..2]);

@@ -1,8 +1,10 @@
 //! What a zone says of a name: the algorithm of RFC 1034 4.3.2, with wildcards (RFC 4592), DNAME (RFC 6672), and pools.
 
 use super::name::{self, LONGEST_NAME, Suffixes};
+use super::pool::{Image, Rotation};
 use super::reply::{Section, Targets, Writer, Written};
 use super::scratch::Turns;
+use super::steer::{Client, choose};
 use super::wire::{class, rcode, rtype};
 use super::zone::{Contents, NOWHERE, Zone};
 
@@ -34,13 +36,15 @@ pub(super) struct Found {
     pub negative: bool,
     /// That name is what an alias has led to, not the question's.
     pub chased: bool,
+    /// For how many bits of the client's address the answer holds; 0: it does not depend on that.
+    pub scope: u8,
 }
 
 impl Found {
     /// Nothing of a zone's.
     pub fn other(rcode: u16, kind: Kind) -> Found {
         let (authoritative, truncated, negative, chased) = (false, false, false, false);
-        Found { rcode, kind, authoritative, truncated, node: 0, pool: None, negative, chased }
+        Found { rcode, kind, authoritative, truncated, node: 0, pool: None, negative, chased, scope: 0 }
     }
 }
 
@@ -50,13 +54,14 @@ pub(super) struct Tools<'s> {
     pub chased: &'s mut Suffixes,
     pub targets: &'s mut Targets,
     pub turns: &'s mut Turns,
+    pub client: &'s Client<'s>,
 }
 
 /// Looks the question's name up in the zone that it lies in, and writes all sections.
 pub(super) fn resolve(zone: &Zone, qtype: u16, tools: Tools, writer: &mut Writer) -> Found {
-    let Tools { asked, chased, targets, turns } = tools;
+    let Tools { asked, chased, targets, turns, client } = tools;
     let contents = &**zone.contents();
-    let mut search = Search { zone, contents, qtype, targets, turns, writer };
+    let mut search = Search { zone, contents, qtype, targets, turns, client, scope: 0, writer };
     search.targets.clear();
     let mut name = search.writer.question_name();
     let mut found = Found { authoritative: true, ..Found::other(rcode::NOERROR, Kind::Answer) };
@@ -104,7 +109,7 @@ pub(super) fn resolve(zone: &Zone, qtype: u16, tools: Tools, writer: &mut Writer
             found.node = source;
         }
         match search.node(source, search.writer.end_of(name, 0)) {
-            Step::Done(pool) => found.pool = pool,
+            Step::Done(pool) => (found.pool, found.scope) = (pool, search.scope),
             Step::Nothing(ttl_s) => {
                 found.kind = if hop > 0 { Kind::Answer } else { Kind::Nodata };
                 (found.truncated, found.negative) = (!search.negative(ttl_s), true);
@@ -129,6 +134,9 @@ struct Search<'s, 'o> {
     qtype: u16,
     targets: &'s mut Targets,
     turns: &'s mut Turns,
+    client: &'s Client<'s>,
+    /// As [`Found::scope`].
+    scope: u8,
     writer: &'s mut Writer<'o>,
 }
 
@@ -176,7 +184,11 @@ impl<'s> Search<'s, '_> {
                 return Step::Nothing(pool.ttl_s);
             }
             let turn = self.turns.take(pool.slot, qtype);
-            let fits = self.writer.addresses(Section::Answer, owner, rotation, turn);
+            let fits = if pool.plan.is_none() {
+                self.writer.addresses(Section::Answer, owner, rotation, turn)
+            } else {
+                self.steered(Section::Answer, owner, (image, qtype), turn)
+            };
             return if fits { Step::Done(Some(pool.slot)) } else { Step::Full };
         }
         if qtype == rtype::SOA && node == 0 {
@@ -200,6 +212,26 @@ impl<'s> Search<'s, '_> {
             Some(next) => Step::Alias(next, contents.first(alias).1),
             None => Step::Full,
         }
+    }
+
+    /// The addresses of the site that is chosen for who asks. False: there is no room.
+    #[inline(never)]
+    fn steered(&mut self, section: Section, owner: usize, (image, qtype): (&Image, u16), turn: u32) -> bool {
+        let (rotation, turn) = self.chosen(section, image, qtype, turn);
+        rotation.is_none_or(|rotation| self.writer.addresses(section, owner, rotation, turn))
+    }
+
+    fn chosen<'i>(&mut self, section: Section, image: &'i Image, qtype: u16, turn: u32) -> (Option<&'i Rotation>, u32) {
+        let whole = (image.rotation(qtype), turn);
+        let Some((plan, sites)) = image.sites() else { return whole };
+        let Some(family) = sites.family(qtype) else { return whole };
+        // Only what is in the answer section may depend on the client's network (RFC 7871 7.3.1).
+        let asker = self.client.asker(plan.client_subnet && section == Section::Answer);
+        if section == Section::Answer {
+            self.scope = asker.scope;
+        }
+        let (site, turn) = choose(plan, family, sites.up(), &asker, (self.client, turn), &mut ());
+        (family.rotation(site), turn)
     }
 
     /// Names another zone's servers. False: they, or the addresses without which they cannot be found (RFC 9471), do not fit.
@@ -227,7 +259,11 @@ impl<'s> Search<'s, '_> {
                     for qtype in [rtype::A, rtype::AAAA] {
                         let Some(rotation) = image.rotation(qtype) else { continue };
                         let turn = self.turns.take(image.pool().slot, qtype);
-                        self.writer.addresses(Section::Additional, owner, rotation, turn);
+                        if image.pool().plan.is_none() {
+                            self.writer.addresses(Section::Additional, owner, rotation, turn);
+                        } else {
+                            self.steered(Section::Additional, owner, (image, qtype), turn);
+                        }
                     }
                 }
                 for qtype in [rtype::A, rtype::AAAA] {

@@ -1,6 +1,7 @@
 //! All that answers are made of, at one moment.
 
 use super::name::{Index, Suffixes};
+use super::steer::Steering;
 use super::zone::Zone;
 use std::sync::Arc;
 
@@ -63,6 +64,7 @@ impl Default for RateLimit {
 pub struct Snapshot {
     zones: Vec<Arc<Zone>>,
     settings: Arc<Settings>,
+    steering: Steering,
     /// From origins to zones.
     index: Index,
     /// Bit n: some origin has n labels.
@@ -79,7 +81,17 @@ impl Snapshot {
             index.insert(suffixes.hash(0), at as u32);
             depths |= 1 << suffixes.labels();
         }
-        Snapshot { zones, settings, index, depths }
+        Snapshot { zones, settings, steering: Steering::default(), index, depths }
+    }
+
+    /// With what pools that send resolvers to sites choose by; before that there are no groups, no topology and no memory.
+    pub fn with(self, steering: Steering) -> Snapshot {
+        Snapshot { steering, ..self }
+    }
+
+    #[inline]
+    pub fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     pub fn zones(&self) -> &[Arc<Zone>] {

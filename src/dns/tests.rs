@@ -6,6 +6,7 @@ mod lookup;
 mod oracle;
 mod pools;
 mod protocol;
+mod steer;
 mod transfers;
 
 use super::*;
@@ -20,6 +21,8 @@ pub struct Lab {
     pub snapshot: Snapshot,
     pub scratch: Scratch,
     pub now_ms: u64,
+    pub from: IpAddr,
+    pub unix_ms: u64,
 }
 
 pub const CLIENT: &str = "192.0.2.77";
@@ -49,7 +52,11 @@ impl Lab {
             Arc::new(Zone::new(contents, &up, serial, slot))
         });
         let scratch = Scratch::new(Arc::default(), &settings, 0);
-        Lab { snapshot: Snapshot::new(zones.collect(), Arc::new(settings)), scratch, now_ms: 1000 }
+        Lab::over(Snapshot::new(zones.collect(), Arc::new(settings)), scratch)
+    }
+
+    pub fn over(snapshot: Snapshot, scratch: Scratch) -> Lab {
+        Lab { snapshot, scratch, now_ms: 1000, from: CLIENT.parse().unwrap(), unix_ms: 1_800_000_000_000 }
     }
 
     /// With all pools of the first zone in these states.
@@ -57,7 +64,8 @@ impl Lab {
         let states: Vec<PoolState> = up.iter().map(|up| PoolState { up: *up, ttl_most_s: u32::MAX }).collect();
         let mut zones = self.snapshot.zones().to_vec();
         zones[0] = Arc::new(zones[0].with(&states, zones[0].serial() + 1));
-        self.snapshot = Snapshot::new(zones, self.snapshot.settings().clone());
+        let steering = self.snapshot.steering().clone();
+        self.snapshot = Snapshot::new(zones, self.snapshot.settings().clone()).with(steering);
     }
 
     pub fn send(&mut self, message: &[u8], transport: Transport) -> (Outcome, Vec<u8>) {
@@ -67,8 +75,8 @@ impl Lab {
 
     pub fn send_into(&mut self, message: &[u8], transport: Transport, size: usize) -> (Outcome, Vec<u8>) {
         let mut out = vec![0; size];
-        let (from, to) = (CLIENT.parse().unwrap(), "203.0.113.1".parse().unwrap());
-        let asked = Asked { message, from, to, transport, now_ms: self.now_ms, unix_s: 1_800_000_000 };
+        let Lab { now_ms, unix_ms, from, .. } = *self;
+        let asked = Asked { message, from, to: "203.0.113.1".parse().unwrap(), transport, now_ms, unix_ms };
         let outcome = answer(&asked, &self.snapshot, &mut self.scratch, &mut out);
         let Outcome::Answer(reply) = outcome else { return (outcome, Vec::new()) };
         out.truncate(reply.length);

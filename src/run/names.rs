@@ -2,6 +2,7 @@
 //! and the secondaries.
 
 mod rows;
+mod steering;
 mod truth;
 pub mod zones;
 

@@ -1,8 +1,8 @@
 //! What a reload changes of lines and DNS, in words. What a zone's file says is not the configuration's.
 
-use super::super::Config;
 use super::super::diff::{Changes, Pair, check};
-use super::{Dns, Key, Line, Member, Pool, WhenDown, Zone};
+use super::super::{Config, Word};
+use super::{Dns, Group, Key, Line, Member, Mode, Pool, Topology, WhenDown, Zone};
 use std::net::IpAddr;
 
 /// What is taken at start and kept: `keep` is told of each key whether it is the same.
@@ -47,6 +47,34 @@ pub(in super::super) fn dns(changes: &mut Changes, old: &Dns, new: &Dns) {
     changes.named(&old.keys, &new.keys, |key| key.name.clone(), keys);
     changes.named(&old.zones, &new.zones, |zone| zone.origin.clone(), zones);
     changes.named(&old.pools, &new.pools, |pool| pool.name.clone(), pools);
+    changes.value("dns", "group_mask_v4", &old.group_mask_v4, &new.group_mask_v4);
+    changes.value("dns", "group_mask_v6", &old.group_mask_v6, &new.group_mask_v6);
+    changes.named(&old.groups, &new.groups, |group| group.name.clone(), groups);
+    topologies(changes, &old.topologies, &new.topologies);
+}
+
+fn groups(changes: &mut Changes, groups: Pair<Group>) {
+    match groups {
+        Pair::Added(group) => changes.say(format!("dns: added group {}", group.name)),
+        Pair::Removed(group) => changes.say(format!("dns: removed group {}", group.name)),
+        Pair::Both(old, new) if old.resolvers != new.resolvers => {
+            changes.say(format!("dns: group {}: resolvers changed", new.name));
+        }
+        Pair::Both(..) => {}
+    }
+}
+
+/// They have no names; files are compared by their names.
+fn topologies(changes: &mut Changes, old: &[Topology], new: &[Topology]) {
+    let of = |topologies: &[Topology], site: &str| -> Vec<Topology> {
+        topologies.iter().filter(|topology| topology.site == site).cloned().collect()
+    };
+    let mut sites: Vec<&str> = old.iter().chain(new).map(|topology| topology.site.as_str()).collect();
+    sites.sort_unstable();
+    sites.dedup();
+    for site in sites.into_iter().filter(|site| of(old, site) != of(new, site)) {
+        changes.say(format!("dns: topology of site {site} changed"));
+    }
 }
 
 fn shown(text: &str) -> String {
@@ -93,8 +121,15 @@ fn pools(changes: &mut Changes, pools: Pair<Pool>) {
         Pair::Removed(pool) => changes.say(format!("removed pool {} ({})", pool.name, pool.names.join(", "))),
         Pair::Both(old, new) => {
             let subject = format!("pool {}", new.name);
-            let Pool { name: _, names, ttl, ttl_cut, max_answers, min_up, when_down, members: was } = old;
+            let Pool { name: _, names, ttl, ttl_cut, max_answers, min_up, when_down, members: was, .. } = old;
+            let Pool { modes, stripe, client_subnet, persistence_ttl, share, .. } = old;
+            let listed = |modes: &[Mode]| modes.iter().map(|mode| mode.word()).collect::<Vec<_>>().join(", ");
             changes.value(&subject, "names", &names.join(", "), &new.names.join(", "));
+            changes.value(&subject, "modes", &listed(modes), &listed(&new.modes));
+            changes.word(&subject, "stripe", *stripe, new.stripe);
+            changes.value(&subject, "client_subnet", client_subnet, &new.client_subnet);
+            changes.duration(&subject, "persistence_ttl", *persistence_ttl, new.persistence_ttl);
+            changes.value(&subject, "share", &shown(share), &shown(&new.share));
             changes.duration(&subject, "ttl", *ttl, new.ttl);
             changes.value(&subject, "ttl_cut", ttl_cut, &new.ttl_cut);
             changes.value(&subject, "max_answers", max_answers, &new.max_answers);

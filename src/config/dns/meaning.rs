@@ -5,7 +5,7 @@ use super::super::value::{nearest, quoted};
 use super::super::walk::{At, Walk};
 use super::super::written::Written;
 use super::written;
-use super::{Dns, Key, Line, MAX_MEMBERS, Member, Pool, WhenDown, Zone};
+use super::{Dns, Key, Line, MAX_MEMBERS, Member, Pool, WhenDown, Zone, steering};
 use std::net::IpAddr;
 
 /// More lines' targets and members' checks than this are refused.
@@ -27,6 +27,7 @@ pub(in super::super) fn check(walk: &mut Walk, written: &Written) {
     listeners(walk, written, dns);
     zones(walk, dns);
     pools(walk, written, dns);
+    steering::check(walk, written, dns);
     let members = dns.pools.iter().flat_map(|pool| &pool.members).filter(|member| member.check.is_some());
     let checked = written.lines.iter().map(|line| line.targets.len()).sum::<usize>()
         + members.map(|member| member.addresses.len()).sum::<usize>();
@@ -125,7 +126,13 @@ fn zones(walk: &mut Walk, dns: &written::Dns) {
 }
 
 /// Tells if `wanted` is not among `known`.
-fn there<'w>(walk: &mut Walk, wanted: &At<String>, what: &str, header: &str, known: impl Iterator<Item = &'w str>) {
+pub(super) fn there<'w>(
+    walk: &mut Walk,
+    wanted: &At<String>,
+    what: &str,
+    header: &str,
+    known: impl Iterator<Item = &'w str>,
+) {
     let known: Vec<&str> = known.collect();
     if known.contains(&wanted.value.as_str()) {
         return;
@@ -270,6 +277,10 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         zones: dns.zones.into_iter().map(zone).collect::<Option<_>>()?,
         keys: dns.keys.into_iter().map(key).collect::<Option<_>>()?,
         pools: dns.pools.into_iter().map(|written| pool(written, site)).collect::<Option<_>>()?,
+        topologies: dns.topologies.into_iter().map(steering::topology_meant).collect::<Option<_>>()?,
+        groups: dns.groups.into_iter().map(steering::group_meant).collect::<Option<_>>()?,
+        group_mask_v4: dns.group_mask_v4,
+        group_mask_v6: dns.group_mask_v6,
     })
 }
 
@@ -288,6 +299,11 @@ fn pool(pool: written::Pool, site: &str) -> Option<Pool> {
     Some(Pool {
         name: pool.name?.value,
         names: values(pool.names),
+        modes: values(pool.modes),
+        stripe: pool.stripe,
+        client_subnet: pool.client_subnet,
+        persistence_ttl: pool.persistence_ttl,
+        share: pool.share,
         ttl: pool.ttl,
         ttl_cut: pool.ttl_cut,
         max_answers: pool.max_answers,

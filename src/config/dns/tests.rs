@@ -166,29 +166,107 @@ fn values_that_will_not_do() {
 }
 
 #[test]
-fn what_is_for_later_is_refused() {
-    let pool = |new: &str, message: &str, help: &str| {
-        one_error("name = \"mail\"\n", &format!("name = \"mail\"\n{new}\n"), "31:1", message, help)
+fn modes_are_listed_in_the_order_in_which_they_decide() {
+    let with = |list: &str| GOOD.replacen("\"mail\"\n", &format!("\"mail\"\nmodes = {list}\n"), 1);
+    let modes = |list: &str| good(&format!("{}{STEERED}", with(list))).dns.unwrap().pools[0].modes.clone();
+    assert_eq!(modes("[]"), [Mode::RoundRobin]);
+    assert_eq!(modes("[\"topology\"]"), [Mode::Topology, Mode::RoundRobin]);
+    let listed = "[\"topology\", \"stripe\", \"round_robin\"]";
+    assert_eq!(modes(listed), [Mode::Topology, Mode::Stripe, Mode::RoundRobin]);
+    let wrong = |list: &str, place: &str, message: &str, help: &str| {
+        one_error("name = \"mail\"\n", &format!("name = \"mail\"\nmodes = {list}\n"), place, message, help);
     };
-    const OTHERS: &str = "modes other than \"round_robin\" are not there yet in this version";
-    for key in ["stripe = \"modulus\"", "persistence_ttl = \"1h\"", "share = \"x\""] {
-        let name = key.split(' ').next().unwrap();
-        pool(key, &format!("`{name}`: {OTHERS}"), "leave it out: nothing would heed it");
-    }
-    assert_eq!(good(&GOOD.replacen("\"mail\"\n", "\"mail\"\nmodes = [\"round_robin\"]\n", 1)), good(GOOD));
-    one_error(
-        "name = \"mail\"\n",
-        "name = \"mail\"\nmodes = [\"stripe\", \"round_robin\"]\n",
-        "31:10",
-        "mode \"stripe\" is not there yet in this version",
-        "write modes = [\"round_robin\"], or leave it out",
+    wrong(
+        "[\"round_robin\", \"stripe\"]",
+        "31:25",
+        "mode \"stripe\" decides before \"round_robin\", wherever it is listed",
+        "list them in their order: modes = [\"stripe\", \"round_robin\"]",
     );
-    one_error(
-        "[[dns.key]]",
-        "[[dns.topology]]\nprefixes = [\"10.1.0.0/16\"]\nsite = \"south\"\n[[dns.key]]",
-        "25:7",
-        "`topology`: resolvers mapped to sites by their addresses are not there yet in this version",
-        "leave [[dns.topology]] out: nothing would heed it",
+    wrong("[\"stripe\", \"stripe\"]", "31:20", "mode \"stripe\" is listed twice", "list each mode once");
+    wrong(
+        "[\"strip\"]",
+        "31:10",
+        "a value of `modes` cannot be \"strip\"",
+        "did you mean \"stripe\"? The words are \"dynamic\", \"topology\", \"stripe\", \"round_robin\", \"metrics\"",
+    );
+    wrong(
+        "[\"topology\"]",
+        "31:10",
+        "mode \"topology\" has nothing to go by",
+        "add: [[dns.topology]] with prefixes = [\"10.1.0.0/16\"] and site = \"south\"",
+    );
+}
+
+const STEERED: &str = r#"
+[[dns.topology]]
+prefixes = ["10.1.0.0/16", "2001:db8::1"]
+file = "nets.txt"
+site = "south"
+
+[[dns.group]]
+name = "isp"
+resolvers = ["192.0.2.1", "198.51.100.0/28"]
+"#;
+
+#[test]
+fn topology_and_groups_mean_what_they_say() {
+    let dns = good(&format!("{GOOD}{STEERED}")).dns.unwrap();
+    let prefix = |text: &str| text.parse::<Prefix>().unwrap();
+    let topology = Topology {
+        prefixes: vec![prefix("10.1.0.0/16"), prefix("2001:db8::1")],
+        file: Some("/etc/farside/nets.txt".into()),
+        site: "south".into(),
+    };
+    assert_eq!(dns.topologies, [topology]);
+    let resolvers = vec![prefix("192.0.2.1/32"), prefix("198.51.100.0/28")];
+    assert_eq!(dns.groups, [Group { name: "isp".into(), resolvers }]);
+    assert_eq!((dns.group_mask_v4, dns.group_mask_v6), (32, 128));
+}
+
+#[test]
+fn networks_that_will_not_do() {
+    let wrong = |old: &str, new: &str, place: &str, message: &str, help: &str| {
+        let line = |n: &str| n.parse::<usize>().unwrap() + GOOD.lines().count();
+        let (at, column) = place.split_once(':').unwrap();
+        let place = format!("{}:{column}", line(at));
+        one_error_in(&format!("{GOOD}{STEERED}"), old, new, &place, message, help);
+    };
+    const HELP: &str = "write an address or a prefix such as \"10.1.0.0/16\" or \"2001:db8:1::/48\"";
+    wrong(
+        "10.1.0.0/16",
+        "10.1.0.1/16",
+        "3:13",
+        "a value of `prefixes` has bits set behind its prefix: the network is 10.1.0.0/16: \"10.1.0.1/16\"",
+        HELP,
+    );
+    wrong("\"192.0.2.1\"", "\"ns1\"", "9:14", "a value of `resolvers` is no address or prefix: \"ns1\"", HELP);
+    wrong(
+        "\"2001:db8::1\"",
+        "\"10.1.0.0/16\"",
+        "3:28",
+        "10.1.0.0/16 is in the topology twice",
+        "a network belongs to one site",
+    );
+    wrong(
+        "\"198.51.100.0/28\"",
+        "\"192.0.2.1/32\"",
+        "9:27",
+        "192.0.2.1 is in two groups, or in one twice",
+        "a resolver is of one group",
+    );
+    wrong(
+        "site = \"south\"\n\n[[dns.group]]",
+        "site = \"noth\"\n\n[[dns.group]]",
+        "5:8",
+        "there is no site \"noth\"",
+        "add a [[peer]] with name = \"noth\"",
+    );
+    wrong(
+        "prefixes = [\"10.1.0.0/16\", \"2001:db8::1\"]\nfile = \"nets.txt\"\n",
+        "",
+        "2:1",
+        "[[dns.topology]] has neither `prefixes` nor a `file`",
+        "add: prefixes = [\"10.1.0.0/16\"], whose resolvers belong to the site",
     );
 }
 

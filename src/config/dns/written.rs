@@ -4,7 +4,7 @@ use super::super::value::{self, Problem};
 use super::super::walk::{self, At, Place, Section, Walk};
 use super::super::written::{self, CheckDefaults, DAY, Kind, MILLISECOND, SECOND};
 use super::super::{Check, CheckKind};
-use super::{Algorithm, Need, Tcp};
+use super::{Algorithm, Mode, Need, Stripe, Tcp, steering};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
@@ -29,6 +29,10 @@ pub(in super::super) struct Dns {
     pub zones: Vec<Zone>,
     pub keys: Vec<Key>,
     pub pools: Vec<Pool>,
+    pub topologies: Vec<steering::Topology>,
+    pub groups: Vec<steering::Group>,
+    pub group_mask_v4: u8,
+    pub group_mask_v6: u8,
 }
 
 pub(in super::super) struct Zone {
@@ -50,6 +54,11 @@ pub(in super::super) struct Pool {
     pub place: Place,
     pub name: Option<At<String>>,
     pub names: Vec<At<String>>,
+    pub modes: Vec<At<Mode>>,
+    pub stripe: Stripe,
+    pub client_subnet: bool,
+    pub persistence_ttl: Duration,
+    pub share: String,
     pub ttl: Duration,
     pub ttl_cut: bool,
     pub max_answers: u32,
@@ -69,13 +78,13 @@ pub(in super::super) struct Member {
 }
 
 /// The title of a table that has a name, as a person would point to it.
-fn title(table: &DeTable, header: &str) -> String {
+pub(super) fn title(table: &DeTable, header: &str) -> String {
     let named = table.iter().find(|(key, _)| key.get_ref() == "name").and_then(|(_, value)| value.get_ref().as_str());
     named.map_or(format!("[[{header}]]"), |name| format!("[[{header}]] {}", value::quoted(name)))
 }
 
 /// A list that may be empty or not there.
-fn optional_list<T>(
+pub(super) fn optional_list<T>(
     walk: &mut Walk,
     section: &Section,
     key: &'static str,
@@ -128,17 +137,6 @@ fn with_port(walk: &mut Walk, section: &Section, check: Check) -> Check {
 
 pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> Dns {
     let section = Section::open(walk, "[dns]", place.clone(), table, walk::DNS);
-    for (key, what) in
-        [("topology", "resolvers mapped to sites by their addresses are"), ("group", "groups of resolvers are")]
-    {
-        if let Some(place) = section.key_place(key) {
-            walk.wrong(
-                &place,
-                format!("`{key}`: {what} not there yet in this version"),
-                format!("leave [[dns.{key}]] out: nothing would heed it"),
-            );
-        }
-    }
     let each = |walk: &mut Walk, key, header| section.tables(walk, key, header).into_iter();
     Dns {
         place,
@@ -160,6 +158,12 @@ pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> D
         zones: each(walk, "zone", "dns.zone").map(|(table, place)| zone(walk, table, place)).collect(),
         keys: each(walk, "key", "dns.key").map(|(table, place)| key(walk, table, place)).collect(),
         pools: each(walk, "pool", "dns.pool").map(|(table, place)| pool(walk, table, place)).collect(),
+        topologies: each(walk, "topology", "dns.topology")
+            .map(|(table, place)| steering::topology(walk, table, place))
+            .collect(),
+        groups: each(walk, "group", "dns.group").map(|(table, place)| steering::group(walk, table, place)).collect(),
+        group_mask_v4: written::prefix(walk, &section, "group_mask_v4", 32),
+        group_mask_v6: written::prefix(walk, &section, "group_mask_v6", 128),
     }
 }
 
@@ -190,19 +194,14 @@ fn key(walk: &mut Walk, table: &DeTable, place: Place) -> Key {
 fn pool(walk: &mut Walk, table: &DeTable, place: Place) -> Pool {
     let title = title(table, "dns.pool");
     let section = Section::open(walk, title.clone(), place.clone(), table, walk::DNS_POOL);
-    modes(walk, &section);
-    for key in ["stripe", "persistence_ttl", "share"] {
-        if let Some(place) = section.key_place(key) {
-            walk.wrong(
-                &place,
-                format!("`{key}`: modes other than \"round_robin\" are not there yet in this version"),
-                "leave it out: nothing would heed it",
-            );
-        }
-    }
     Pool {
         name: section.required(walk, "name", value::name, "\"mail\""),
         names: section.list(walk, "names", domain_name, "[\"mail.company.example.\"]"),
+        modes: steering::modes(walk, &section),
+        stripe: section.or(walk, "stripe", value::word, Stripe::Rendezvous).value,
+        client_subnet: section.or(walk, "client_subnet", value::boolean, false).value,
+        persistence_ttl: section.or(walk, "persistence_ttl", whole_seconds, 3600 * SECOND).value,
+        share: section.or(walk, "share", text, String::new()).value,
         ttl: section.or(walk, "ttl", whole_seconds, 30 * SECOND).value,
         ttl_cut: section.or(walk, "ttl_cut", value::boolean, false).value,
         max_answers: section.or(walk, "max_answers", value::number("a number", 0..=1000), 0).value,
@@ -215,28 +214,6 @@ fn pool(walk: &mut Walk, table: &DeTable, place: Place) -> Pool {
             .collect(),
         title,
         place,
-    }
-}
-
-/// The only mode of this version is the default too.
-fn modes(walk: &mut Walk, section: &Section) {
-    let given = optional_list(walk, section, "modes", value::string, "[\"round_robin\"]");
-    for mode in given.iter().filter(|mode| mode.value != "round_robin") {
-        let known = ["dynamic", "topology", "stripe", "metrics"];
-        if known.contains(&mode.value.as_str()) {
-            walk.wrong(
-                &mode.place,
-                format!("mode \"{}\" is not there yet in this version", mode.value),
-                "write modes = [\"round_robin\"], or leave it out",
-            );
-        } else {
-            let words = known.iter().copied().chain(["round_robin"]);
-            let help = match value::nearest(&mode.value, words) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => "write [\"round_robin\"]".into(),
-            };
-            walk.wrong(&mode.place, format!("a value of `modes` cannot be {}", value::quoted(&mode.value)), help);
-        }
     }
 }
 

@@ -30,7 +30,7 @@ pub fn respond(asked: &Asked, served: &Served, scratch: &mut Scratch, tally: &Ta
 
 fn signed(asked: &Asked, at: usize, served: &Served, scratch: &mut Scratch, tally: &Tally, out: &mut [u8]) -> Response {
     let mut message = asked.message.to_vec();
-    let mut signature = match served.keys.check(&mut message, at, asked.unix_s) {
+    let mut signature = match served.keys.check(&mut message, at, asked.unix_s()) {
         Ok(signature) => signature,
         Err(refused) => return put(&refused, out),
     };
@@ -40,7 +40,7 @@ fn signed(asked: &Asked, at: usize, served: &Served, scratch: &mut Scratch, tall
         Outcome::Answer(reply) => {
             tally.count(&reply);
             let mut whole = out[..reply.length].to_vec();
-            signature.sign(&mut whole, asked.unix_s);
+            signature.sign(&mut whole, asked.unix_s());
             put(&whole, out)
         }
         Outcome::Transfer(wanted) => transferred(&plain, served, Some(signature), wanted, out),
@@ -67,7 +67,7 @@ fn transferred(
             let length = transfer::refuse(asked.message, rcode::REFUSED, out);
             let Some(mut signature) = signature else { return Response::Answer(length) };
             let mut whole = out[..length].to_vec();
-            signature.sign(&mut whole, asked.unix_s);
+            signature.sign(&mut whole, asked.unix_s());
             put(&whole, out)
         }
     }

@@ -97,8 +97,13 @@ fn parse(line: &str) -> Option<(String, Given)> {
 
 /// Seconds since 1970, as serials and cookies count them.
 pub fn unix_s() -> u32 {
+    (unix_ms() / 1000) as u32
+}
+
+/// Milliseconds since 1970, as what is remembered of resolvers counts them.
+pub fn unix_ms() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs() as u32)
+    now.map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

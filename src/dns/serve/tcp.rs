@@ -5,7 +5,7 @@
 mod connection;
 
 use super::super::{Scratch, Transport};
-use super::serial::unix_s;
+use super::serial::unix_ms;
 use super::{Served, Shared, Tally};
 use crate::config::dns::Tcp as Bounds;
 use connection::{Connection, Desk, Progress};
@@ -234,7 +234,7 @@ impl Server {
             transport: Transport::Tcp,
             now,
             now_ms: now.duration_since(self.shared.start).as_millis() as u64,
-            unix_s: unix_s(),
+            unix_ms: unix_ms(),
         };
         match connection.drive(&mut desk) {
             Progress::Waits => {}

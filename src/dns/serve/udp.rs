@@ -3,7 +3,7 @@
 
 use super::super::{Ahead, Asked, Scratch, Transport};
 use super::respond::{Response, respond};
-use super::serial::unix_s;
+use super::serial::unix_ms;
 use super::{Shared, Tally};
 use crate::sys::datagrams::{BATCH, Datagrams};
 use crate::sys::poll::Poll;
@@ -94,14 +94,14 @@ impl Server {
     fn answer(&mut self, count: usize, to: IpAddr) {
         let served = self.shared.served.load();
         let now_ms = self.shared.start.elapsed().as_millis() as u64;
-        let unix_s = unix_s();
+        let unix_ms = unix_ms();
         let room = usize::from(served.snapshot.settings().udp_size);
         self.ahead.look(&served.snapshot, (0..count).map(|i| self.batch.message(i)));
         for i in 0..count {
             let Some((_, sender)) = self.batch.datagram(i) else { continue };
             let (message, answer) = self.batch.exchange(i);
             let room = room.min(answer.len());
-            let asked = Asked { message, from: sender.ip(), to, transport: Transport::Udp, now_ms, unix_s };
+            let asked = Asked { message, from: sender.ip(), to, transport: Transport::Udp, now_ms, unix_ms };
             // A transfer is a matter of TCP: the pure half answers who asks for one here.
             if let Response::Answer(length) =
                 respond(&asked, &served, &mut self.scratch, &self.tally, &mut answer[..room])

@@ -309,7 +309,17 @@ fn pool(names: &[&str]) -> Arc<Pool> {
     members[2].addresses = vec!["2001:db8::12".parse().unwrap()];
     let names = names.iter().map(|name| Name::parse(name).unwrap()).collect();
     let when_down = WhenDown::None;
-    Arc::new(Pool { name: "p".into(), slot: 0, names, ttl_s: 30, max_answers: 1, min_up: 1, when_down, members })
+    Arc::new(Pool {
+        name: "p".into(),
+        slot: 0,
+        names,
+        ttl_s: 30,
+        max_answers: 1,
+        min_up: 1,
+        when_down,
+        members,
+        plan: None,
+    })
 }
 
 const BOTH: [Algorithm; 2] = [Algorithm::Ecdsap256, Algorithm::Ed25519];
@@ -512,7 +522,14 @@ fn signatures_are_renewed_long_before_they_end() {
         let message = edns(query(name, "A"), 1232, 0x8000, &[]);
         let mut out = vec![0; 65535];
         let (from, to) = (CLIENT.parse().unwrap(), "203.0.113.1".parse().unwrap());
-        let asked = Asked { message: &message, from, to, transport: Transport::Tcp, now_ms: 0, unix_s };
+        let asked = Asked {
+            message: &message,
+            from,
+            to,
+            transport: Transport::Tcp,
+            now_ms: 0,
+            unix_ms: u64::from(unix_s) * 1000,
+        };
         let lab = &mut signed.lab;
         let Outcome::Answer(reply) = answer(&asked, &lab.snapshot, &mut lab.scratch, &mut out) else { panic!() };
         let seen = sections(&out[..reply.length]);

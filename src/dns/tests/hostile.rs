@@ -12,7 +12,7 @@ fn lab() -> Lab {
     let settings = Settings { cookies, nsid: b"ns1".into(), version: "v".into(), ..Settings::default() };
     let zones = ZONES.get_or_init(|| Lab::new(&[("company.example.", ZONE)]).snapshot.zones().to_vec());
     let scratch = Scratch::new(Arc::default(), &settings, 0);
-    Lab { snapshot: Snapshot::new(zones.clone(), Arc::new(settings)), scratch, now_ms: 0 }
+    Lab::over(Snapshot::new(zones.clone(), Arc::new(settings)), scratch)
 }
 
 /// Queries as they are really sent.

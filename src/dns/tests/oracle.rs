@@ -166,7 +166,7 @@ proptest! {
         let zone = Arc::new(Zone::new(Arc::new(contents), &[], 1, 0));
         let settings = Settings::default();
         let scratch = Scratch::new(Arc::default(), &settings, 0);
-        let mut lab = Lab { snapshot: Snapshot::new(vec![zone], Arc::new(settings)), scratch, now_ms: 0 };
+        let mut lab = Lab::over(Snapshot::new(vec![zone], Arc::new(settings)), scratch);
         for (name, qtype) in questions {
             // The origin has SOA and NS, which the model does not know.
             let shown = lab.ask_tcp(&owner(&name), qtype);

@@ -10,7 +10,7 @@ fn pool() -> Pool {
     let members = vec![member("isp1", &["203.0.113.10", "2001:db8:1::10"], 1), member("isp2", &["198.51.100.10"], 1)];
     let names = ["mail.company.example.", "*.pool.company.example."].map(|name| Name::parse(name).unwrap()).into();
     let (max_answers, min_up, when_down) = (0, 1, WhenDown::All);
-    Pool { name: "mail".into(), slot: 9, names, ttl_s: 30, max_answers, min_up, when_down, members }
+    Pool { name: "mail".into(), slot: 9, names, ttl_s: 30, max_answers, min_up, when_down, members, plan: None }
 }
 
 const POOLED: &str = "

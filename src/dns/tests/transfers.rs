@@ -72,7 +72,17 @@ fn a_pool_member_that_goes_is_one_change() {
     let names = vec![Name::parse("mail.company.example.").unwrap()];
     let member = |address: &str| Member { name: address.into(), addresses: vec![address.parse().unwrap()], weight: 1 };
     let (members, when_down) = (vec![member("192.0.2.1"), member("192.0.2.2")], WhenDown::All);
-    let pool = Pool { name: "mail".into(), slot: 0, names, ttl_s: 30, max_answers: 1, min_up: 1, when_down, members };
+    let pool = Pool {
+        name: "mail".into(),
+        slot: 0,
+        names,
+        ttl_s: 30,
+        max_answers: 1,
+        min_up: 1,
+        when_down,
+        members,
+        plan: None,
+    };
     let text = "$TTL 60\n@ SOA ns.example. admin 1 1h 15m 2w 5m\n NS ns.example.\n MX 1 mail\n";
     let mut lab = Lab::with(&[("company.example.", text)], &[Arc::new(pool)], Settings::default());
     let old = lab.snapshot.zones()[0].clone();

@@ -1,5 +1,6 @@
 //! Zones as they are served: read and checked with their pools, put out in versions, each under its serial.
 
+use super::steering::{self, Lists};
 use crate::config::dns as config;
 use crate::dns::dnssec::{Key, files};
 use crate::dns::master;
@@ -8,7 +9,9 @@ use crate::dns::serve::serial::{Serials, unix_s};
 use crate::dns::serve::sign::Keys;
 use crate::dns::serve::{Access, SLOTS, Served, Transfers, VERSIONS};
 use crate::dns::snapshot::{Cookies, RateLimit, Settings, Snapshot};
+use crate::dns::steer::{Memory, Steering};
 use crate::dns::{Contents, Name, Zone};
+use crate::sites::Registry;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tracing::{error, info};
@@ -17,6 +20,7 @@ use tracing::{error, info};
 pub struct Loaded {
     zones: Vec<(Arc<Contents>, Access)>,
     keys: Keys,
+    lists: Lists,
 }
 
 /// What is wrong with zones' files.
@@ -31,6 +35,8 @@ pub struct ZoneFilesWrong {
 pub struct Slots {
     zones: HashMap<String, u16>,
     pools: HashMap<String, u16>,
+    /// Likewise of sites.
+    pub sites: Arc<Registry>,
 }
 
 fn slot(slots: &mut HashMap<String, u16>, name: &str) -> u16 {
@@ -57,10 +63,15 @@ impl Slots {
 pub fn load(config: &config::Dns, slots: &mut Slots, styled: bool) -> Result<Loaded, ZoneFilesWrong> {
     let sentence = |rendered: String| ZoneFilesWrong { count: 1, rendered };
     let pools: Result<Vec<Arc<Pool>>, String> =
-        config.pools.iter().map(|pool| meant(pool, slots.pool(&pool.name)).map(Arc::new)).collect();
+        config.pools.iter().map(|pool| meant(pool, slots.pool(&pool.name), &slots.sites).map(Arc::new)).collect();
     let pools = pools.map_err(sentence)?;
     let (mut zones, mut wrong) = (Vec::new(), Vec::new());
     let mut count = 0;
+    let lists = steering::lists(config, &slots.sites).unwrap_or_else(|sentences| {
+        count += sentences.len();
+        wrong.extend(sentences.into_iter().map(|sentence| format!("error: {sentence}")));
+        Lists::default()
+    });
     for zone in &config.zones {
         let origin = name(&zone.origin).map_err(sentence)?;
         let mut read = |path: &std::path::Path| std::fs::read(path);
@@ -83,7 +94,7 @@ pub fn load(config: &config::Dns, slots: &mut Slots, styled: bool) -> Result<Loa
     if count > 0 {
         return Err(ZoneFilesWrong { count, rendered: wrong.join("\n\n") });
     }
-    Ok(Loaded { zones, keys: Keys::new(&config.keys).map_err(sentence)? })
+    Ok(Loaded { zones, keys: Keys::new(&config.keys).map_err(sentence)?, lists })
 }
 
 fn name(text: &str) -> Result<Name, String> {
@@ -95,7 +106,7 @@ fn access(zone: &config::Zone) -> Result<Access, String> {
     Ok(Access { secondaries: zone.secondaries.clone(), key })
 }
 
-fn meant(pool: &config::Pool, slot: u16) -> Result<Pool, String> {
+fn meant(pool: &config::Pool, slot: u16, sites: &Registry) -> Result<Pool, String> {
     let index = |name: &str| pool.members.iter().position(|member| member.name == name).unwrap_or(0);
     let member = |member: &config::Member| Member {
         name: member.name.clone(),
@@ -115,6 +126,7 @@ fn meant(pool: &config::Pool, slot: u16) -> Result<Pool, String> {
             config::WhenDown::Member(name) => WhenDown::Member(index(name)),
         },
         members: pool.members.iter().map(member).collect(),
+        plan: steering::plan(pool, sites)?,
     })
 }
 
@@ -165,11 +177,13 @@ pub struct Zones {
     pub keys: Keys,
     serials: Serials,
     settings: Arc<Settings>,
+    lists: Lists,
 }
 
 impl Zones {
     pub fn new(serials: Serials, settings: Settings) -> Zones {
-        Zones { entries: Vec::new(), keys: Keys::default(), serials, settings: Arc::new(settings) }
+        let (entries, keys, lists) = (Vec::new(), Keys::default(), Lists::default());
+        Zones { entries, keys, serials, settings: Arc::new(settings), lists }
     }
 
     /// Takes what was loaded for what is served from the next [`Zones::put_out`] on; versions of zones that stay are kept.
@@ -188,6 +202,7 @@ impl Zones {
             self.entries.push(Entry { origin, slot, access, contents, versions });
         }
         self.keys = loaded.keys;
+        self.lists = loaded.lists;
         if *self.settings != settings {
             self.settings = Arc::new(settings);
         }
@@ -229,8 +244,11 @@ impl Zones {
     pub fn served(&self) -> Served {
         let put_out = || self.entries.iter().filter(|entry| !entry.versions.is_empty());
         let transfers = |entry: &Entry| Transfers { versions: entry.versions.clone(), access: entry.access.clone() };
+        let zones = put_out().map(|entry| entry.versions[0].clone()).collect();
+        let Lists { groups, topology } = self.lists.clone();
+        let steering = Steering { groups, topology, memory: Memory::None };
         Served {
-            snapshot: Snapshot::new(put_out().map(|entry| entry.versions[0].clone()).collect(), self.settings.clone()),
+            snapshot: Snapshot::new(zones, self.settings.clone()).with(steering),
             transfers: put_out().map(transfers).collect(),
             keys: self.keys.clone(),
         }

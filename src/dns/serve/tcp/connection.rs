@@ -38,7 +38,7 @@ pub(super) struct Desk<'d> {
     pub transport: Transport,
     pub now: Instant,
     pub now_ms: u64,
-    pub unix_s: u32,
+    pub unix_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Connection {
         if self.answers.len() - self.sent > SENT_AHEAD {
             self.flush(desk.now)?;
         } else if let Some((transfer, signed)) = &mut self.transfer {
-            if !next_message(transfer, signed, &mut self.answers, desk.unix_s) {
+            if !next_message(transfer, signed, &mut self.answers, (desk.unix_ms / 1000) as u32) {
                 self.transfer = None;
             }
         } else if let Some(length) = whole_message(&self.asked) {
@@ -135,7 +135,7 @@ impl Connection {
             to: self.to,
             transport: desk.transport,
             now_ms: desk.now_ms,
-            unix_s: desk.unix_s,
+            unix_ms: desk.unix_ms,
         };
         match respond(&asked, desk.served, desk.scratch, desk.tally, desk.room) {
             Response::Answer(length) => {

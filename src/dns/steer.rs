@@ -1,0 +1,256 @@
+//! Steering: which site's addresses a resolver is answered. Pools whose only mode is "round_robin" know nothing of it.
+//!
+//! # Theory of operation
+//!
+//! [`choose`] asks the pool's modes one after the other, always in the same order; each decides or leaves it to the next:
+//!
+//! 1. *dynamic*: the site that the store remembers, if the record still holds and the site has a member up;
+//! 2. *topology*: the site that the resolver's address belongs to by the longest network that holds it, if a member is up there;
+//! 3. *stripe*: the member that the resolver's number falls on, among those that are up ([`stripe`]);
+//! 4. *metrics*: the site with the least load, as far as loads are known; or else, and for "round_robin", the members in turn.
+//!
+//! What 2 to 4 have chosen the store remembers for the next time, if the pool's modes have "dynamic".
+//!
+//! A choice is of a site, and the answer holds addresses of its members only: they lie ready for each site ([`Sites`]), in the orders that
+//! a pool's answers have anyway. Each family of addresses is looked at by itself, so a resolver is never sent to a site
+//! without an address of the family that it asks for. A record of a site that is up and has none stays as it is, and the answer is chosen
+//! as if there were no record: asking for A and AAAA in turn shall not move the record to and fro.
+//!
+//! While fewer members of a family are up than `min_up` asks for, nothing is chosen and no record is touched: `when_down` says what
+//! is answered, as in every pool.
+
+pub mod prefixes;
+mod sites;
+pub mod stripe;
+mod who;
+
+use crate::affinity::{Share, Store, Who};
+use crate::config::dns::Prefix;
+use crate::sites::SiteNumber;
+use prefixes::Prefixes;
+use siphasher::sip::SipHasher13;
+pub(super) use sites::{Family, Sites};
+use std::net::IpAddr;
+use std::sync::Arc;
+pub use stripe::Stripe;
+pub(super) use who::Asker;
+pub use who::{Group, Groups};
+
+/// By what a pool chooses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub dynamic: Option<Dynamic>,
+    pub topology: bool,
+    pub stripe: Option<Stripe>,
+    /// A client's network, where the resolver tells it, counts instead of the resolver (RFC 7871).
+    pub client_subnet: bool,
+    /// Of each member of the pool.
+    pub places: Vec<Place>,
+}
+
+/// Where a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub site: SiteNumber,
+    /// The same value at all sites: [`stripe::hash_of`].
+    pub hash: u64,
+}
+
+/// What is remembered of resolvers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dynamic {
+    pub share: Share,
+    /// How long after the last question, by the hour of the day (UTC) in which the site was chosen.
+    pub ttl_by_hour_s: [u32; 24],
+}
+
+impl Dynamic {
+    /// What pools share records by, the same value at all sites: a word, or if that is empty their members, whose order does not matter;
+    /// of each its name, its site and its addresses.
+    pub fn share_of<'m>(word: &str, members: impl Iterator<Item = (&'m str, &'m str, &'m [IpAddr])>) -> Share {
+        let line = |(name, site, addresses): (&str, &str, &[IpAddr])| {
+            let mut addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+            addresses.sort_unstable();
+            format!("{name} {site} {}\n", addresses.join(" "))
+        };
+        let mut lines: Vec<String> = members.map(line).collect();
+        lines.sort_unstable();
+        let text = if word.is_empty() { lines.concat() } else { word.to_string() };
+        Share(SipHasher13::new_with_keys(0, 0).hash(text.as_bytes()))
+    }
+}
+
+/// What all pools choose by.
+#[derive(Clone, Default)]
+pub struct Steering {
+    pub groups: Arc<Groups>,
+    /// From networks of resolvers to numbers of sites.
+    pub topology: Arc<Prefixes>,
+    pub memory: Memory,
+}
+
+/// What remembers.
+#[derive(Clone, Default)]
+pub enum Memory {
+    #[default]
+    None,
+    Kept(Arc<Store>),
+    /// Read, never written: for who only wants to know what would be answered.
+    Looked(Arc<Store>),
+}
+
+impl Memory {
+    fn follow(&self, who: Who, share: Share, now_ms: u64, up: u64) -> Option<SiteNumber> {
+        match self {
+            Memory::None => None,
+            Memory::Kept(store) => store.follow(who, share, now_ms, up),
+            Memory::Looked(store) => {
+                let record = store.read(who, share)?;
+                (now_ms <= record.until_ms() && record.site.bit() & up != 0).then_some(record.site)
+            }
+        }
+    }
+
+    /// Gives the site that is remembered: another thread may have been first.
+    fn put(&self, who: Who, dynamic: &Dynamic, site: SiteNumber, now_ms: u64, up: u64) -> SiteNumber {
+        match self {
+            Memory::Kept(store) => {
+                let hour = (now_ms / 3_600_000 % 24) as usize;
+                store.put(who, dynamic.share, site, dynamic.ttl_by_hour_s[hour], now_ms, up)
+            }
+            Memory::None | Memory::Looked(_) => site,
+        }
+    }
+}
+
+/// Who asks, as the message says it.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'c> {
+    pub from: IpAddr,
+    /// RFC 7871: the option's data, found to be in order.
+    pub subnet: Option<&'c [u8]>,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    pub steering: &'c Steering,
+}
+
+impl Client<'_> {
+    /// Who counts as asking where a pool allows clients' networks, or does not.
+    pub fn asker(&self, client_subnet: bool) -> Asker {
+        let subnet =
+            self.subnet.filter(|_| client_subnet).and_then(|option| Asker::of_subnet(option, &self.steering.groups));
+        subnet.unwrap_or_else(|| Asker::of(self.from, &self.steering.groups))
+    }
+}
+
+/// Why a mode decided, or did not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// The record holds.
+    Remembered(SiteNumber),
+    /// It holds and stays; the site has no address of the family that is asked for.
+    OtherFamily(SiteNumber),
+    /// There is none, or it holds no more, or its site is down.
+    NotRemembered,
+    Belongs(Prefix, SiteNumber),
+    /// The address belongs to a site that has no member up, or none in the pool.
+    BelongsToNoneUp(Prefix, SiteNumber),
+    BelongsNowhere,
+    /// Of so many members that are up the one at this place, from 0.
+    Falls {
+        members: usize,
+        member: usize,
+        site: SiteNumber,
+    },
+    /// Of so many turns this one.
+    Turn {
+        turns: usize,
+        turn: usize,
+        site: SiteNumber,
+    },
+}
+
+/// Is told why.
+pub(super) trait Witness {
+    fn see(&mut self, step: Step);
+}
+
+/// Nobody wants to know.
+impl Witness for () {
+    #[inline]
+    fn see(&mut self, _: Step) {}
+}
+
+impl Witness for Vec<Step> {
+    fn see(&mut self, step: Step) {
+        self.push(step);
+    }
+}
+
+/// The site whose addresses of a family are answered, and the turn that is its own. `turn`: which answer of the pool's it is; `up`: the
+/// sites that have a member up of either family. The family's sites are not empty. Never allocates, locks or waits, but for the
+/// store's own lock when a record is put.
+pub(super) fn choose<W: Witness>(
+    plan: &Plan,
+    family: &Family,
+    up: u64,
+    asker: &Asker,
+    (client, turn): (&Client, u32),
+    witness: &mut W,
+) -> (SiteNumber, u32) {
+    let Client { now_ms, steering, .. } = *client;
+    let mut remember = None;
+    if let Some(dynamic) = &plan.dynamic {
+        match steering.memory.follow(asker.who, dynamic.share, now_ms, up) {
+            Some(site) if family.up() & site.bit() != 0 => {
+                witness.see(Step::Remembered(site));
+                return (site, turn);
+            }
+            Some(site) => witness.see(Step::OtherFamily(site)),
+            None => {
+                witness.see(Step::NotRemembered);
+                remember = Some(dynamic);
+            }
+        }
+    }
+    let chosen = afresh(plan, family, asker, (steering, turn), witness);
+    match remember {
+        Some(dynamic) => (steering.memory.put(asker.who, dynamic, chosen.0, now_ms, family.up()), chosen.1),
+        None => chosen,
+    }
+}
+
+fn afresh<W: Witness>(
+    plan: &Plan,
+    family: &Family,
+    asker: &Asker,
+    (steering, turn): (&Steering, u32),
+    witness: &mut W,
+) -> (SiteNumber, u32) {
+    if plan.topology {
+        match steering.topology.find(asker.network) {
+            Some((network, site)) => {
+                let site = SiteNumber(site as u8);
+                if family.up() & site.bit() != 0 {
+                    witness.see(Step::Belongs(network, site));
+                    return (site, turn);
+                }
+                witness.see(Step::BelongsToNoneUp(network, site));
+            }
+            None => witness.see(Step::BelongsNowhere),
+        }
+    }
+    let members = family.members();
+    if let Some(method) = plan.stripe
+        && let Some(member) = method.find(members, asker)
+    {
+        let site = members[member].site;
+        witness.see(Step::Falls { members: members.len(), member, site });
+        return (site, turn);
+    }
+    let (turns, at) = family.turn(turn);
+    let site = at.1;
+    witness.see(Step::Turn { turns, turn: at.0, site });
+    // A site's own turns go on when its own come.
+    (site, turn.checked_div(turns as u32).unwrap_or(turn))
+}
