@@ -32,6 +32,7 @@ mod outage;
 mod pop3;
 mod ports;
 mod reload;
+mod remembered;
 mod secondaries;
 mod sessions;
 mod setup;

@@ -11,7 +11,7 @@
 //!
 //! ```text
 //!   head    stamp 42 | turn 21 | busy 1      the stamp in milliseconds since 1970
-//!   tally   dirty 8 | turn 24 | hits 32      turn: the same as in the head
+//!   tally   moved 1 | dirty 7 | turn 24 | hits 32      turn: the same as in the head
 //!   who     128
 //!   share   64
 //!   what    taken 1 | site 8 | ttl 32        the TTL in seconds
@@ -26,15 +26,19 @@
 //! *Changes* are told to other nodes by two consumers (links, a server): a record has a bit for each in its tally, set by the CAS
 //! that counts, and each bucket has one in a summary. Who finds a record's bit not set sets the summary's after it; who collects
 //! takes the summary's bit first and then those of the records. So none is lost, and a resolver that asks a thousand times in a
-//! second costs one message. ([`Store::changes`].)
+//! second costs one message. ([`Store::changes`].) A stamp that moves is told when it has moved by a 16th of the TTL or so, and when
+//! it has stopped: until then it is marked as moved, and the sweep finds it. So others may have a stamp that is older by that much at most,
+//! and 10^5 resolvers that ask all the time and are remembered for an hour cost some hundred messages in a second.
 //!
 //! *Conflicts*: of two records for the same resolver the one with the newest stamp counts, then the one with the smaller site
 //! name, then the longer TTL, then more hits: an order of all records there can be, so nodes that have seen the same
 //! records, in whatever order and how often ever, hold the same. ([`Store::merge`].)
 
 mod digest;
+pub mod file;
 mod place;
 
+use crate::config::dns::MAX_RECORDS;
 use crate::sites::{Registry, SiteNumber};
 use crate::sys::atomic::{AtomicU64, Ordering::*};
 use crate::sys::huge;
@@ -51,9 +55,6 @@ use std::sync::{Mutex, MutexGuard};
 
 /// Places of a bucket; loom tries all that can happen in one.
 const BUCKET: usize = if cfg!(loom) { 1 } else { 16 };
-
-/// The most records that a store can be asked to hold: 10 GB.
-pub const MAX_RECORDS: u32 = 100_000_000;
 
 /// A stamp further ahead than this is no other node's clock being a little fast but a clock that was wrong.
 pub const AHEAD_MOST_MS: u64 = 3_600_000;
@@ -310,9 +311,21 @@ impl Store {
         empty
     }
 
-    /// Takes a record over that another node (or a file) has told of, if it counts more than what is here; then the other consumers
-    /// than `from` are told of it. What is over already, or [far ahead](AHEAD_MOST_MS) of the clock, is not taken.
+    /// Takes a record over that another node has told of, if it counts more than what is here; then the other consumers than `from`
+    /// are told of it. What is over already, or [far ahead](AHEAD_MOST_MS) of the clock, is not taken.
     pub fn merge(&self, record: &Record, from: Option<Consumer>, now_ms: u64, sites: &Registry) -> bool {
+        let others = Consumer::MASK & !from.map_or(0, Consumer::bit);
+        let taken = self.take(record, others, now_ms, sites);
+        self.merged.fetch_add(u64::from(taken), Relaxed);
+        taken
+    }
+
+    /// As [`Store::merge`], of a record that this node had before it was started anew.
+    fn restore(&self, record: &Record, now_ms: u64, sites: &Registry) -> bool {
+        self.take(record, 0, now_ms, sites)
+    }
+
+    fn take(&self, record: &Record, others: u64, now_ms: u64, sites: &Registry) -> bool {
         if record.until_ms() < now_ms || record.stamp_ms > now_ms.saturating_add(AHEAD_MOST_MS) {
             return false;
         }
@@ -325,10 +338,8 @@ impl Store {
             None => self.room(home, now_ms, record.stamp_ms),
         };
         let Some(place) = place else { return false };
-        let others = Consumer::MASK & !from.map_or(0, Consumer::bit);
         place.write(record, others);
         self.note(home.0, others);
-        self.merged.fetch_add(1, Relaxed);
         true
     }
 
@@ -338,13 +349,16 @@ impl Store {
         self.find(self.home(&key), &key).map(|(_, seen)| seen.record())
     }
 
-    /// Forgets what is over, in `count` buckets from `from` on. Where to go on; the buckets are a ring.
+    /// Forgets what is over, and marks as changed what has moved and stands still, in `count` buckets from `from` on. Where to go on; the
+    /// buckets are a ring.
     pub fn sweep(&self, from: usize, count: usize, now_ms: u64) -> usize {
         let all = self.buckets.len();
         for bucket in (from..from + count.min(all)).map(|bucket| bucket % all) {
             for place in &self.buckets[bucket] {
                 let Some(seen) = place.read() else { continue };
                 place.cut_stamp(&seen, now_ms);
+                let consumers = place.settle(&seen, now_ms);
+                self.note(bucket, consumers);
                 if seen.until_ms() < now_ms {
                     let _lock = self.lock(bucket);
                     if place.read().is_some_and(|seen| seen.until_ms() < now_ms) {

@@ -22,6 +22,7 @@
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`link`] | what sites tell each other, over TLS, and the certificates for it |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
+//! | 4 | [`redis`] | resolvers' sites shared through a Redis or Valkey server |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
 //! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
@@ -187,6 +188,8 @@ pub mod health;
 pub mod link;
 #[cfg(not(loom))]
 pub mod netlink;
+#[cfg(not(loom))]
+pub mod redis;
 #[cfg(not(loom))]
 pub mod replay;
 #[cfg(not(loom))]

@@ -108,6 +108,9 @@ pub struct DnsRows {
     pub lines: Vec<StateRow>,
     pub pools: Vec<PoolRow>,
     pub store: StoreRow,
+    /// What it is shared through, if there is a [dns.redis].
+    #[serde(default)]
+    pub redis: Option<RedisRow>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,8 +152,25 @@ pub struct PoolRow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoreRow {
     pub records: u64,
+    /// Questions that were answered by a record.
     pub hits: u64,
+    /// Questions for which a site was chosen afresh.
     pub misses: u64,
+    /// Records that had to make room before their time.
+    #[serde(default)]
+    pub evicted: u64,
+    #[serde(default)]
+    pub expired: u64,
+    /// Taken over from other nodes.
+    #[serde(default)]
+    pub merged: u64,
+}
+
+/// A server through which resolvers' sites are shared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RedisRow {
+    pub address: String,
+    pub connected: bool,
 }
 
 /// One worker: `show workers`.

@@ -1,6 +1,8 @@
 //! `show`'s answers for people: aligned columns; or for programs: JSON.
 
-use super::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, StateRow, TargetRow, What, WorkerRow, ZoneRow};
+use super::rows::{
+    DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, StateRow, StoreRow, TargetRow, What, WorkerRow, ZoneRow,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,7 +94,7 @@ impl Printer {
     }
 }
 
-/// Three tables, those that are empty left out.
+/// Tables, those that are empty left out.
 fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
     let zone = |zone: &ZoneRow| {
         let keys = |signed: &SignedRow| signed.keys.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
@@ -111,10 +113,27 @@ fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
     };
     let lines = dns.lines.iter().map(|line| state(None, line)).collect();
     let members = dns.pools.iter().flat_map(|pool| pool.members.iter().map(|row| state(Some(&pool.name), row)));
-    let tables: [(&[Column], Vec<Vec<String>>); 3] = [
+    let used = dns.store != StoreRow::default();
+    let StoreRow { records, hits, misses, evicted, expired, merged } = &dns.store;
+    let store = [records, hits, misses, evicted, expired, merged].map(u64::to_string).to_vec();
+    const STORE: [Column; 6] = [
+        Column("REMEMBERED", Right),
+        Column("HITS", Right),
+        Column("MISSES", Right),
+        Column("EVICTED", Right),
+        Column("EXPIRED", Right),
+        Column("FROM OTHERS", Right),
+    ];
+    let redis = dns
+        .redis
+        .iter()
+        .map(|redis| vec![redis.address.clone(), if redis.connected { "connected" } else { "does not answer" }.into()]);
+    let tables: [(&[Column], Vec<Vec<String>>); 5] = [
         (&[Column("ZONE", Left), Column("SERIAL", Left), Column("SIGNED", Left)], dns.zones.iter().map(zone).collect()),
         (&[Column("LINE", Left), Column("STATUS", Left), Column("WHY", Left)], lines),
         (&[Column("MEMBER", Left), Column("STATUS", Left), Column("WHY", Left)], members.collect()),
+        (&STORE, if used { vec![store] } else { Vec::new() }),
+        (&[Column("SHARED THROUGH", Left), Column("STATUS", Left)], redis.collect()),
     ];
     let mut first = true;
     for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
@@ -392,7 +411,7 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
     }
 
     #[test]
-    fn dns_in_three_tables() {
+    fn dns_in_tables() {
         let dns = json!({
             "zones": [
                 {"origin": "company.example.", "serial": 7, "dnssec": {"keys": [4711, 12], "until": 9}},
@@ -400,14 +419,17 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
             ],
             "lines": [{"name": "isp1", "up": false, "reason": "9.9.9.9: no answer"}],
             "pools": [{"name": "mail", "members": [{"name": "a", "up": true, "reason": "nothing is checked"}]}],
-            "store": {"records": 0, "hits": 0, "misses": 0}
+            "store": {"records": 3, "hits": 1000, "misses": 4},
+            "redis": {"address": "10.0.0.5:6379", "connected": false}
         });
         assert_eq!(
             printed(What::Dns, false, &[dns]),
             "ZONE              SERIAL          SIGNED\ncompany.example.  7               by key 4711, 12\n\
              b.example.        not served yet  no\n\n\
              LINE  STATUS  WHY\nisp1  down    9.9.9.9: no answer\n\n\
-             MEMBER  STATUS  WHY\nmail/a  in      nothing is checked\n"
+             MEMBER  STATUS  WHY\nmail/a  in      nothing is checked\n\n\
+             REMEMBERED  HITS  MISSES  EVICTED  EXPIRED  FROM OTHERS\n         3  1000       4        0        0            0\n\n\
+             SHARED THROUGH  STATUS\n10.0.0.5:6379   does not answer\n"
         );
         let nothing = json!({"zones": [], "lines": [], "pools": [], "store": {"records": 0, "hits": 0, "misses": 0}});
         assert!(printed(What::Dns, false, &[nothing]).starts_with("no zones"));

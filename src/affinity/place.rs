@@ -18,6 +18,13 @@ const STAMP_MOST: u64 = (1 << (64 - STAMP_SHIFT)) - 1;
 const HITS: u64 = u32::MAX as u64;
 const TALLY_TURN_SHIFT: u32 = 32;
 const DIRTY_SHIFT: u32 = 56;
+/// The stamp has moved since it was to be told last.
+const MOVED: u64 = 1 << 63;
+
+/// A record is told again when its stamp has moved by this part of its TTL, about: 1/16.
+const TELL_SHIFT: u32 = 4;
+/// A stamp that has not moved for so long is told as it is.
+const STILL_MS: u64 = 2000;
 
 const TAKEN: u64 = 1 << 63;
 const SITE_SHIFT: u32 = 32;
@@ -74,6 +81,14 @@ impl Seen {
         self.head >> STAMP_SHIFT
     }
 
+    /// Has the stamp, moving to this, gone far enough to tell of it? At other times for each, so that not all are told at once.
+    fn is_to_tell(&self, stamp_ms: u64) -> bool {
+        let part_ms = (u64::from(self.what as u32) * 1000) >> TELL_SHIFT;
+        let bits = part_ms.max(1000).ilog2();
+        let phase = (self.key.who[0] ^ self.key.who[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - bits);
+        (self.stamp_ms() + phase) >> bits != (stamp_ms + phase) >> bits
+    }
+
     pub fn until_ms(&self) -> u64 {
         until_ms(self.stamp_ms(), self.what as u32)
     }
@@ -124,9 +139,9 @@ impl Place {
     /// may differ. The consumers (their bits) that had nothing to tell of it until now.
     #[inline]
     pub fn touch(&self, seen: &Seen, now_ms: u64) -> u64 {
-        let mut head = seen.head;
+        let (mut head, stamp_ms) = (seen.head, later(seen.stamp_ms(), now_ms));
         for _ in 0..TRIES {
-            let moved = stamped(head, later(head >> STAMP_SHIFT, now_ms));
+            let moved = stamped(head, later(head >> STAMP_SHIFT, stamp_ms));
             if moved == head {
                 break;
             }
@@ -136,20 +151,23 @@ impl Place {
                 Err(other) => head = other,
             }
         }
-        self.add(seen, 1, Consumer::MASK)
+        let marks = if seen.is_to_tell(stamp_ms) { Consumer::MASK << DIRTY_SHIFT } else { MOVED };
+        self.add(seen, 1, marks)
     }
 
-    /// Adds hits and sets consumers' bits; those that were not set before.
-    fn add(&self, seen: &Seen, hits: u64, consumers: u64) -> u64 {
+    /// Adds hits and sets marks, consumers' bits or [`MOVED`]; the consumers' bits that were not set before.
+    fn add(&self, seen: &Seen, hits: u64, marks: u64) -> u64 {
         let mut tally = self.tally.load(Relaxed);
         for _ in 0..TRIES {
             if tally >> TALLY_TURN_SHIFT & TURNS != turn(seen.head) {
                 return 0;
             }
             let more = if tally & HITS == HITS { 0 } else { hits };
-            let new = (tally | consumers << DIRTY_SHIFT) + more;
+            // What is to be told needs no other mark.
+            let cleared = if marks & MOVED == 0 { tally & !MOVED } else { tally };
+            let new = (cleared | marks) + more;
             match self.tally.compare_exchange(tally, new, AcqRel, Relaxed) {
-                Ok(_) => return !(tally >> DIRTY_SHIFT) & consumers,
+                Ok(_) => return (!tally & marks & !MOVED) >> DIRTY_SHIFT,
                 Err(other) => tally = other,
             }
         }
@@ -158,7 +176,13 @@ impl Place {
 
     /// Sets consumers' bits of the record that was seen.
     pub fn mark(&self, seen: &Seen, consumers: u64) {
-        self.add(seen, 0, consumers);
+        self.add(seen, 0, consumers << DIRTY_SHIFT);
+    }
+
+    /// The consumers (their bits) that have to be told that the stamp has moved, and now stands still.
+    pub fn settle(&self, seen: &Seen, now_ms: u64) -> u64 {
+        let still = now_ms.saturating_sub(seen.stamp_ms()) >= STILL_MS;
+        if seen.tally & MOVED != 0 && still { self.add(seen, 0, Consumer::MASK << DIRTY_SHIFT) } else { 0 }
     }
 
     /// A stamp that only a wrong clock can have made becomes now.
@@ -186,7 +210,9 @@ impl Place {
         let old = self.head.fetch_or(BUSY, Relaxed);
         fence(Release);
         let turn = (turn(old) + 1) & TURNS;
-        self.tally.store(tally | turn << TALLY_TURN_SHIFT, Relaxed);
+        // A swap, so that this word changes by nothing but read-modify-writes: a late CAS of the last record then comes
+        // before it or fails, and that is plain to see (and for loom to follow).
+        self.tally.swap(tally | turn << TALLY_TURN_SHIFT, Relaxed);
         self.who[0].store(key.who[0], Relaxed);
         self.who[1].store(key.who[1], Relaxed);
         self.share.store(key.share, Relaxed);

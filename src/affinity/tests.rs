@@ -1,6 +1,7 @@
 use super::*;
 use std::collections::HashSet;
 
+mod files;
 mod model;
 
 const SOUTH: SiteNumber = SiteNumber(0);
@@ -126,15 +127,37 @@ fn a_change_is_told_once_to_each() {
     assert_eq!(told.len() as u64, store.counts().records);
     assert!(changes(&store, Consumer::Links).is_empty());
     assert_eq!(changes(&store, Consumer::Server).len(), told.len());
-    (0..100).for_each(|_| _ = store.follow(who(7), POOL, 2000, ALL));
+    (0..100).for_each(|_| _ = store.follow(who(7), POOL, 9000, ALL));
     let again = changes(&store, Consumer::Links);
     assert_eq!(again.iter().map(|record| (record.who, record.hits)).collect::<Vec<_>>(), [(who(7), 100)]);
-    assert!(store.merge(&record(7, NORTH, 3000), Some(Consumer::Links), 3000, &sites));
+    assert!(store.merge(&record(7, NORTH, 10_000), Some(Consumer::Links), 10_000, &sites));
     assert!(changes(&store, Consumer::Links).is_empty(), "what has come from there does not go back");
     let others = changes(&store, Consumer::Server);
-    assert_eq!(others, [record(7, NORTH, 3000)]);
+    assert_eq!(others, [record(7, NORTH, 10_000)]);
     store.untold(Consumer::Server, &others[0]);
     assert_eq!(changes(&store, Consumer::Server), others);
+}
+
+#[test]
+fn a_stamp_that_moves_is_told_now_and_then_and_when_it_stops() {
+    let store = Store::new(1000, SEED);
+    (0..100).for_each(|n| _ = store.put(who(n), POOL, NORTH, 3600, 1000, ALL));
+    assert_eq!(changes(&store, Consumer::Links).len(), 100);
+    // Each asks once a second, for 16th parts of an hour.
+    let (mut told, mut most) = (0, 0);
+    for second in 1..=225 {
+        (0..100).for_each(|n| assert_eq!(store.follow(who(n), POOL, 1000 + second * 1000, ALL), Some(NORTH)));
+        let now = changes(&store, Consumer::Links).len();
+        (told, most) = (told + now, most.max(now));
+    }
+    assert!((100..=200).contains(&told) && most < 10, "{told} in all, {most} at once");
+    store.sweep(0, usize::MAX, 227_000);
+    assert_eq!(changes(&store, Consumer::Links).len(), 0, "they may go on");
+    store.sweep(0, usize::MAX, 228_000);
+    let last = changes(&store, Consumer::Links);
+    assert!(last.len() > 90 && last.iter().all(|record| record.stamp_ms == 226_000), "{}", last.len());
+    store.sweep(0, usize::MAX, 229_000);
+    assert_eq!(changes(&store, Consumer::Links).len(), 0);
 }
 
 #[test]

@@ -1,21 +1,28 @@
 //! WAN lines, and the DNS that is served over them: `[[line]]` and `[dns]`.
 
 pub(super) mod diff;
+mod hours;
 pub(super) mod meaning;
 mod prefix;
+pub(super) mod redis;
 mod steering;
 #[cfg(test)]
 mod tests;
 pub(super) mod written;
 
 use super::{Check, Word};
+pub use hours::Hours;
 pub use prefix::Prefix;
+pub use redis::Redis;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The most members of one pool.
 pub const MAX_MEMBERS: usize = 64;
+
+/// The most records of resolvers' sites that can be asked for: 10 GB.
+pub const MAX_RECORDS: u32 = 100_000_000;
 
 /// A way to the Internet. It is up while what is checked through it answers.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,12 +70,20 @@ pub struct Dns {
     /// Resolvers whose addresses have so many bits in common count as one.
     pub group_mask_v4: u8,
     pub group_mask_v6: u8,
+    /// Of resolvers' sites, of all pools together.
+    pub max_records: u32,
+    pub redis: Option<Redis>,
 }
 
 impl Dns {
     /// Where the keys are that zones are signed by.
     pub fn keys_dir(&self) -> PathBuf {
         self.state_dir.join("keys")
+    }
+
+    /// Some pool remembers.
+    pub fn is_dynamic(&self) -> bool {
+        self.pools.iter().any(|pool| pool.modes.contains(&Mode::Dynamic))
     }
 }
 
@@ -141,6 +156,8 @@ pub struct Pool {
     pub client_subnet: bool,
     /// How long a resolver's site is remembered after it has last asked.
     pub persistence_ttl: Duration,
+    /// Another time, for those who are sent to a site in certain hours.
+    pub persistence_hours: Vec<Hours>,
     /// Pools with the same word share what is remembered; empty: those with equal member sets do.
     pub share: String,
     /// Of answers; whole seconds.
@@ -153,6 +170,13 @@ pub struct Pool {
     pub min_up: u32,
     pub when_down: WhenDown,
     pub members: Vec<Member>,
+}
+
+impl Pool {
+    /// How long a resolver's site is remembered, in seconds, by the hour of the day (UTC) in which it is chosen.
+    pub fn persistence_by_hour_s(&self) -> [u32; 24] {
+        hours::by_hour(self.persistence_ttl, &self.persistence_hours)
+    }
 }
 
 /// By what a site is chosen for who asks. Each decides, or leaves it to the next.

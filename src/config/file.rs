@@ -50,6 +50,9 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
             *file = beside.join(&file);
         }
     }
+    for redis in config.dns.iter_mut().filter_map(|dns| dns.redis.as_mut()) {
+        redis.password_file = redis.password_file.take().map(|file| beside.join(file));
+    }
     let links = config.peers.iter_mut().filter_map(|peer| peer.link.as_mut()).map(|link| &mut link.certificate);
     let own = config.link.iter_mut().flat_map(|link| [&mut link.certificate, &mut link.key]);
     links.chain(own).for_each(|path| *path = beside.join(&path));

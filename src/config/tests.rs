@@ -647,7 +647,8 @@ fn example_keys(commented: bool) -> Vec<(usize, String, String)> {
 fn the_example_shows_every_key() {
     let shown: Vec<_> = [example_keys(false), example_keys(true)].concat();
     for (section, keys) in walk::SECTIONS {
-        const TABLES: &[&str] = &["check", "real", "remote", "zone", "key", "pool", "member", "topology", "group"];
+        const TABLES: &[&str] =
+            &["check", "real", "remote", "zone", "key", "pool", "member", "topology", "group", "redis"];
         for key in keys.iter().filter(|key| !TABLES.contains(key)) {
             assert!(shown.iter().any(|(_, s, k)| s == section && k == key), "{section} {key}");
         }
@@ -668,7 +669,8 @@ const NOT_DEFAULTS: &[(&str, &[&str])] = &[
     ("[dns]", &["listen"]),
     ("[[dns.zone]]", &["origin", "file", "secondaries", "tsig_key"]),
     ("[[dns.key]]", &["name", "secret"]),
-    ("[[dns.pool]]", &["name", "names"]),
+    ("[dns.redis]", &["address", "password_file"]),
+    ("[[dns.pool]]", &["name", "names", "persistence_hours"]),
     ("[[dns.pool.member]]", &["name", "addresses", "line", "service", "check"]),
     ("[[dns.topology]]", &["prefixes", "site"]),
     ("[[dns.group]]", &["name", "resolvers"]),

@@ -81,6 +81,7 @@ pub(super) const SECTIONS: &[(&str, &[&str])] = &[
     ("[timeouts]", TIMEOUTS),
     ("[[line]]", LINE),
     ("[dns]", DNS),
+    ("[dns.redis]", DNS_REDIS),
     ("[[dns.zone]]", DNS_ZONE),
     ("[[dns.key]]", DNS_KEY),
     ("[[dns.pool]]", DNS_POOL),
@@ -151,6 +152,8 @@ pub(super) const DNS: &[&str] = &[
     "max_tcp",
     "max_tcp_per_client",
     "tcp_idle",
+    "max_records",
+    "redis",
     "group_mask_v4",
     "group_mask_v6",
     "zone",
@@ -159,6 +162,7 @@ pub(super) const DNS: &[&str] = &[
     "topology",
     "group",
 ];
+pub(super) const DNS_REDIS: &[&str] = &["address", "password_file", "prefix"];
 pub(super) const DNS_ZONE: &[&str] = &["origin", "file", "dnssec", "secondaries", "tsig_key"];
 pub(super) const DNS_KEY: &[&str] = &["name", "algorithm", "secret"];
 pub(super) const DNS_POOL: &[&str] = &[
@@ -173,6 +177,7 @@ pub(super) const DNS_POOL: &[&str] = &[
     "min_up",
     "when_down",
     "persistence_ttl",
+    "persistence_hours",
     "share",
     "member",
 ];

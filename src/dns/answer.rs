@@ -204,10 +204,11 @@ fn decide(
         _ => {}
     }
     writer.origin_after(scratch.asked.start(skip));
-    let Scratch { asked: name, chased, targets, turns, .. } = scratch;
+    let Scratch { asked: name, chased, targets, turns, counts, .. } = scratch;
     let subnet = query.edns.and_then(|edns| edns.subnet);
     let client = &Client { from: asked.from, subnet, now_ms: asked.unix_ms, steering: snapshot.steering() };
-    let found = resolve(&snapshot.zones()[zone], qtype, Tools { asked: name, chased, targets, turns, client }, writer);
+    let tools = Tools { asked: name, chased, targets, turns, client, counts };
+    let found = resolve(&snapshot.zones()[zone], qtype, tools, writer);
     Decision::Found(found, Some(zone))
 }
 

@@ -31,6 +31,10 @@ names! {
         Slipped = "slipped",
         /// Answers with addresses from a pool.
         PoolAnswers = "pool_answers",
+        /// Choices of a site that a record made (mode "dynamic").
+        StoreHits = "store_hits",
+        /// Such choices that found no record that held.
+        StoreMisses = "store_misses",
         /// Signatures made for answers of signed zones; those that were there already are not among them.
         Signatures = "signatures",
         /// Signed denials that had to wait for TCP: too many were asked for in one second.

@@ -1,10 +1,11 @@
 //! What a zone says of a name: the algorithm of RFC 1034 4.3.2, with wildcards (RFC 4592), DNAME (RFC 6672), and pools.
 
+use super::counts::{Count, Counts};
 use super::name::{self, LONGEST_NAME, Suffixes};
 use super::pool::{Image, Rotation};
 use super::reply::{Section, Targets, Writer, Written};
 use super::scratch::Turns;
-use super::steer::{Client, choose};
+use super::steer::{self, Client, Witness, choose};
 use super::wire::{class, rcode, rtype};
 use super::zone::{Contents, NOWHERE, Zone};
 
@@ -55,13 +56,14 @@ pub(super) struct Tools<'s> {
     pub targets: &'s mut Targets,
     pub turns: &'s mut Turns,
     pub client: &'s Client<'s>,
+    pub counts: &'s Counts,
 }
 
 /// Looks the question's name up in the zone that it lies in, and writes all sections.
 pub(super) fn resolve(zone: &Zone, qtype: u16, tools: Tools, writer: &mut Writer) -> Found {
-    let Tools { asked, chased, targets, turns, client } = tools;
+    let Tools { asked, chased, targets, turns, client, counts } = tools;
     let contents = &**zone.contents();
-    let mut search = Search { zone, contents, qtype, targets, turns, client, scope: 0, writer };
+    let mut search = Search { zone, contents, qtype, targets, turns, client, counts, scope: 0, writer };
     search.targets.clear();
     let mut name = search.writer.question_name();
     let mut found = Found { authoritative: true, ..Found::other(rcode::NOERROR, Kind::Answer) };
@@ -135,9 +137,24 @@ struct Search<'s, 'o> {
     targets: &'s mut Targets,
     turns: &'s mut Turns,
     client: &'s Client<'s>,
+    counts: &'s Counts,
     /// As [`Found::scope`].
     scope: u8,
     writer: &'s mut Writer<'o>,
+}
+
+/// Counts what the store knew.
+struct Tallied<'c>(&'c Counts);
+
+impl Witness for Tallied<'_> {
+    #[inline]
+    fn see(&mut self, step: steer::Step) {
+        match step {
+            steer::Step::Remembered(_) | steer::Step::OtherFamily(_) => self.0.add(Count::StoreHits),
+            steer::Step::NotRemembered => self.0.add(Count::StoreMisses),
+            _ => {}
+        }
+    }
 }
 
 /// What a node says.
@@ -230,7 +247,7 @@ impl<'s> Search<'s, '_> {
         if section == Section::Answer {
             self.scope = asker.scope;
         }
-        let (site, turn) = choose(plan, family, sites.up(), &asker, (self.client, turn), &mut ());
+        let (site, turn) = choose(plan, family, sites.up(), &asker, (self.client, turn), &mut Tallied(self.counts));
         (family.rotation(site), turn)
     }
 

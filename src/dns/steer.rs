@@ -175,12 +175,6 @@ pub(super) trait Witness {
     fn see(&mut self, step: Step);
 }
 
-/// Nobody wants to know.
-impl Witness for () {
-    #[inline]
-    fn see(&mut self, _: Step) {}
-}
-
 impl Witness for Vec<Step> {
     fn see(&mut self, step: Step) {
         self.push(step);

@@ -1,6 +1,7 @@
 //! DNS as the control thread sees it: the checks of lines and members, what follows from them for the zones, the threads that answer,
 //! and the secondaries.
 
+mod keeper;
 mod rows;
 mod steering;
 mod truth;
@@ -13,8 +14,10 @@ use crate::dns::serve::serial::Serials;
 use crate::dns::serve::{Shared, listen, tcp, udp};
 use crate::dns::snapshot::Cookies;
 use crate::health::{self, Health, TargetKind, Transition};
+use crate::redis::Sharer;
 use crate::service::status::StatusTable;
 use crate::sys::wake::Waker;
+use keeper::Keeper;
 use mio::{Registry, Token};
 pub use rows::health_row;
 use std::collections::{HashMap, HashSet};
@@ -51,6 +54,9 @@ pub struct Names {
     drained: HashSet<String>,
     slots: Slots,
     zones: Zones,
+    /// Once a pool remembers resolvers' sites.
+    keeper: Option<Keeper>,
+    sharer: Option<Sharer>,
     cookies: Option<Cookies>,
     notifier: Notifier,
     shared: Arc<Shared>,
@@ -86,6 +92,9 @@ impl Names {
         let settings = || zones::settings(dns, cookies.clone());
         let mut zones = Zones::new(serials, settings());
         zones.take(loaded, &mut slots, settings());
+        let start = || Keeper::start(dns.max_records, &dns.state_dir, slots.sites.clone());
+        let keeper = dns.is_dynamic().then(start).transpose()?;
+        keeper.iter().for_each(|keeper| zones.remember(keeper.store().clone()));
         let listeners = listen::open(&dns.listen, threads)?;
         let shared = Arc::new(Shared::new(zones.served(), threads));
         let told = |what: &str| format!("[dns] {what} cannot be started");
@@ -110,6 +119,8 @@ impl Names {
             drained: HashSet::new(),
             slots,
             zones,
+            keeper,
+            sharer: None,
             cookies,
             notifier,
             udp_wakers: servers.iter().map(udp::Server::waker).collect(),
@@ -123,8 +134,26 @@ impl Names {
             settling: None,
         };
         names.warn_of_addresses();
+        names.share()?;
         names.health.set_targets(names.checked.targets.clone(), Instant::now());
         Ok(Some(names))
+    }
+
+    /// Shares what the store has through the server that the configuration names, if it names one.
+    fn share(&mut self) -> Result<(), String> {
+        let redis = self.config.dns.as_ref().and_then(|dns| dns.redis.as_ref());
+        if self.sharer.as_ref().map(Sharer::config) == redis {
+            return Ok(());
+        }
+        self.sharer = None;
+        let Some(redis) = redis else { return Ok(()) };
+        match &self.keeper {
+            Some(keeper) => {
+                self.sharer = Some(Sharer::start(redis, keeper.store().clone(), self.slots.sites.clone())?);
+            }
+            None => warn!("[dns.redis] has nothing to share: no pool has the mode \"dynamic\""),
+        }
+        Ok(())
     }
 
     /// What is bound to an address that the host does not have gets nothing; it may come yet.
@@ -282,12 +311,24 @@ impl Names {
         let Some(dns) = &config.dns else { return Vec::new() };
         let settings = zones::settings(dns, self.cookies.clone());
         let changed = self.zones.take(prepared.0, &mut self.slots, settings);
+        if self.keeper.is_none() && dns.is_dynamic() {
+            match Keeper::start(dns.max_records, &dns.state_dir, self.slots.sites.clone()) {
+                Ok(keeper) => {
+                    self.zones.remember(keeper.store().clone());
+                    self.keeper = Some(keeper);
+                }
+                Err(sentence) => error!("{sentence}; mode \"dynamic\" leaves all to the modes behind it"),
+            }
+        }
         // Lines keep what was known of them by their names.
         let mut was: HashMap<String, bool> =
             self.config.lines.iter().map(|line| line.name.clone()).zip(self.lines_up.drain(..)).collect();
         self.lines_up = config.lines.iter().map(|line| was.remove(&line.name).unwrap_or(true)).collect();
         self.config = config.clone();
         self.checked = Checked::of(config);
+        if let Err(sentence) = self.share() {
+            error!("{sentence}");
+        }
         self.health.set_targets(self.checked.targets.clone(), now);
         self.states.clear();
         self.settling = Some(now + SETTLING);
@@ -319,6 +360,8 @@ impl Names {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        self.sharer = None;
+        self.keeper.iter_mut().for_each(Keeper::stop);
     }
 }
 

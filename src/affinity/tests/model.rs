@@ -152,6 +152,7 @@ proptest! {
                 received.iter().for_each(|record| _ = nodes[teller].merge(record, Some(Consumer::Links), now, &sites));
             }
         }
+        nodes.iter().for_each(|node| _ = node.sweep(0, usize::MAX, now + 2000));
         (0..3).for_each(|node| tell(node, &mut mail));
         for (node, received) in nodes.iter().zip(mail) {
             received.iter().for_each(|record| _ = node.merge(record, Some(Consumer::Links), now, &sites));

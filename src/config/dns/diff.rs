@@ -2,7 +2,7 @@
 
 use super::super::diff::{Changes, Pair, check};
 use super::super::{Config, Word};
-use super::{Dns, Group, Key, Line, Member, Mode, Pool, Topology, WhenDown, Zone};
+use super::{Dns, Group, Hours, Key, Line, Member, Mode, Pool, Topology, WhenDown, Zone};
 use std::net::IpAddr;
 
 /// What is taken at start and kept: `keep` is told of each key whether it is the same.
@@ -16,6 +16,7 @@ pub(in super::super) fn fixed(old: &Config, new: &Config, keep: &mut impl FnMut(
             keep(old.tcp.idle == new.tcp.idle, "[dns] tcp_idle");
             keep(old.rate_limit == new.rate_limit, "[dns] rate_limit");
             keep(old.slip == new.slip, "[dns] slip");
+            keep(old.max_records == new.max_records, "[dns] max_records");
         }
         (old, new) => keep(old.is_some() == new.is_some(), "whether there is a [dns]"),
     }
@@ -44,6 +45,13 @@ pub(in super::super) fn lines(changes: &mut Changes, old: &[Line], new: &[Line])
 pub(in super::super) fn dns(changes: &mut Changes, old: &Dns, new: &Dns) {
     changes.value("dns", "nsid", &shown(&old.nsid), &shown(&new.nsid));
     changes.value("dns", "version", &shown(&old.version), &shown(&new.version));
+    let server = |dns: &Dns| {
+        dns.redis.as_ref().map_or("none".into(), |redis| format!("{} under {}", redis.address, redis.prefix))
+    };
+    if old.redis != new.redis && server(old) == server(new) {
+        changes.say("dns: the password file of redis changed".into());
+    }
+    changes.value("dns", "redis", &server(old), &server(new));
     changes.named(&old.keys, &new.keys, |key| key.name.clone(), keys);
     changes.named(&old.zones, &new.zones, |zone| zone.origin.clone(), zones);
     changes.named(&old.pools, &new.pools, |pool| pool.name.clone(), pools);
@@ -122,13 +130,15 @@ fn pools(changes: &mut Changes, pools: Pair<Pool>) {
         Pair::Both(old, new) => {
             let subject = format!("pool {}", new.name);
             let Pool { name: _, names, ttl, ttl_cut, max_answers, min_up, when_down, members: was, .. } = old;
-            let Pool { modes, stripe, client_subnet, persistence_ttl, share, .. } = old;
+            let Pool { modes, stripe, client_subnet, persistence_ttl, persistence_hours, share, .. } = old;
+            let hours = |hours: &[Hours]| hours.iter().map(Hours::words).collect::<Vec<_>>().join(", ");
             let listed = |modes: &[Mode]| modes.iter().map(|mode| mode.word()).collect::<Vec<_>>().join(", ");
             changes.value(&subject, "names", &names.join(", "), &new.names.join(", "));
             changes.value(&subject, "modes", &listed(modes), &listed(&new.modes));
             changes.word(&subject, "stripe", *stripe, new.stripe);
             changes.value(&subject, "client_subnet", client_subnet, &new.client_subnet);
             changes.duration(&subject, "persistence_ttl", *persistence_ttl, new.persistence_ttl);
+            changes.value(&subject, "persistence_hours", &hours(persistence_hours), &hours(&new.persistence_hours));
             changes.value(&subject, "share", &shown(share), &shown(&new.share));
             changes.duration(&subject, "ttl", *ttl, new.ttl);
             changes.value(&subject, "ttl_cut", ttl_cut, &new.ttl_cut);

@@ -5,7 +5,7 @@ use super::super::value::{nearest, quoted};
 use super::super::walk::{At, Walk};
 use super::super::written::Written;
 use super::written;
-use super::{Dns, Key, Line, MAX_MEMBERS, Member, Pool, WhenDown, Zone, steering};
+use super::{Dns, Key, Line, MAX_MEMBERS, Member, Pool, WhenDown, Zone, redis, steering};
 use std::net::IpAddr;
 
 /// More lines' targets and members' checks than this are refused.
@@ -281,6 +281,11 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         groups: dns.groups.into_iter().map(steering::group_meant).collect::<Option<_>>()?,
         group_mask_v4: dns.group_mask_v4,
         group_mask_v6: dns.group_mask_v6,
+        max_records: dns.max_records,
+        redis: match dns.redis {
+            Some(written) => Some(redis::meant(written)?),
+            None => None,
+        },
     })
 }
 
@@ -303,6 +308,7 @@ fn pool(pool: written::Pool, site: &str) -> Option<Pool> {
         stripe: pool.stripe,
         client_subnet: pool.client_subnet,
         persistence_ttl: pool.persistence_ttl,
+        persistence_hours: pool.persistence_hours,
         share: pool.share,
         ttl: pool.ttl,
         ttl_cut: pool.ttl_cut,

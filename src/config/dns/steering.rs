@@ -52,7 +52,7 @@ fn prefix(value: &DeValue) -> Result<Prefix, Problem> {
 pub(super) fn modes(walk: &mut Walk, section: &Section) -> Vec<At<Mode>> {
     let mut modes: Vec<At<Mode>> =
         optional_list(walk, section, "modes", value::word, "[\"topology\", \"stripe\", \"round_robin\"]");
-    for mode in modes.iter().filter(|mode| matches!(mode.value, Mode::Dynamic | Mode::Metrics)) {
+    for mode in modes.iter().filter(|mode| mode.value == Mode::Metrics) {
         let message = format!("mode \"{}\" is not there yet in this version", mode.value.word());
         walk.wrong(&mode.place, message, "leave it out: the other modes decide");
     }

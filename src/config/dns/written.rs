@@ -4,7 +4,7 @@ use super::super::value::{self, Problem};
 use super::super::walk::{self, At, Place, Section, Walk};
 use super::super::written::{self, CheckDefaults, DAY, Kind, MILLISECOND, SECOND};
 use super::super::{Check, CheckKind};
-use super::{Algorithm, Mode, Need, Stripe, Tcp, steering};
+use super::{Algorithm, Hours, MAX_RECORDS, Mode, Need, Stripe, Tcp, hours, redis, steering};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
@@ -33,6 +33,8 @@ pub(in super::super) struct Dns {
     pub groups: Vec<steering::Group>,
     pub group_mask_v4: u8,
     pub group_mask_v6: u8,
+    pub max_records: u32,
+    pub redis: Option<redis::Written>,
 }
 
 pub(in super::super) struct Zone {
@@ -58,6 +60,7 @@ pub(in super::super) struct Pool {
     pub stripe: Stripe,
     pub client_subnet: bool,
     pub persistence_ttl: Duration,
+    pub persistence_hours: Vec<Hours>,
     pub share: String,
     pub ttl: Duration,
     pub ttl_cut: bool,
@@ -164,6 +167,10 @@ pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> D
         groups: each(walk, "group", "dns.group").map(|(table, place)| steering::group(walk, table, place)).collect(),
         group_mask_v4: written::prefix(walk, &section, "group_mask_v4", 32),
         group_mask_v6: written::prefix(walk, &section, "group_mask_v6", 128),
+        max_records: section
+            .or(walk, "max_records", value::number("a number of records", 1..=MAX_RECORDS), 200_000)
+            .value,
+        redis: section.table(walk, "redis", "dns.redis").map(|(table, place)| redis::read(walk, table, place)),
     }
 }
 
@@ -201,6 +208,7 @@ fn pool(walk: &mut Walk, table: &DeTable, place: Place) -> Pool {
         stripe: section.or(walk, "stripe", value::word, Stripe::Rendezvous).value,
         client_subnet: section.or(walk, "client_subnet", value::boolean, false).value,
         persistence_ttl: section.or(walk, "persistence_ttl", whole_seconds, 3600 * SECOND).value,
+        persistence_hours: hours::read(walk, &section),
         share: section.or(walk, "share", text, String::new()).value,
         ttl: section.or(walk, "ttl", whole_seconds, 30 * SECOND).value,
         ttl_cut: section.or(walk, "ttl_cut", value::boolean, false).value,
@@ -284,7 +292,7 @@ fn text(value: &DeValue) -> Result<String, Problem> {
 }
 
 /// A DNS TTL counts whole seconds.
-fn whole_seconds(value: &DeValue) -> Result<Duration, Problem> {
+pub(super) fn whole_seconds(value: &DeValue) -> Result<Duration, Problem> {
     let duration = value::duration(SECOND..=7 * DAY)(value)?;
     if duration.subsec_nanos() == 0 {
         return Ok(duration);

@@ -2,7 +2,8 @@
 
 use super::truth::{State, Truth};
 use super::{Names, Services};
-use crate::admin::rows::{DnsRows, HealthRow, PoolRow, SignedRow, StateRow, ZoneRow};
+use crate::admin::rows::{DnsRows, HealthRow, PoolRow, RedisRow, SignedRow, StateRow, StoreRow, ZoneRow};
+use crate::dns::Count;
 use crate::dns::dnssec::LEAST_S;
 use crate::dns::serve::serial::unix_s;
 use crate::health::TargetHealth;
@@ -36,7 +37,24 @@ impl Names {
                         .collect(),
                 })
                 .collect(),
-            ..DnsRows::default()
+            store: self.store(),
+            redis: self.sharer.as_ref().map(|sharer| RedisRow {
+                address: sharer.config().address.to_string(),
+                connected: sharer.is_connected(),
+            }),
+        }
+    }
+
+    fn store(&self) -> StoreRow {
+        let counts = self.keeper.as_ref().map(|keeper| keeper.store().counts()).unwrap_or_default();
+        let sum = |count| self.shared.counts.iter().map(|counts| counts.get(count)).sum();
+        StoreRow {
+            records: counts.records,
+            hits: sum(Count::StoreHits),
+            misses: sum(Count::StoreMisses),
+            evicted: counts.evicted,
+            expired: counts.expired,
+            merged: counts.merged,
         }
     }
 
@@ -93,6 +111,25 @@ impl Names {
                 let labels = [("pool", pool.name.as_str()), ("member", member.name.as_str())];
                 page.sample("farside_dns_member_up", &labels, u8::from(member.up));
             }
+        }
+        let store = [
+            ("farside_dns_store_records", "gauge", "Resolvers and pools whose site is remembered.", rows.store.records),
+            (
+                "farside_dns_store_evicted_total",
+                "counter",
+                "Records that made room before their time.",
+                rows.store.evicted,
+            ),
+            ("farside_dns_store_expired_total", "counter", "Records whose time was over.", rows.store.expired),
+            ("farside_dns_store_merged_total", "counter", "Records taken over from other nodes.", rows.store.merged),
+        ];
+        for (name, kind, help, value) in store {
+            page.metric(name, kind, help);
+            page.sample(name, &[], value);
+        }
+        if let Some(redis) = &rows.redis {
+            page.metric("farside_dns_redis_up", "gauge", "1: the server through which records are shared answers.");
+            page.sample("farside_dns_redis_up", &[], u8::from(redis.connected));
         }
         page.metric("farside_line_up", "gauge", "1: what is checked through the line answers.");
         for line in &rows.lines {

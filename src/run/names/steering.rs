@@ -46,8 +46,7 @@ pub fn plan(pool: &config::Pool, sites: &Registry) -> Result<Option<Plan>, Strin
         config::Stripe::Modulus => Stripe::Modulus,
     };
     Ok(Some(Plan {
-        dynamic: has(Mode::Dynamic)
-            .then_some(Dynamic { share, ttl_by_hour_s: [pool.persistence_ttl.as_secs() as u32; 24] }),
+        dynamic: has(Mode::Dynamic).then(|| Dynamic { share, ttl_by_hour_s: pool.persistence_by_hour_s() }),
         topology: has(Mode::Topology),
         stripe: has(Mode::Stripe).then_some(method),
         client_subnet: pool.client_subnet,

@@ -1,6 +1,7 @@
 //! Zones as they are served: read and checked with their pools, put out in versions, each under its serial.
 
 use super::steering::{self, Lists};
+use crate::affinity::Store;
 use crate::config::dns as config;
 use crate::dns::dnssec::{Key, files};
 use crate::dns::master;
@@ -178,12 +179,18 @@ pub struct Zones {
     serials: Serials,
     settings: Arc<Settings>,
     lists: Lists,
+    memory: Memory,
 }
 
 impl Zones {
     pub fn new(serials: Serials, settings: Settings) -> Zones {
         let (entries, keys, lists) = (Vec::new(), Keys::default(), Lists::default());
-        Zones { entries, keys, serials, settings: Arc::new(settings), lists }
+        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory: Memory::None }
+    }
+
+    /// Resolvers' sites are remembered there, from the next [`Zones::put_out`] on.
+    pub fn remember(&mut self, store: Arc<Store>) {
+        self.memory = Memory::Kept(store);
     }
 
     /// Takes what was loaded for what is served from the next [`Zones::put_out`] on; versions of zones that stay are kept.
@@ -246,7 +253,7 @@ impl Zones {
         let transfers = |entry: &Entry| Transfers { versions: entry.versions.clone(), access: entry.access.clone() };
         let zones = put_out().map(|entry| entry.versions[0].clone()).collect();
         let Lists { groups, topology } = self.lists.clone();
-        let steering = Steering { groups, topology, memory: Memory::None };
+        let steering = Steering { groups, topology, memory: self.memory.clone() };
         Served {
             snapshot: Snapshot::new(zones, self.settings.clone()).with(steering),
             transfers: put_out().map(transfers).collect(),
