@@ -2,14 +2,16 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::setup::setup;
 use crate::support::client::{Datagrams, open};
-use crate::support::config::{Config, Service, quick_check, real_target};
+use crate::support::config::{Config, Service, on_af_xdp, quick_check, real_target};
 use crate::support::farside::Farside;
 use crate::support::play::{PORT, Play};
 use crate::support::server::{Pop3, UdpEcho};
-use crate::support::tunnel::Decap;
-use crate::support::wait::until;
+use crate::support::tunnel::{Decap, udp_packet};
+use crate::support::wait::{PATIENCE, eventually, until};
 use crate::support::world::{BOTH, Family, World};
 
 /// What runs on the real servers of a site.
@@ -111,6 +113,48 @@ fn clients_are_served_through_gue_variant_1() {
 #[test]
 fn clients_are_served_through_ipv6_in_ipv4_and_ipv4_in_ipv6() {
     serves("ipip", true);
+}
+
+/// A datagram that its sender has summed, and one that is left to a device to sum: the kernel program makes room in each its own way.
+#[test]
+fn datagrams_pass_whoever_sums_them() {
+    for encapsulation in ["ipip", "gre", "gue", "gue1"] {
+        let (_servers, play) = stage(encapsulation, false);
+        for family in BOTH {
+            let (client, to) = (&play.world.client, SocketAddr::new(play.world.site(1).vip(family), 7));
+            let (socket, raw) = client
+                .inside(|| {
+                    let socket = UdpSocket::bind((play.world.client_address(family), 0))?;
+                    socket.connect(to)?;
+                    socket.set_read_timeout(Some(PATIENCE / 30))?;
+                    // Sends what has an IP header already, and the kernel looks no further.
+                    let with_header = Some(Protocol::from(255));
+                    std::io::Result::Ok((socket, Socket::new(Domain::for_address(to), Type::RAW, with_header)?))
+                })
+                .expect("the client's sockets");
+            let from = socket.local_addr().expect("an address");
+            let carried = play.farside(1).counter("kernel_packets");
+            for n in 0..40 {
+                let (whole, text) = (n % 2 == 0, format!("{n}{}", "z".repeat(n * 25)));
+                eventually(&format!("{encapsulation} {family:?} {n}"), || {
+                    let sent = if whole {
+                        let packet = udp_packet(from, to, 0, text.as_bytes());
+                        raw.send_to(&packet, &SocketAddr::new(to.ip(), 0).into())
+                    } else {
+                        socket.send(text.as_bytes())
+                    };
+                    let mut answer = [0; 2_000];
+                    let heard = sent.and_then(|_| socket.recv(&mut answer)).map_err(|error| error.to_string())?;
+                    let answer = String::from_utf8_lossy(&answer[..heard]).into_owned();
+                    if answer.ends_with(&format!(": {text}")) { Ok(()) } else { Err(answer) }
+                });
+            }
+            // With GUE over IPv6 the sum over all of it is a worker's.
+            let able = !on_af_xdp() && (family == Family::V4 || !encapsulation.starts_with("gue"));
+            let carried = play.farside(1).counter("kernel_packets") - carried;
+            assert!(!able || carried >= 20, "{encapsulation} {family:?}: {carried}");
+        }
+    }
 }
 
 /// A server whose tunnel has no far end is down, though its service answers whoever asks it directly.

@@ -33,7 +33,10 @@ static long (*l3_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = 
 static long (*l4_replace)(void *skb, u32 offset, u64 from, u64 to, u64 flags) = (void *)BPF_FUNC_l4_csum_replace;
 static s64 (*csum_diff)(const u32 *from, u32 from_size, const u32 *to, u32 to_size, u32 seed) =
 	(void *)BPF_FUNC_csum_diff;
+static s64 (*csum_update)(void *skb, u32 sum) = (void *)BPF_FUNC_csum_update;
 static long (*adjust_room)(void *skb, s32 grow, u32 mode, u64 flags) = (void *)BPF_FUNC_skb_adjust_room;
+static long (*change_head)(void *skb, u32 grow, u64 flags) = (void *)BPF_FUNC_skb_change_head;
+static long (*pull_data)(void *skb, u32 len) = (void *)BPF_FUNC_skb_pull_data;
 static long (*redirect)(u32 ifindex, u64 flags) = (void *)BPF_FUNC_redirect;
 // As of the last interrupt of the clock, which is up to 10 ms ago: it costs no look at the hardware's.
 static u64 (*clock_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;

@@ -377,19 +377,11 @@ INLINE struct record *find_flow(const struct tuple *t, struct decision *d)
 #define V6_HEADER 40
 
 // encap::overhead
-INLINE u32 overhead(u32 version)
+INLINE u32 overhead(u32 v6, u32 kind)
 {
-	u32 ip = TARGET_V6(version) ? V6_HEADER : V4_HEADER;
-	switch (ENCAPSULATION(version)) {
-	case ENCAPSULATION_GRE:
-		return ip + GRE_HEADER;
-	case ENCAPSULATION_GUE:
-		return ip + UDP_HEADER + GUE_HEADER;
-	case ENCAPSULATION_GUE1:
-		return ip + UDP_HEADER;
-	default:
-		return ip;
-	}
+	// By kind, a byte each.
+	u32 behind_ip = GRE_HEADER << 8 | (UDP_HEADER + GUE_HEADER) << 16 | UDP_HEADER << 24;
+	return (v6 ? V6_HEADER : V4_HEADER) + (behind_ip >> 8 * kind & 0xff);
 }
 
 INLINE u32 tick_at(u64 now)
@@ -400,6 +392,9 @@ INLINE u32 tick_at(u64 now)
 #define TICKS 0xffffff
 // Ten minutes.
 #define PATH_KEPT_NS 600000000000ULL
+// forward/paths.rs: nobody is believed less.
+#define LEAST_V4 552
+#define LEAST_V6 1280
 
 // Paths::mtu: what is known of the largest packet that reaches the target of this record; 0: nothing.
 INLINE u32 path_mtu(const struct record *record, u32 version, u32 now)
@@ -472,21 +467,25 @@ INLINE struct hop *way_out(const struct record *record, const struct decision *d
 		return 0;
 	u32 most = hop->mtu & ~HOP_USED;
 	if (mode == MODE_TUNNEL) {
-		u32 grown = overhead(d->version);
-		u32 path = path_mtu(record, d->version, d->tick);
-		if (path && path < most)
-			most = path;
+		u32 v6 = TARGET_V6(d->version);
+		u32 kind = ENCAPSULATION(d->version);
+		u32 grown = overhead(v6, kind);
+		u32 largest = look->largest + grown;
 		if (d->version & KIND_UDP && look->joined)
 			return 0;
 		// A checksum over all of it is the device's work, and it cannot be asked for here.
-		if (TARGET_V6(d->version) && ENCAPSULATION(d->version) >= ENCAPSULATION_GUE)
+		if (v6 && kind >= ENCAPSULATION_GUE)
 			return 0;
 		// A source that is listed beyond these is chosen by a worker.
-		if (routes->listed[TARGET_V6(d->version)] > SOURCES)
+		if (routes->listed[v6] > SOURCES || look->bytes + grown > 0xffff)
 			return 0;
-		if (most <= grown || look->bytes + grown > 0xffff)
-			return 0;
-		most -= grown;
+		// What fits every path need not know this one.
+		if (largest > (v6 ? LEAST_V6 : LEAST_V4)) {
+			u32 path = path_mtu(record, d->version, d->tick);
+			if (path && path < most)
+				most = path;
+		}
+		return largest > most ? 0 : hop;
 	}
 	return look->largest > most ? 0 : hop;
 }
@@ -581,21 +580,21 @@ INLINE int decide(struct __sk_buff *skb, u32 base, struct decision *word)
 #define TCP_CHECK 16
 #define UDP_CHECK 6
 
-// The beginning of an IPv4 frame without options; two bytes ahead of it have the rest aligned.
-struct front {
-	u16 zero;
-	u8 macs[12];
-	u16 type;
-	struct ipv4 ip;
-	// As they lie on the wire, source first.
-	u32 ports;
-};
+// Of an IPv4 frame without options, up to its ports.
+#define FRONT_V4 (ETH_HLEN + 24)
+#define FRONT_V6 (ETH_HLEN + 44)
 
-#define FRONT (ETH_HLEN + 24)
-
-INLINE int load_front(struct __sk_buff *skb, struct front *front)
+// The frame's first `len` bytes, where they lie; 0: it has not as many. A helper that copies them costs as much as all that is done
+// with them.
+INLINE u8 *beginning(struct __sk_buff *skb, u32 len)
 {
-	return !load_bytes(skb, 0, front->macs, FRONT);
+	u8 *data = (u8 *)(long)skb->data;
+	if (data + len <= (u8 *)(long)skb->data_end)
+		return data;
+	if (pull_data(skb, len))
+		return 0;
+	data = (u8 *)(long)skb->data;
+	return data + len <= (u8 *)(long)skb->data_end ? data : 0;
 }
 
 // As they lie on the wire.
@@ -604,37 +603,63 @@ INLINE u32 wire_ports(const struct tuple *t)
 	return be16(t->sport) | (u32)be16(t->dport) << 16;
 }
 
-// Is this the packet that was decided on? One of which nobody was asked must not be carried by the last one's word.
-INLINE int is_decided(struct __sk_buff *skb, const struct decision *d, struct front *front)
+// The beginning of the packet that was decided on; 0: this is another. One of which nobody was asked must not be carried by the last
+// one's word.
+INLINE u8 *decided(struct __sk_buff *skb, const struct decision *d)
 {
 	const struct tuple *t = &d->look.t;
-	u32 v6[9];
 
 	if (skb->len != d->len)
 		return 0;
-	if (t->family == 4)
-		return load_front(skb, front) && front->type == be16(ETH_P_IP) && front->ip.src == t->src[0] &&
-		       front->ip.dst == t->dst[0] && front->ports == wire_ports(t);
-	return skb->protocol == be16(ETH_P_IPV6) && !load_bytes(skb, V6_SRC, v6, sizeof(v6)) && same(v6, t->src) &&
-	       same(v6 + 4, t->dst) && v6[8] == wire_ports(t);
+	if (t->family == 4) {
+		u8 *at = beginning(skb, FRONT_V4);
+		if (!at || skb->protocol != be16(ETH_P_IP))
+			return 0;
+		struct ipv4 *ip = (struct ipv4 *)(at + ETH_HLEN);
+		return ip->src == t->src[0] && ip->dst == t->dst[0] && *(u32 *)(ip + 1) == wire_ports(t) ? at : 0;
+	}
+	u8 *at = beginning(skb, FRONT_V6);
+	if (!at || skb->protocol != be16(ETH_P_IPV6))
+		return 0;
+	struct ipv6 *ip = (struct ipv6 *)(at + ETH_HLEN);
+	return same(ip->src, t->src) && same(ip->dst, t->dst) && *(u32 *)(ip + 1) == wire_ports(t) ? at : 0;
 }
 
-INLINE u32 fold_once(u64 sum)
+// To 32 bits; the first step may carry once more.
+INLINE u32 fold_words(u64 sum)
 {
+	sum = (sum & 0xffffffff) + (sum >> 32);
 	return (sum & 0xffffffff) + (sum >> 32);
 }
 
 // What csum_diff would say of two words that take the place of two others.
 INLINE u32 difference(u32 old0, u32 old1, u32 new0, u32 new1)
 {
-	u64 sum = (u64)(u32)~old0 + (u32)~old1 + new0 + new1;
-	return fold_once(fold_once(sum));
+	return fold_words((u64)(u32)~old0 + (u32)~old1 + new0 + new1);
+}
+
+// A frame's MACs as they lie on the wire: the first eight bytes, the last four.
+struct macs {
+	u64 first;
+	u32 last;
+};
+
+INLINE struct macs macs_to(u64 hop, const struct port *port)
+{
+	const u16 *own = (const u16 *)port->mac;
+	struct macs macs = { (hop & 0xffffffffffff) | (u64)own[0] << 48, own[1] | (u32)own[2] << 16 };
+	return macs;
+}
+
+INLINE void put_macs(u8 *at, const struct macs *macs)
+{
+	*(u64 *)at = macs->first;
+	*(u32 *)(at + 8) = macs->last;
 }
 
 // forward/rewrite.rs: addresses, TTL, ports, checksums, and the MACs. `first` (destination) and `second` (source) are the other
 // side's ends.
-INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look,
-		   struct front *front, const u8 *macs)
+INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side, const struct look *look, const struct macs *macs)
 {
 	u32 other = (side ^ 1) & 1;
 	u32 ports = record->ports >> (32 * other);
@@ -647,22 +672,25 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 	u64 first = record->addrs[other];
 
 	if (look->t.family == 4) {
-		struct ipv4 *ip = &front->ip;
 		u32 src = first >> 32, dst = first;
-		u32 diff = difference(ip->src, ip->dst, src, dst);
+		u32 diff = difference(look->t.src[0], look->t.dst[0], src, dst);
 		// The TTL is the upper half of its word.
 		u16 less = be16(0x100);
 		if (l4_replace(skb, check, 0, diff, BPF_F_PSEUDO_HDR | sum))
 			return 0;
 		if (old_ports != new_ports)
 			l4_replace(skb, check, old_ports, new_ports, 4 | sum);
+		u8 *at = beginning(skb, FRONT_V4);
+		if (!at)
+			return 0;
+		struct ipv4 *ip = (struct ipv4 *)(at + ETH_HLEN);
 		ip->checksum = ~fold((u64)(u16)~ip->checksum + (diff & 0xffff) + (diff >> 16) + (u16)~less);
 		ip->ttl -= 1;
 		ip->src = src;
 		ip->dst = dst;
-		front->ports = new_ports;
-		__builtin_memcpy(front->macs, macs, 12);
-		return !store_bytes(skb, 0, front->macs, FRONT, 0);
+		*(u32 *)(ip + 1) = new_ports;
+		put_macs(at, macs);
+		return 1;
 	}
 	// Payload length, next header and hop limit, then the addresses: what is summed (CHECKSUM_COMPLETE) changes
 	// with them, and l4_replace takes their difference out again.
@@ -688,7 +716,11 @@ INLINE int rewrite(struct __sk_buff *skb, const struct record *record, u32 side,
 		l4_replace(skb, check, old_ports, new_ports, 4 | sum);
 		store_bytes(skb, ETH_HLEN + look->header, &new_ports, 4, 0);
 	}
-	return !store_bytes(skb, 0, macs, 12, 0);
+	u8 *at = beginning(skb, ETH_HLEN);
+	if (!at)
+		return 0;
+	put_macs(at, macs);
+	return 1;
 }
 
 // multipath_hash in forward.rs, of the client.
@@ -704,81 +736,32 @@ INLINE u64 flow_spread(const struct tuple *t)
 #define OUTER_TTL 64
 #define FIRST_PORT 49152
 
-// A frame's new beginning; two bytes ahead of it have the rest aligned. Behind the outer headers there are the first words of an
-// IPv4 packet, up to its checksum.
-struct face {
-	u16 zero;
-	u8 macs[12];
-	u16 type;
-	u32 words[V6_HEADER / 4 + GRE_HEADER / 4 + 3];
-};
-
-// In one piece: each helper costs about as much as all that is written here. `outer`: bytes, known to the compiler.
-INLINE int put_face(struct __sk_buff *skb, struct face *face, u32 outer, const struct front *front, int inner_v6)
+// A checksum that its device was to fill in is still the sum of the pseudo header alone. One in 65,000 that is not looks like it.
+INLINE int may_be_partial(struct __sk_buff *skb, int v6, const struct look *look)
 {
-	const u32 *inner = (const u32 *)&front->ip;
-	u32 end = outer / 4;
-
-	if (inner_v6)
-		return !store_bytes(skb, 0, face->macs, ETH_HLEN + outer, 0);
-	face->words[end] = inner[0];
-	face->words[end + 1] = inner[1];
-	face->words[end + 2] = inner[2];
-	return !store_bytes(skb, 0, face->macs, ETH_HLEN + outer + 12, 0);
+	const struct tuple *t = &look->t;
+	u8 *check = (u8 *)(long)skb->data + ETH_HLEN + (v6 ? V6_HEADER : V4_HEADER) +
+		    (t->protocol == IPPROTO_UDP ? UDP_CHECK : TCP_CHECK);
+	if (check + 2 > (u8 *)(long)skb->data_end)
+		return 1;
+	// None at all is not one that is still to come.
+	if (!*(u16 *)check)
+		return 0;
+	u64 sum = (u64)t->src[0] + t->dst[0] + be16(t->protocol) + be16(look->bytes - look->header);
+	if (v6)
+		sum += (u64)t->src[1] + t->src[2] + t->src[3] + t->dst[1] + t->dst[2] + t->dst[3];
+	return fold(fold_words(sum)) == *(u16 *)check;
 }
 
-INLINE u32 halves(u32 word)
+// Room for the outer headers. What is neither joined nor waits for its device to sum it needs no word to the kernel of what is inside:
+// it is a frame with a longer beginning. Its old MACs are in the room then, and the kernel goes on calling the inner IP
+// header the packet's own.
+INLINE int make_room(struct __sk_buff *skb, u32 v6, u32 kind, int inner_v6, const struct look *look)
 {
-	return (word & 0xffff) + (word >> 16);
-}
+	u32 grown = overhead(v6, kind);
 
-// forward/encap.rs: TTL, then the outer headers in front, and the MACs. Joined segments stay joined: the kernel knows what they are.
-INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 version, const struct look *look,
-		       struct front *front, const struct port *port, const u8 *macs)
-{
-	u32 zero = 0;
-	u32 v6 = TARGET_V6(version);
-	u32 kind = ENCAPSULATION(version);
-	u32 grown = overhead(version);
-	u64 spread = flow_spread(&look->t);
-	int inner_v6 = look->t.family != 4;
-	u8 inner = inner_v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
-	u8 protocol = kind == 0 ? inner : kind == ENCAPSULATION_GRE ? IPPROTO_GRE : IPPROTO_UDP;
-	u32 ethertype = be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP);
-	struct routes *routes = map_lookup(&ROUTES, &zero);
-	struct face face;
-	u32 *words = face.words;
-	u32 src[4];
-	u8 tos;
-
-	if (!routes)
-		return 0;
-	copy(src, port->source[v6]);
-	u32 listed = routes->listed[v6];
-	if (listed) {
-		u32 choice = (u32)(spread >> 32) % listed;
-		if (choice >= SOURCES)
-			return 0;
-		copy(src, routes->sources[v6][choice]);
-	}
-	if (!src[0] && !src[1] && !src[2] && !src[3])
-		return 0;
-	if (!inner_v6) {
-		struct ipv4 *ip = &front->ip;
-		// The TTL is the upper half of its word.
-		u16 less = be16(0x100);
-		tos = ip->tos;
-		ip->checksum = ~fold((u64)(u16)~ip->checksum + (u16)~less);
-		ip->ttl -= 1;
-	} else {
-		u8 first[8];
-		if (load_bytes(skb, ETH_HLEN, first, sizeof(first)))
-			return 0;
-		tos = first[0] << 4 | first[1] >> 4;
-		first[7] -= 1;
-		if (store_bytes(skb, ETH_HLEN + 6, first + 6, 2, BPF_F_RECOMPUTE_CSUM))
-			return 0;
-	}
+	if (!skb->gso_size && !v6 == !inner_v6 && !may_be_partial(skb, inner_v6, look))
+		return !change_head(skb, grown, 0);
 	u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | (v6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 	if (kind == ENCAPSULATION_GRE)
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
@@ -786,79 +769,147 @@ INLINE int encapsulate(struct __sk_buff *skb, const struct record *record, u32 v
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 	if (kind == ENCAPSULATION_GUE)
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L2(GUE_HEADER);
-	if (adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, flags))
+	return !adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, flags);
+}
+
+// The source of a tunnel's packets; 0: there is none.
+INLINE const u32 *tunnel_source(const struct routes *routes, const struct port *port, u32 v6, const struct tuple *t)
+{
+	const u32 *src = port->source[v6];
+	u32 listed = routes->listed[v6];
+
+	if (listed) {
+		u32 choice = (u32)(flow_spread(t) >> 32) % listed;
+		if (listed > SOURCES)
+			return 0;
+		// The kernel has to see that it is none beyond, which the compiler knows.
+		asm volatile("" : "+r"(choice));
+		src = routes->sources[v6][choice & (SOURCES - 1)];
+	}
+	return src[0] || (v6 && (src[1] || src[2] || src[3])) ? src : 0;
+}
+
+// forward/encap.rs: TTL, then the outer headers in front, and the MACs. Joined segments stay joined: the kernel knows what they are.
+INLINE int encapsulate(struct __sk_buff *skb, u8 *at, u32 v6, u32 kind, int inner_v6, const struct record *record,
+		       const struct look *look, const struct port *port, const struct macs *macs)
+{
+	u32 zero = 0;
+	u8 inner = inner_v6 ? IPPROTO_IPV6 : IPPROTO_IPIP;
+	u8 protocol = kind == 0 ? inner : kind == ENCAPSULATION_GRE ? IPPROTO_GRE : IPPROTO_UDP;
+	u32 ethertype = be16(inner_v6 ? ETH_P_IPV6 : ETH_P_IP);
+	u32 length = look->bytes + overhead(v6, kind);
+	struct routes *routes = map_lookup(&ROUTES, &zero);
+	const u32 *src = routes ? tunnel_source(routes, port, v6, &look->t) : 0;
+	u8 tos;
+
+	if (!src)
 		return 0;
-	u32 length = look->bytes + grown;
-	__builtin_memcpy(face.macs, macs, 12);
+	if (!inner_v6) {
+		struct ipv4 *ip = (struct ipv4 *)(at + ETH_HLEN);
+		// The TTL is the upper half of its word.
+		u16 less = be16(0x100);
+		tos = ip->tos;
+		ip->checksum = ~fold((u64)(u16)~ip->checksum + (u16)~less);
+		ip->ttl -= 1;
+	} else {
+		u16 *limit = (u16 *)(at + ETH_HLEN + 6);
+		u16 old = *limit, new = old - be16(1);
+		tos = at[ETH_HLEN] << 4 | at[ETH_HLEN + 1] >> 4;
+		*limit = new;
+		csum_update(skb, fold_words((u64)~(u32)old + new));
+	}
+	if (!make_room(skb, v6, kind, inner_v6, look))
+		return 0;
 	if (v6) {
-		face.type = be16(ETH_P_IPV6);
-		words[0] = __builtin_bswap32(6U << 28 | (u32)tos << 20 | (u32)(spread >> 44));
+		at = beginning(skb, ETH_HLEN + V6_HEADER + GRE_HEADER);
+		if (!at)
+			return 0;
+		u32 *words = (u32 *)(at + ETH_HLEN);
+		put_macs(at, macs);
+		*(u16 *)(at + 12) = be16(ETH_P_IPV6);
+		words[0] = __builtin_bswap32(6U << 28 | (u32)tos << 20 | (u32)(flow_spread(&look->t) >> 44));
 		words[1] = be16(length - V6_HEADER) | (u32)protocol << 16 | OUTER_TTL << 24;
 		copy(words + 2, src);
 		words[6] = record->addrs[1];
 		words[7] = record->more[1][0];
 		words[8] = record->more[1][1];
 		words[9] = record->more[1][2];
-		if (kind == 0)
-			return put_face(skb, &face, V6_HEADER, front, inner_v6);
 		// UDP over IPv6 is a worker's.
-		words[10] = ethertype << 16;
-		return kind == ENCAPSULATION_GRE && put_face(skb, &face, V6_HEADER + GRE_HEADER, front, inner_v6);
+		if (kind == ENCAPSULATION_GRE)
+			words[10] = ethertype << 16;
+		return kind <= ENCAPSULATION_GRE;
 	}
-	face.type = be16(ETH_P_IP);
-	words[0] = 0x45 | (u32)tos << 8 | (u32)be16(length) << 16;
+	at = beginning(skb, ETH_HLEN + V4_HEADER + UDP_HEADER + GUE_HEADER);
+	if (!at)
+		return 0;
+	u32 *words = (u32 *)(at + ETH_HLEN);
+	u32 first = 0x45 | (u32)tos << 8 | (u32)be16(length) << 16;
+	u32 third = OUTER_TTL | (u32)protocol << 8;
+	u32 dst = record->addrs[1];
+	u64 sum = (u64)first + (0x40 << 16) + third + src[0] + dst;
+	put_macs(at, macs);
+	*(u16 *)(at + 12) = be16(ETH_P_IP);
+	words[0] = first;
 	words[1] = 0x40 << 16;
-	words[2] = OUTER_TTL | (u32)protocol << 8;
+	words[2] = third | (u32)(u16)~fold(fold_words(sum)) << 16;
 	words[3] = src[0];
-	words[4] = record->addrs[1];
-	u32 sum = 0;
-#pragma unroll
-	for (int i = 0; i < 5; i++)
-		sum += halves(words[i]);
-	words[2] |= (u32)(u16)~fold(sum) << 16;
+	words[4] = dst;
+	if (kind == 0)
+		return 1;
+	if (kind == ENCAPSULATION_GRE) {
+		words[5] = ethertype << 16;
+		return 1;
+	}
+	words[5] = be16((u16)(FIRST_PORT | flow_spread(&look->t) >> 48)) | (u32)be16(routes->gue_port) << 16;
+	words[6] = be16(length - V4_HEADER);
+	if (kind == ENCAPSULATION_GUE)
+		words[7] = (u32)inner << 8;
+	return 1;
+}
+
+// The compiler makes one of each of the usual kinds, with nothing left in it to ask.
+INLINE int into_tunnel(struct __sk_buff *skb, u8 *at, const struct record *record, u32 version, const struct look *look,
+		       const struct port *port, const struct macs *macs)
+{
+	u32 v6 = TARGET_V6(version);
+	u32 kind = ENCAPSULATION(version);
+	int inner_v6 = look->t.family != 4;
+
+	if (v6 || inner_v6)
+		return encapsulate(skb, at, v6, kind, inner_v6, record, look, port, macs);
 	switch (kind) {
 	case 0:
-		return put_face(skb, &face, V4_HEADER, front, inner_v6);
+		return encapsulate(skb, at, 0, 0, 0, record, look, port, macs);
 	case ENCAPSULATION_GRE:
-		words[5] = ethertype << 16;
-		return put_face(skb, &face, V4_HEADER + GRE_HEADER, front, inner_v6);
+		return encapsulate(skb, at, 0, ENCAPSULATION_GRE, 0, record, look, port, macs);
+	case ENCAPSULATION_GUE:
+		return encapsulate(skb, at, 0, ENCAPSULATION_GUE, 0, record, look, port, macs);
 	default:
-		words[5] = be16((u16)(FIRST_PORT | spread >> 48)) | (u32)be16(routes->gue_port) << 16;
-		words[6] = be16(length - V4_HEADER);
-		if (kind == ENCAPSULATION_GUE1)
-			return put_face(skb, &face, V4_HEADER + UDP_HEADER, front, inner_v6);
-		words[7] = (u32)inner << 8;
-		return put_face(skb, &face, V4_HEADER + UDP_HEADER + GUE_HEADER, front, inner_v6);
+		return encapsulate(skb, at, 0, ENCAPSULATION_GUE1, 0, record, look, port, macs);
 	}
 }
 
 // Direct mode changes no TTL: what would go back where it came from, or to this machine, is refused by a worker.
-INLINE int in_a_circle(struct __sk_buff *skb, const u8 *hop_mac, const struct port *port)
+INLINE int in_a_circle(struct __sk_buff *skb, const u8 *at, const struct macs *macs, u32 ifindex)
 {
-	u8 from[6];
-	if (load_bytes(skb, 6, from, sizeof(from)))
-		return 1;
-	int back = 1, own = 1;
-#pragma unroll
-	for (int i = 0; i < 6; i++) {
-		back &= from[i] == hop_mac[i];
-		own &= port->mac[i] == hop_mac[i];
-	}
-	return own || (back && port->ifindex == skb->ifindex);
+	u64 to = macs->first & 0xffffffffffff;
+	u64 from = *(u32 *)(at + 6) | (u64)*(u16 *)(at + 10) << 32;
+	u64 own = macs->first >> 48 | (u64)macs->last << 16;
+	return to == own || (to == from && ifindex == skb->ifindex);
 }
 
 // Carries what was decided on. -1: something has changed since.
 INLINE int carry(struct __sk_buff *skb, struct decision *d)
 {
 	const struct look *look = &d->look;
-	struct front front = {};
 	u32 cpu = this_cpu();
 	u32 index = d->index;
 
 	d->open = 0;
 	struct carried *carried = map_lookup(&CARRIED, &cpu);
 	struct record *record = map_lookup(&RECORDS, &index);
-	if (!carried || !record || !is_decided(skb, d, &front))
+	u8 *at = carried && record ? decided(skb, d) : 0;
+	if (!at)
 		return -1;
 	u32 version = d->version;
 	if (*(volatile u32 *)&record->version != version)
@@ -875,21 +926,19 @@ INLINE int carry(struct __sk_buff *skb, struct decision *d)
 		__sync_fetch_and_or(&hop->mtu, HOP_USED);
 	u32 ifindex = port->ifindex;
 	u32 side = d->side & 1;
-	u8 macs[12];
-	__builtin_memcpy(macs, &to, 6);
-	__builtin_memcpy(macs + 6, port->mac, 6);
+	struct macs macs = macs_to(to, port);
 	switch (MODE(version)) {
 	case MODE_DIRECT:
-		if (in_a_circle(skb, macs, port))
+		if (in_a_circle(skb, at, &macs, ifindex))
 			goto missed;
-		store_bytes(skb, 0, macs, sizeof(macs), 0);
+		put_macs(at, &macs);
 		break;
 	case MODE_TUNNEL:
-		if (!encapsulate(skb, record, version, look, &front, port, macs))
+		if (!into_tunnel(skb, at, record, version, look, port, &macs))
 			goto missed;
 		break;
 	default:
-		if (!rewrite(skb, record, side, look, &front, macs))
+		if (!rewrite(skb, record, side, look, &macs))
 			goto missed;
 	}
 	// FlowTable::touch and note_ack.

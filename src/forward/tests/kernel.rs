@@ -162,6 +162,16 @@ fn a_packet_of_a_flow_that_stands_leaves_as_the_worker_would_send_it() {
     assert_eq!(lab.sum(|cell| &cell.missed), 0);
 }
 
+/// Where the old addresses and the new ones add up so that the carry of the sum's words carries again.
+#[test]
+fn no_carry_of_a_checksum_is_lost() {
+    let mut lab = Lab::new();
+    lab.bench.set_up("pop3/10.0.0", false);
+    let client = "197.51.100.250:40002";
+    assert_eq!(lab.settled(client, VIP).0, REMOTE);
+    same(&mut lab, WAN, &Build::tcp(client, VIP, ACK));
+}
+
 const SENDER: &str = "198.18.0.7:5000";
 const SYSLOG: &str = "203.0.113.10:514";
 
@@ -259,9 +269,11 @@ fn a_tunnel_is_the_same_from_the_kernel() {
                 [(CLIENT, VIP), (CLIENT6, VIP6), ("198.18.0.7:40007", VIP)].into_iter().enumerate()
             {
                 lab.settled_one_sided(client, vip);
-                for payload in [0, 1, 1000] {
+                // Its device is to sum it, and the kernel is told where that is to be done.
+                for (payload, partial) in [(0, false), (1, false), (1000, false), (1000, true)] {
                     let mut packet = Build::tcp(client, vip, ACK | PSH);
                     (packet.payload, packet.tos, packet.ttl) = (vec![7; payload], 0xb9 + n as u8, 9);
+                    packet.partial = partial;
                     let outer_v6 = (vip == VIP6) != crossed;
                     if outer_v6 && [Encapsulation::Gue, Encapsulation::Gue1].contains(&encapsulation) {
                         assert_eq!(lab.kernel(&packet.frame()), None, "a sum over all of it is the worker's work");
