@@ -18,7 +18,7 @@ use crate::config::file::io_words;
 use door::Door;
 use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
-use rows::{DnsRows, FlowRow, HealthRow, ServiceRow, WorkerRow};
+use rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SiteRow, WorkerRow};
 use session::{Progress, Session, Stream};
 use std::collections::BTreeMap;
 use std::io;
@@ -56,6 +56,9 @@ pub trait Answers {
     fn workers(&mut self) -> Vec<WorkerRow>;
 
     fn dns(&mut self) -> DnsRows;
+
+    /// This site first.
+    fn sites(&mut self) -> Vec<SiteRow>;
 
     /// Reads the file again. What changed, in words, one change a line; or why nothing did.
     fn reload(&mut self) -> Result<String, String>;

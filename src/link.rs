@@ -25,15 +25,16 @@ pub mod tls;
 
 use crate::affinity::Store;
 use crate::sites::{Registry, SiteNumber, SiteTable};
+use crate::sys::tcp_info::keep_first_packets;
 use clock::Clock;
 use message::State;
 use mio::Poll;
 use mio::net::TcpListener;
 use post::Post;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use tls::Identity;
@@ -56,8 +57,6 @@ pub struct Common {
     pub table: Arc<SiteTable>,
     /// None: no records are exchanged.
     pub store: Option<Arc<Store>>,
-    /// Woken when something has been heard that control should look at.
-    pub waker: Option<Arc<mio::Waker>>,
 }
 
 /// One link, for people and for who decides by it.
@@ -76,6 +75,8 @@ pub struct Report {
     pub ahead_us: Option<i64>,
     pub round_trip_us: Option<u32>,
     pub loss_permille: Option<u16>,
+    /// Routers between.
+    pub hops: Option<u8>,
     /// When its certificate ends, in seconds since 1970.
     pub ends: Option<i64>,
     /// What it says of itself; None: nothing yet, or not any more.
@@ -120,10 +121,10 @@ impl Board {
         report.why.clear();
     }
 
-    fn hear(&mut self, peer: usize, state: State, clock: &Clock, loss_permille: Option<u16>) {
+    fn hear(&mut self, peer: usize, state: State, clock: &Clock, (loss_permille, hops): (Option<u16>, Option<u8>)) {
         let report = &mut self.reports[peer];
         (report.ahead_us, report.round_trip_us) = (clock.ahead_us(), clock.round_trip_us());
-        report.loss_permille = loss_permille;
+        (report.loss_permille, report.hops) = (loss_permille, hops);
         report.state = Some(Arc::new(state));
     }
 
@@ -132,7 +133,8 @@ impl Board {
         if report.stands {
             self.counts.lost += 1;
             (report.stands, report.since) = (false, Instant::now());
-            (report.ahead_us, report.round_trip_us, report.loss_permille, report.state) = (None, None, None, None);
+            (report.ahead_us, report.round_trip_us, report.state) = (None, None, None);
+            (report.loss_permille, report.hops) = (None, None);
         }
         report.why = why.into();
     }
@@ -143,7 +145,10 @@ struct Shared {
     sites: Arc<Registry>,
     table: Arc<SiteTable>,
     store: Option<Arc<Store>>,
-    waker: Option<Arc<mio::Waker>>,
+    /// Of control.
+    waker: OnceLock<Arc<mio::Waker>>,
+    /// How often something has been heard that control should look at.
+    news: AtomicU64,
     board: Mutex<Board>,
     /// What this site says of itself has changed, and is told at once.
     fresh: AtomicBool,
@@ -152,7 +157,8 @@ struct Shared {
 
 impl Shared {
     fn heard(&self) {
-        if let Some(waker) = &self.waker {
+        self.news.fetch_add(1, Relaxed);
+        if let Some(waker) = self.waker.get() {
             let _ = waker.wake();
         }
     }
@@ -178,7 +184,11 @@ impl Links {
         let waker = mio::Waker::new(poll.registry(), post::WAKE);
         let waker = waker.map_err(|why| format!("[link] cannot be started: {why}"))?;
         let bind = |address: &SocketAddr| {
-            TcpListener::bind(*address).map_err(|why| format!("[link] cannot listen on {address}: {why}"))
+            let listener =
+                TcpListener::bind(*address).map_err(|why| format!("[link] cannot listen on {address}: {why}"))?;
+            // Without it hops are not known, and nothing else is amiss.
+            let _ = keep_first_packets(&listener);
+            Ok::<_, String>(listener)
         };
         let listeners = listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let listening = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
@@ -192,6 +202,7 @@ impl Links {
             ahead_us: None,
             round_trip_us: None,
             loss_permille: None,
+            hops: None,
             ends: identity.peer_ends(at),
             state: None,
         };
@@ -200,13 +211,14 @@ impl Links {
             reports: peers.iter().enumerate().map(report).collect(),
             counts: Counts::default(),
         };
-        let Common { own, sites, table, store, waker: control } = common;
+        let Common { own, sites, table, store } = common;
         let shared = Arc::new(Shared {
             own,
             sites,
             table,
             store,
-            waker: control,
+            waker: OnceLock::new(),
+            news: AtomicU64::new(0),
             board: Mutex::new(board),
             fresh: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -219,6 +231,16 @@ impl Links {
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.shared.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is woken when something has been heard; the first one stays.
+    pub fn set_waker(&self, waker: Arc<mio::Waker>) {
+        let _ = self.shared.waker.set(waker);
+    }
+
+    /// It rises when something has been heard.
+    pub fn news(&self) -> u64 {
+        self.shared.news.load(Relaxed)
     }
 
     /// Where it listens.

@@ -11,11 +11,13 @@ mod checks;
 mod control;
 mod forwarding;
 mod kernel;
+mod load;
 mod metrics;
 mod names;
 mod preflight;
 mod probe;
 mod rows;
+mod sites;
 mod targets;
 
 use crate::admin::{self, Admin, Answers};

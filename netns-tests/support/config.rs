@@ -13,6 +13,8 @@ pub struct Config {
     socket: String,
     pub pips: Vec<IpAddr>,
     peers: Vec<(&'static str, Vec<IpAddr>)>,
+    /// Lines of `[[peer]]` besides name and proxy addresses, by its name.
+    pub peer_extra: BTreeMap<&'static str, String>,
     /// `[proxy] ports`.
     pub ports: String,
     /// `[proxy] port_rest`.
@@ -68,6 +70,7 @@ impl Config {
             socket: own.directory().join("farside.sock").display().to_string(),
             pips: pips(own),
             peers: others.map(|other| (other.name(), pips(other))).collect(),
+            peer_extra: BTreeMap::new(),
             ports: "1024-65535".into(),
             port_rest: "5s".into(),
             datapath: String::new(),
@@ -130,7 +133,8 @@ impl Config {
             line(format!("port_rest = \"{}\"\n", self.port_rest));
         }
         for (name, addresses) in &self.peers {
-            line(format!("[[peer]]\nname = \"{name}\"\nproxy_addresses = [{}]\n", quoted(addresses)));
+            let extra = self.peer_extra.get(name).map_or("", String::as_str);
+            line(format!("[[peer]]\nname = \"{name}\"\nproxy_addresses = [{}]\n{extra}\n", quoted(addresses)));
         }
         for service in &self.services {
             line(service.text());

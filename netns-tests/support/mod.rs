@@ -8,6 +8,7 @@ pub mod dovecot;
 pub mod download;
 pub mod farside;
 pub mod lines;
+pub mod link;
 pub mod names;
 pub mod namespace;
 pub mod nginx;

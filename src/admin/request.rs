@@ -105,6 +105,7 @@ fn show(what: What, answers: &mut dyn Answers) -> Reply {
         What::Health => Reply::line(Line::Ok(answers.health())),
         What::Counters => Reply::line(Line::Ok(answers.counters())),
         What::Dns => Reply::line(Line::Ok(answers.dns())),
+        What::Sites => Reply::line(Line::Ok(answers.sites())),
         What::Workers => Reply::line(Line::Ok(answers.workers())),
         What::Flows => Reply { bytes: Vec::new(), sent: 0, cursor: Some(0) },
     }

@@ -13,6 +13,7 @@ pub enum What {
     Counters,
     Workers,
     Dns,
+    Sites,
 }
 
 /// One connection: `show flows`.
@@ -171,6 +172,45 @@ pub struct StoreRow {
 pub struct RedisRow {
     pub address: String,
     pub connected: bool,
+}
+
+/// One site: `show sites`. What is not known is not there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteRow {
+    pub site: String,
+    /// "own", "up", "down", or "none" where the configuration has no link to it.
+    pub link: String,
+    /// Since when the link is up or down, in seconds.
+    pub since_s: Option<u64>,
+    /// Why it is down.
+    pub why: Option<String>,
+    /// The other end.
+    pub address: Option<String>,
+    /// When the site's certificate ends, in seconds since 1970.
+    pub certificate_ends: Option<i64>,
+    /// By how much its clock is ahead.
+    pub skew_ms: Option<f64>,
+    /// There and back.
+    pub round_trip_ms: Option<f64>,
+    /// Of what is sent there, how much has to be sent again.
+    pub loss_permille: Option<u16>,
+    /// Routers between.
+    #[serde(default)]
+    pub hops: Option<u8>,
+    /// It takes no new connection.
+    pub full: Option<bool>,
+    /// Open ones.
+    pub connections: Option<u32>,
+    /// That come in.
+    pub packets_per_s: Option<u32>,
+    pub cpu_permille: Option<u16>,
+}
+
+impl SiteRow {
+    /// Of which nothing is known.
+    pub fn new(site: &str, link: &str) -> SiteRow {
+        SiteRow { site: site.into(), link: link.into(), ..SiteRow::default() }
+    }
 }
 
 /// One worker: `show workers`.

@@ -102,6 +102,10 @@ impl Answers for Oracle {
         ((cursor..end).map(flow).collect(), Some(end).filter(|end| *end < self.flows))
     }
 
+    fn sites(&mut self) -> Vec<SiteRow> {
+        vec![SiteRow::new("south", "own")]
+    }
+
     fn health(&mut self) -> Vec<HealthRow> {
         Vec::new()
     }

@@ -1,7 +1,8 @@
 //! `show`'s answers for people: aligned columns; or for programs: JSON.
 
 use super::rows::{
-    DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, StateRow, StoreRow, TargetRow, What, WorkerRow, ZoneRow,
+    DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, SiteRow, StateRow, StoreRow, TargetRow, What, WorkerRow,
+    ZoneRow,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -79,6 +80,10 @@ impl Printer {
                 let counts: BTreeMap<String, u64> = serde_json::from_value(piece)?;
                 let rows: Vec<_> = counts.into_iter().map(|(name, count)| vec![name, count.to_string()]).collect();
                 self.table.print(out, &[Column("COUNTER", Left), Column("COUNT", Right)], &rows)
+            }
+            What::Sites => {
+                let rows: Vec<_> = understood::<SiteRow>(piece)?.into_iter().map(site_cells).collect();
+                self.table.print(out, SITE_COLUMNS, &rows)
             }
             What::Dns => dns_text(out, &serde_json::from_value(piece)?),
             What::Workers => {
@@ -295,6 +300,39 @@ const HEALTH_COLUMNS: &[Column] = &[
 
 fn health_cells(health: HealthRow) -> Vec<String> {
     vec![health.target, health.kind, health.status, age(health.since_s), health.last_error.unwrap_or("-".into())]
+}
+
+const SITE_COLUMNS: &[Column] = &[
+    Column("SITE", Left),
+    Column("LINK", Left),
+    Column("SINCE", Right),
+    Column("RTT", Right),
+    Column("LOSS", Right),
+    Column("HOPS", Right),
+    Column("SKEW", Right),
+    Column("CPU", Right),
+    Column("CONNECTIONS", Right),
+    Column("PACKETS/S", Right),
+    Column("ROOM", Left),
+    Column("WHY", Left),
+];
+
+fn site_cells(site: SiteRow) -> Vec<String> {
+    let or_none = |text: Option<String>| text.unwrap_or("-".into());
+    vec![
+        site.site,
+        site.link,
+        or_none(site.since_s.map(age)),
+        or_none(site.round_trip_ms.map(|ms| format!("{ms:.1}ms"))),
+        or_none(site.loss_permille.map(|loss| format!("{:.1}%", f64::from(loss) / 10.0))),
+        or_none(site.hops.map(|hops| hops.to_string())),
+        or_none(site.skew_ms.map(|ms| format!("{ms:+.1}ms"))),
+        or_none(site.cpu_permille.map(|cpu| format!("{:.1}%", f64::from(cpu) / 10.0))),
+        or_none(site.connections.map(|count| count.to_string())),
+        or_none(site.packets_per_s.map(|count| count.to_string())),
+        or_none(site.full.map(|full| if full { "full" } else { "yes" }.to_string())),
+        or_none(site.why),
+    ]
 }
 
 /// A column for each worker: they are fewer than what they count.

@@ -3,7 +3,7 @@
 use super::session::{Said, Session};
 use super::tls;
 use crate::affinity::Ranges;
-use crate::sys::tcp_info::{TcpInfo, tcp_info};
+use crate::sys::tcp_info::{TcpInfo, hops, tcp_info};
 use mio::net::TcpStream;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -27,11 +27,15 @@ pub struct Connection {
     /// From the end of the handshake on.
     pub session: Option<Session>,
     pub since: Instant,
+    /// Routers between, of one that was accepted.
+    hops: Option<u8>,
     pub heard: Instant,
     /// Records of these ranges are still to be told, from this bucket on.
     pub repair: Option<(Ranges, usize)>,
     /// When digests were compared last.
     pub compared: Option<Instant>,
+    /// How often this side has begun that.
+    pub comparisons: u32,
     marks: VecDeque<(Instant, TcpInfo)>,
 }
 
@@ -48,6 +52,7 @@ impl Connection {
     pub fn new(stream: TcpStream, tls: rustls::Connection, address: SocketAddr, peer: Option<usize>) -> Connection {
         let now = Instant::now();
         let (dialed, marks) = (peer.is_some(), VecDeque::new());
+        let hops = if dialed { None } else { hops(&stream) };
         let _ = stream.set_nodelay(true);
         Connection {
             stream,
@@ -57,9 +62,11 @@ impl Connection {
             dialed,
             session: None,
             since: now,
+            hops,
             heard: now,
             repair: None,
             compared: None,
+            comparisons: 0,
             marks,
         }
     }
@@ -104,7 +111,9 @@ impl Connection {
             self.tls.process_new_packets().map_err(|error| over(&error))?;
             if self.session.is_none() && !self.tls.is_handshaking() {
                 let known = greet.take().and_then(|greet| greet(&self.tls));
-                let (peer, session) = known.ok_or_else(|| Over::Refused("it is this site's part to dial".into()))?;
+                let (peer, mut session) =
+                    known.ok_or_else(|| Over::Refused("it is this site's part to dial".into()))?;
+                session.hops = self.hops;
                 (self.peer, self.session) = (Some(peer), Some(session));
             }
             let Some(session) = &mut self.session else { continue };

@@ -50,6 +50,8 @@ pub enum Message {
         sent_us: u64,
         received_us: u64,
         replied_us: u64,
+        /// From who was dialed: routers between, and 1; 0: not known.
+        hops: u8,
     },
     State(State),
     Records(Records),
@@ -142,9 +144,10 @@ impl Message {
                 out.extend_from_slice(&sent_us.to_be_bytes());
                 out.extend_from_slice(&correction_ms.to_be_bytes());
             }
-            Message::Pong { sent_us, received_us, replied_us } => {
+            Message::Pong { sent_us, received_us, replied_us, hops } => {
                 out.push(PONG);
                 [sent_us, received_us, replied_us].iter().for_each(|time| out.extend_from_slice(&time.to_be_bytes()));
+                out.push(*hops);
             }
             Message::State(state) => {
                 out.push(STATE);
@@ -174,7 +177,10 @@ impl Message {
         Ok(Some(match fields.u8()? {
             HELLO => Message::Hello { version: fields.u16()?, site: fields.name()? },
             PING => Message::Ping { sent_us: fields.u64()?, correction_ms: fields.u64()? as i64 },
-            PONG => Message::Pong { sent_us: fields.u64()?, received_us: fields.u64()?, replied_us: fields.u64()? },
+            PONG => {
+                let (sent_us, received_us, replied_us) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                Message::Pong { sent_us, received_us, replied_us, hops: fields.u8()? }
+            }
             STATE => Message::State(State::read(&mut fields)?),
             RECORDS => Message::Records(Records::read(&mut fields)?),
             DIGEST => {

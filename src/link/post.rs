@@ -25,6 +25,8 @@ pub const SILENCE: Duration = Duration::from_secs(5);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Digests are compared so often: what got lost is found.
 const COMPARE: Duration = Duration::from_secs(60);
+/// The second comparison comes so long after the first, which leaves out what was changed just before the link stood.
+const COMPARE_AGAIN: Duration = Duration::from_secs(7);
 /// Who is asked to compare more often does not.
 const COMPARED: Duration = Duration::from_secs(5);
 /// What was changed more recently is on its way.
@@ -259,7 +261,7 @@ impl Post {
         let correction_ms = session.correction_ms();
         match said {
             Said::State(state) => {
-                let clock = session.clock().clone();
+                let (clock, hops) = (session.clock().clone(), session.hops);
                 let loss_permille = connection.loss_permille(Instant::now());
                 self.shared.table.set(
                     self.peers[peer].site,
@@ -270,10 +272,10 @@ impl Post {
                         cpu_permille: state.cpu_permille,
                         round_trip_us: clock.round_trip_us().unwrap_or(0),
                         loss_permille: loss_permille.unwrap_or(0),
-                        hops: 0,
+                        hops: hops.unwrap_or(0),
                     },
                 );
-                self.board(|board| board.hear(peer, state, &clock, loss_permille));
+                self.board(|board| board.hear(peer, state, &clock, (loss_permille, hops)));
                 self.shared.heard();
             }
             Said::Records(batch) => {
@@ -374,11 +376,13 @@ impl Post {
         if !stands || !connection.has_room() {
             return;
         }
-        let compares = connection.dialed && connection.compared.is_none_or(|at| now.duration_since(at) >= COMPARE);
+        let wait = if connection.comparisons < 2 { COMPARE_AGAIN } else { COMPARE };
+        let compares = connection.dialed && connection.compared.is_none_or(|at| now.duration_since(at) >= wait);
         // The first exchanges tell first how the clocks differ.
         let compares = compares && now.duration_since(connection.since) >= 2 * BEAT && beat;
         if compares {
             connection.compared = Some(now);
+            connection.comparisons += 1;
         }
         let state = self.state.clone();
         if let Some(session) = self.session(slot) {

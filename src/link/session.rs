@@ -25,6 +25,8 @@ pub struct Session {
     clock: Clock,
     /// What who dials has said last; see [`Message::Ping`].
     told_correction_ms: i64,
+    /// Routers between, if it is known: measured by who was dialed, who tells the other.
+    pub hops: Option<u8>,
 }
 
 impl Session {
@@ -39,6 +41,7 @@ impl Session {
             heard_hello: false,
             clock: Clock::default(),
             told_correction_ms: 0,
+            hops: None,
         }
     }
 
@@ -97,9 +100,13 @@ impl Session {
             Message::Hello { .. } => return Err("it has a version of the link that cannot be"),
             Message::Ping { sent_us, correction_ms } => {
                 self.told_correction_ms = correction_ms.clamp(-MOST_CORRECTION_MS, MOST_CORRECTION_MS);
-                self.say(&Message::Pong { sent_us, received_us: now_us, replied_us: now_us });
+                let hops = self.hops.filter(|_| !self.dials).map_or(0, |hops| hops.saturating_add(1));
+                self.say(&Message::Pong { sent_us, received_us: now_us, replied_us: now_us, hops });
             }
-            Message::Pong { sent_us, received_us, replied_us } => {
+            Message::Pong { sent_us, received_us, replied_us, hops } => {
+                if self.dials {
+                    self.hops = hops.checked_sub(1);
+                }
                 self.clock.note(sent_us, received_us, replied_us, now_us);
             }
             Message::State(state) => said.push(Said::State(state)),
@@ -138,6 +145,7 @@ mod tests {
         assert_eq!(carry(&mut north, &mut south, 1, 0), Ok(vec![]));
         assert_eq!(carry(&mut south, &mut north, 3, 0), Ok(vec![]));
         assert!(north.stands() && south.stands());
+        south.hops = Some(4);
         // South's clock is 3.2 seconds ahead; it takes 10 ms there and 10 ms back.
         for second in 10..20 {
             let sent = second * 1_000_000;
@@ -152,6 +160,7 @@ mod tests {
         assert_eq!([north.clock().ahead_us(), south.clock().ahead_us()], [Some(3_200_000), Some(-3_200_000)]);
         assert_eq!([north.clock().round_trip_us(), south.clock().round_trip_us()], [Some(20_000), Some(20_000)]);
         assert_eq!([north.correction_ms(), south.correction_ms()], [-3000, 3000]);
+        assert_eq!([north.hops, south.hops], [Some(4), Some(4)]);
     }
 
     #[test]

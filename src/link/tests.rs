@@ -56,7 +56,7 @@ fn node(own: &str, identity: Identity, peers: &[(&str, Option<SocketAddr>)], lis
     };
     let peers = peers.iter().map(peer).collect();
     let (table_of, sites_of) = (table.clone(), sites.clone());
-    let common = Common { own: own.into(), sites: sites_of, table: table_of, store: Some(store.clone()), waker: None };
+    let common = Common { own: own.into(), sites: sites_of, table: table_of, store: Some(store.clone()) };
     let links = Links::start(common, identity, peers, &[listen.parse().unwrap()]).unwrap();
     Node { table, sites, store, links }
 }
@@ -280,4 +280,18 @@ fn files_that_will_not_do_are_refused_in_words() {
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     std::fs::write(&certificate, "rubbish").unwrap();
     assert!(refused("south", &["north"]).contains("no certificate in PEM"));
+}
+
+#[test]
+fn what_was_changed_just_before_the_link_stood_is_found_too() {
+    let keys = Keys::new(&["south", "north"]);
+    let south = node("south", keys.identity("south", &["north"]).unwrap(), &[("north", None)], "127.0.0.1:0");
+    // Told a link that lost it, a moment ago: the first comparison takes it for being on its way.
+    south.put(1, "south", now_ms());
+    south.store.changes(crate::affinity::Consumer::Links, 0, 10, &mut Vec::new());
+    let to = south.links.listening()[0];
+    let north = node("north", keys.identity("north", &["south"]).unwrap(), &[("south", Some(to))], "127.0.0.1:0");
+    let start = Instant::now();
+    until("the record", || north.site_of(1) == "south" || start.elapsed() > Duration::from_secs(40));
+    assert_eq!(north.site_of(1), "south", "it takes until the next comparison, a minute later");
 }

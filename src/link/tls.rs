@@ -28,6 +28,12 @@ pub struct Identity {
     peers: Vec<CertificateDer<'static>>,
 }
 
+impl Clone for Identity {
+    fn clone(&self) -> Identity {
+        Identity { own: self.own.clone(), key: self.key.clone_key(), peers: self.peers.clone() }
+    }
+}
+
 impl Identity {
     /// Reads all files. The error is a sentence.
     pub fn read<'p>(certificate: &Path, key: &Path, peers: impl Iterator<Item = &'p Path>) -> Result<Identity, String> {

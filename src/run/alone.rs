@@ -2,9 +2,10 @@
 
 use super::names::{self, Names, NoServices};
 use super::rows::{count_metrics, info_page};
-use super::{Daemon, NAMES};
+use super::sites::{ARRIVALS, Sites};
+use super::{ASKED, Daemon, NAMES};
 use crate::admin::Answers;
-use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, WorkerRow};
+use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SiteRow, WorkerRow};
 use crate::config::{self, Config};
 use crate::sys::pin;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub struct Alone {
     path: PathBuf,
     config: Config,
     names: Names,
+    sites: Sites,
     ready: bool,
 }
 
@@ -29,12 +31,16 @@ impl Alone {
         let threads = super::worker_cpus(&config, &cpus)?.len();
         let names =
             Names::start(&config, threads)?.ok_or("there is neither a [datapath] nor a [dns]: nothing to do")?;
-        Ok(Alone { path, config, names, ready: false })
+        let sites = Sites::start(&config, names.sites())?;
+        Ok(Alone { path, config, names, sites, ready: false })
     }
 }
 
 impl Daemon for Alone {
     fn register(&mut self, registry: &mio::Registry) -> Result<(), String> {
+        let waker =
+            mio::Waker::new(registry, mio::Token(ASKED)).map_err(|why| super::broken("the links' news", why))?;
+        self.sites.set_waker(std::sync::Arc::new(waker));
         self.names.register(registry, NAMES).map_err(|why| super::broken("DNS", why))
     }
 
@@ -49,7 +55,13 @@ impl Daemon for Alone {
     }
 
     fn tick(&mut self, now: Instant) {
-        self.names.tick(now, true, &NoServices);
+        let names = &self.names;
+        let packets = || {
+            let counts = names.counts();
+            ARRIVALS.iter().filter_map(|name| counts.get(*name)).sum()
+        };
+        self.sites.tick(now, &self.config, None, Some(names), packets);
+        self.names.tick(now, true, &NoServices(self.sites.heard()));
         if !self.ready && self.names.first_round_done() {
             self.ready = true;
             info!("ready");
@@ -78,7 +90,9 @@ impl Answers for Alone {
     }
 
     fn counters(&mut self) -> BTreeMap<String, u64> {
-        self.names.counts()
+        let mut counts = self.names.counts();
+        counts.extend(self.sites.counts());
+        counts
     }
 
     fn workers(&mut self) -> Vec<WorkerRow> {
@@ -86,15 +100,21 @@ impl Answers for Alone {
     }
 
     fn dns(&mut self) -> DnsRows {
-        self.names.rows(&NoServices)
+        self.names.rows(&NoServices(self.sites.heard()))
+    }
+
+    fn sites(&mut self) -> Vec<SiteRow> {
+        self.sites.rows(&self.config)
     }
 
     fn reload(&mut self) -> Result<String, String> {
         let config = config::file::load(&self.path).map_err(|errors| errors.to_string())?;
         let mut changes = config::diff::diff(&self.config, &config).map_err(|refused| refused.join("\n"))?;
+        let linked = self.sites.prepare(&config)?;
         if let Some(prepared) = self.names.prepare(&config)? {
             changes.extend(self.names.adopt(&config, prepared, Instant::now()));
         }
+        self.sites.adopt(&config, linked, Some(self.names.sites()));
         self.config = config;
         Ok(super::in_words(&changes))
     }
@@ -105,8 +125,9 @@ impl Answers for Alone {
 
     fn metrics(&mut self) -> String {
         let mut page = info_page(&self.config.site);
-        count_metrics(&mut page, &self.names.counts());
-        self.names.metrics(&mut page, &NoServices);
+        count_metrics(&mut page, &Answers::counters(self));
+        self.names.metrics(&mut page, &NoServices(self.sites.heard()));
+        self.sites.metrics(&mut page, &self.config);
         page.finish()
     }
 }

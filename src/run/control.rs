@@ -4,6 +4,7 @@ use super::backend::{Backend, Started};
 use super::checks::{Closing, OwnHost, Reserve};
 use super::kernel::KernelPath;
 use super::names::{Names, Prepared};
+use super::sites::{self, Sites};
 use super::targets::{ServicesUp, real_check, remote_check};
 use super::{ASKED, Daemon, HEALTH, NAMES, NETLINK, broken, forwarding, preflight, probe, worker_cpus};
 use crate::announce::Announcer;
@@ -28,6 +29,7 @@ use crate::sys::socket::SolicitedNodes;
 use crate::worker::{Command, World};
 use arc_swap::ArcSwap;
 use mio::Token;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,6 +56,7 @@ pub struct Control {
     pub health: Health,
     /// None: this site serves no zones.
     pub names: Option<Names>,
+    pub sites: Sites,
     pub cpus: Vec<usize>,
     programs: Programs,
     kernel: KernelPath,
@@ -84,6 +87,7 @@ impl Control {
         let allowed = pin::allowed_cpus().map_err(|why| format!("the allowed CPUs cannot be read: {why}"))?;
         let cpus = worker_cpus(&config, &allowed)?;
         let names = Names::start(&config, cpus.len())?;
+        let sites = Sites::start(&config, names.as_ref().map_or_else(Default::default, Names::sites))?;
         let key = HashKey::random().map_err(|why| format!("the kernel gives no random numbers: {why}"))?;
         let max_flows = config.datapath.max_flows;
         let sizes = Sizes {
@@ -149,6 +153,7 @@ impl Control {
             netlink,
             health: Health::new(status),
             names,
+            sites,
             cpus,
             programs,
             kernel: KernelPath::new(config.datapath.kernel_path, backend.is_xdp()),
@@ -208,10 +213,23 @@ impl Control {
         self.health.set_targets(targets, Instant::now());
     }
 
+    /// The services as DNS asks after them.
+    pub fn services_up(&self) -> ServicesUp {
+        ServicesUp::of(&self.world, self.sites.heard())
+    }
+
+    /// Tells other sites how this one is, and heeds what they say.
+    fn follow_sites(&mut self, now: Instant) {
+        let (world, names) = (&self.world, self.names.as_ref());
+        let packets = || count_packets(&world.counts()) + names.map_or(0, |names| count_packets(&names.counts()));
+        let services = world.services.load();
+        self.sites.tick(now, &self.config, Some((&services, &world.shared.status)), names, packets);
+    }
+
     /// Tells DNS what has become of the services.
     fn follow_names(&mut self, now: Instant) {
         let settled = self.health.first_round_done();
-        let services = ServicesUp::of(&self.world);
+        let services = self.services_up();
         if let Some(names) = &mut self.names {
             names.tick(now, settled, &services);
         }
@@ -392,15 +410,21 @@ impl Control {
             Some(names) => names.prepare(&config)?,
             None => None,
         };
+        let linked = self.sites.prepare(&config)?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-        let outcome = self.adopt(config, prepared);
+        let outcome = self.adopt(config, prepared, linked);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         changes.extend(outcome?);
         Ok(super::in_words(&changes))
     }
 
     /// All of it, zones too, or nothing. What of the zones' files has changed, in words.
-    fn adopt(&mut self, config: Config, prepared: Option<Prepared>) -> Result<Vec<String>, String> {
+    fn adopt(
+        &mut self,
+        config: Config,
+        prepared: Option<Prepared>,
+        linked: sites::Prepared,
+    ) -> Result<Vec<String>, String> {
         let shared = self.world.shared.clone();
         let host = OwnHost { fib: self.world.fib.load_full(), reserve: &mut self.reserve };
         let (mut services, probes) = build(&config, &mut self.registry, &shared.status, &shared.ledger, host)?;
@@ -416,6 +440,7 @@ impl Control {
             (Some(names), Some(prepared)) => names.adopt(&self.config, prepared, Instant::now()),
             _ => Vec::new(),
         };
+        self.sites.adopt(&self.config, linked, self.names.as_ref().map(Names::sites));
         captured.map(|()| zones)
     }
 
@@ -445,7 +470,9 @@ impl Control {
 impl Daemon for Control {
     fn register(&mut self, registry: &mio::Registry) -> Result<(), String> {
         let waker = mio::Waker::new(registry, Token(ASKED)).map_err(|why| broken("the workers' queue", why))?;
-        self.world.shared.resolve.set_waker(Arc::new(waker));
+        let waker = Arc::new(waker);
+        self.world.shared.resolve.set_waker(waker.clone());
+        self.sites.set_waker(waker);
         self.netlink.register(registry, Token(NETLINK)).map_err(|why| broken("netlink", why))?;
         self.health.register(registry, HEALTH).map_err(|why| broken("health", why))?;
         match &mut self.names {
@@ -492,6 +519,7 @@ impl Daemon for Control {
         for change in self.health.transitions() {
             self.tell(&change);
         }
+        self.follow_sites(now);
         self.follow_names(now);
         let known = self.health.first_round_done() && self.names.as_ref().is_none_or(Names::first_round_done);
         if !self.serving && known {
@@ -521,6 +549,11 @@ impl Daemon for Control {
         }
         info!("stopped");
     }
+}
+
+/// Of packets that came in, among counts by name.
+fn count_packets(counts: &BTreeMap<String, u64>) -> u64 {
+    super::sites::ARRIVALS.iter().filter_map(|name| counts.get(*name)).sum()
 }
 
 /// What the kernel programs capture.

@@ -14,7 +14,9 @@ use crate::dns::serve::serial::Serials;
 use crate::dns::serve::{Shared, listen, tcp, udp};
 use crate::dns::snapshot::Cookies;
 use crate::health::{self, Health, TargetKind, Transition};
+use crate::link::message::member_id;
 use crate::redis::Sharer;
+use crate::run::sites::{Heard, Known};
 use crate::service::status::StatusTable;
 use crate::sys::wake::Waker;
 use keeper::Keeper;
@@ -38,11 +40,15 @@ pub const TOKENS: usize = health::TOKENS + 1;
 const SETTLING: Duration = Duration::from_secs(5);
 
 /// Where nothing forwards packets there is no service.
-pub struct NoServices;
+pub struct NoServices(pub Arc<Heard>);
 
 impl Services for NoServices {
     fn is_up(&self, _service: &str) -> bool {
         false
+    }
+
+    fn heard(&self) -> &Heard {
+        &self.0
     }
 }
 
@@ -334,6 +340,23 @@ impl Names {
         self.settling = Some(now + SETTLING);
         self.notifier.forget();
         changed
+    }
+
+    /// Which sites there are, and what is remembered of resolvers.
+    pub fn sites(&self) -> Known {
+        let (sites, table) = (self.slots.sites.clone(), self.slots.table.clone());
+        Known { sites, table, store: self.keeper.as_ref().map(|keeper| keeper.store().clone()) }
+    }
+
+    /// The members that are `site`'s, and whether they are in; see [`crate::link::message::member_id`]. Empty before anything is answered.
+    pub fn own_members(&self, site: &str) -> Vec<(u64, bool)> {
+        let pools = self.config.dns.iter().flat_map(|dns| &dns.pools);
+        let states = pools.filter_map(|pool| Some((pool, self.states.get(&self.slots.known_pool(&pool.name)?)?)));
+        let members = states.flat_map(|(pool, state)| {
+            let own = pool.members.iter().enumerate().filter(|(_, member)| member.site == site);
+            own.map(|(m, member)| (member_id(&pool.name, &member.name), state.up >> m & 1 == 1))
+        });
+        members.collect()
     }
 
     /// Starts or ends draining `name` (`pool/member`). None: there is none of that name.

@@ -3,9 +3,8 @@
 use super::control::Control;
 use super::metrics::Page;
 use super::names::{Names, health_row};
-use super::targets::ServicesUp;
 use crate::admin::Answers;
-use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, TargetRow, WorkerRow};
+use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SiteRow, TargetRow, WorkerRow};
 use crate::config::{self, Word};
 use crate::counters::{Count, Refusal};
 use crate::flow::{FlowDetails, Mode, TICK_MS};
@@ -82,6 +81,7 @@ impl Answers for Control {
     fn counters(&mut self) -> BTreeMap<String, u64> {
         let mut counts = self.world.counts();
         counts.extend(self.names.iter().flat_map(Names::counts));
+        counts.extend(self.sites.counts());
         counts
     }
 
@@ -98,7 +98,11 @@ impl Answers for Control {
     }
 
     fn dns(&mut self) -> DnsRows {
-        self.names.as_ref().map_or_else(DnsRows::default, |names| names.rows(&ServicesUp::of(&self.world)))
+        self.names.as_ref().map_or_else(DnsRows::default, |names| names.rows(&self.services_up()))
+    }
+
+    fn sites(&mut self) -> Vec<SiteRow> {
+        self.sites.rows(&self.config)
     }
 
     fn reload(&mut self) -> Result<String, String> {
@@ -119,8 +123,9 @@ impl Answers for Control {
         self.target_metrics(&mut page);
         self.port_metrics(&mut page);
         if let Some(names) = &self.names {
-            names.metrics(&mut page, &ServicesUp::of(&self.world));
+            names.metrics(&mut page, &self.services_up());
         }
+        self.sites.metrics(&mut page, &self.config);
         page.finish()
     }
 }

@@ -1,6 +1,7 @@
 //! Services' targets as they are checked, and as DNS asks after them.
 
 use super::names::Services;
+use super::sites::Heard;
 use crate::config::{self, CheckKind};
 use crate::health::{self, TargetKind};
 use crate::service::build::{Probe, probe_address};
@@ -15,11 +16,12 @@ use std::sync::Arc;
 pub struct ServicesUp {
     services: Arc<ServiceMap>,
     status: Arc<StatusTable>,
+    heard: Arc<Heard>,
 }
 
 impl ServicesUp {
-    pub fn of(world: &World) -> ServicesUp {
-        ServicesUp { services: world.services.load_full(), status: world.shared.status.clone() }
+    pub fn of(world: &World, heard: Arc<Heard>) -> ServicesUp {
+        ServicesUp { services: world.services.load_full(), status: world.shared.status.clone(), heard }
     }
 }
 
@@ -27,6 +29,10 @@ impl Services for ServicesUp {
     fn is_up(&self, service: &str) -> bool {
         let named = self.services.services().iter().filter(|own| own.name == service);
         named.flat_map(|own| &own.reals).any(|real| self.status.slot(real.slot).takes_new())
+    }
+
+    fn heard(&self) -> &Heard {
+        &self.heard
     }
 }
 

@@ -285,7 +285,8 @@ impl Service {
         }
     }
 
-    /// Among the remote sites that are up, those of the lowest priority number; among these by weight.
+    /// Among the remote sites that take connections, those of the lowest priority number; among these each as often as its weight
+    /// says, times what is left of its CPUs. So weights hold while all are equally loaded, and while nobody says anything.
     fn best_remote(&self, status: &StatusTable) -> Option<&Target> {
         // Another look only if the best one goes down at this moment.
         for _ in 0..=self.remotes.len() {
@@ -300,13 +301,16 @@ impl Service {
     fn look_for_remote(&self, status: &StatusTable) -> Option<&Target> {
         let best = self.remotes.iter().find(|remote| takes_new(remote, status))?.priority;
         let equals = || self.remotes.iter().filter(|r| r.priority == best && takes_new(r, status));
-        let weights: u64 = equals().map(|remote| u64::from(remote.weight)).sum();
-        // A site may go down between the two passes; the last equal then takes what is left over.
-        let mut point = u64::from(self.picker.remote_cursor.fetch_add(1, Relaxed)) % weights.max(1);
+        let share = |remote: &Target| u64::from(remote.weight) * u64::from(status.slot(remote.slot).headroom());
+        let shares: u64 = equals().map(share).sum();
+        // Steps of the golden section: any number of them lie evenly over all shares, however large these are.
+        let turn = self.picker.remote_cursor.fetch_add(1, Relaxed).wrapping_mul(0x9e37_79b9);
+        // What a site says may change between the two passes; the last equal then takes what is left over.
+        let mut point = ((u128::from(turn) * u128::from(shares)) >> 32) as u64;
         let mut last = None;
         for remote in equals() {
             last = Some(remote);
-            match point.checked_sub(u64::from(remote.weight)) {
+            match point.checked_sub(share(remote)) {
                 Some(left) => point = left,
                 None => break,
             }

@@ -36,11 +36,17 @@ pub const MAX_SERVICES: usize = MAX_TARGETS;
 pub const UP: u32 = 1;
 /// An operator drains it: no new connections, whatever the checks say.
 pub const DRAINED: u32 = 2;
+/// A remote site says that it has no room for what would be carried there, or no server.
+pub const REFUSES: u32 = 8;
 /// Its first check has not spoken yet: it is not up, and nobody knows that it is down.
 pub const AWAITED: u32 = 4;
 
+/// The lowest bit of what a remote site says of its load.
+const HEADROOM: u32 = 8;
+
 pub struct TargetSlot {
-    /// All slots' status words, and which is this one's: [`UP`], [`DRAINED`] and [`AWAITED`]. The kernel programs read them too.
+    /// All slots' status words, and which is this one's: [`UP`], [`DRAINED`], [`AWAITED`] and [`REFUSES`], and from bit
+    /// [`HEADROOM`] on a byte of [`TargetSlot::headroom`]. The kernel programs read them too.
     words: Arc<Rows<StatusCell>>,
     at: usize,
     /// Open connections, and those that are being made.
@@ -85,7 +91,7 @@ impl TargetSlot {
 
     /// May it be given a new connection, its limit apart?
     pub fn takes_new(&self) -> bool {
-        self.word().load(SeqCst) & (UP | DRAINED) == UP
+        self.word().load(SeqCst) & (UP | DRAINED | REFUSES) == UP
     }
 
     pub fn is_up(&self) -> bool {
@@ -99,6 +105,22 @@ impl TargetSlot {
 
     pub fn is_drained(&self) -> bool {
         self.word().load(Relaxed) & DRAINED != 0
+    }
+
+    /// Of a remote site: what is left of its CPUs, in 255ths. Half, while it does not say.
+    #[inline]
+    pub fn headroom(&self) -> u8 {
+        match (self.word().load(Relaxed) >> HEADROOM) as u8 {
+            0 => 128,
+            said => said,
+        }
+    }
+
+    /// What a remote site says: whether it refuses connections, and its headroom, at least 1; 0: it says nothing.
+    pub fn set_said(&self, refuses: bool, headroom: u8) {
+        let said = u32::from(headroom) << HEADROOM | if refuses { REFUSES } else { 0 };
+        let kept = |word: u32| Some(word & !(0xff << HEADROOM | REFUSES) | said);
+        let _ = self.word().fetch_update(SeqCst, Relaxed, kept);
     }
 
     /// Of the target that has the slot now. It changes only while there is no connection.

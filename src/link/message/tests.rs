@@ -31,10 +31,8 @@ fn messages() -> impl Strategy<Value = Message> {
     prop_oneof![
         (any::<u16>(), names()).prop_map(|(version, site)| Message::Hello { version, site }),
         any::<(u64, i64)>().prop_map(|(sent_us, correction_ms)| Message::Ping { sent_us, correction_ms }),
-        any::<(u64, u64, u64)>().prop_map(|(sent_us, received_us, replied_us)| Message::Pong {
-            sent_us,
-            received_us,
-            replied_us
+        any::<(u64, u64, u64, u8)>().prop_map(|(sent_us, received_us, replied_us, hops)| {
+            Message::Pong { sent_us, received_us, replied_us, hops }
         }),
         state,
         records,

@@ -5,6 +5,7 @@ use crate::config::dns::{Line, Member, Need, Pool};
 use crate::config::{Check, Config, Protocol};
 use crate::dns::pool::PoolState;
 use crate::health::{Target, TargetHealth, TargetKind};
+use crate::run::sites::Heard;
 use crate::service::status::StatusTable;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,9 @@ pub struct Checked {
 pub trait Services {
     /// Does the service have a real server that takes connections?
     fn is_up(&self, service: &str) -> bool;
+
+    /// What other sites say of members that are theirs.
+    fn heard(&self) -> &Heard;
 }
 
 /// A line or a member.
@@ -142,6 +146,14 @@ impl Truth<'_> {
             && member.service.as_ref().is_none_or(|service| self.services.is_up(service))
             && self.checked.members[p][m].clone().all(|slot| self.is_up(slot))
             && !self.is_drained(pool, member)
+            && self.is_said_up(pool, member) != Some(false)
+    }
+
+    /// What the member's site says, of another's. It can take a member out, and not bring one in that fails its checks here: clients may be
+    /// as far from it as this site is.
+    fn is_said_up(&self, pool: &Pool, member: &Member) -> Option<bool> {
+        let other = member.site != self.config.site;
+        other.then(|| self.services.heard().is_up(&member.site, &pool.name, &member.name)).flatten()
     }
 
     fn is_drained(&self, pool: &Pool, member: &Member) -> bool {
@@ -192,6 +204,11 @@ impl Truth<'_> {
         }
         if self.is_drained(pool, member) {
             bad.push("drained".into());
+        }
+        match self.is_said_up(pool, member) {
+            Some(true) => good.push(format!("site {} says that it is up", member.site)),
+            Some(false) => bad.push(format!("site {} says that it is out", member.site)),
+            None => {}
         }
         let up = bad.is_empty();
         if up && good.is_empty() {

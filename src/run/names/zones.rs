@@ -12,7 +12,7 @@ use crate::dns::serve::{Access, SLOTS, Served, Transfers, VERSIONS};
 use crate::dns::snapshot::{Cookies, RateLimit, Settings, Snapshot};
 use crate::dns::steer::{Memory, Steering};
 use crate::dns::{Contents, Name, Zone};
-use crate::sites::Registry;
+use crate::sites::{Registry, SiteTable};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tracing::{error, info};
@@ -38,6 +38,8 @@ pub struct Slots {
     pools: HashMap<String, u16>,
     /// Likewise of sites.
     pub sites: Arc<Registry>,
+    /// What is known of sites' loads.
+    pub table: Arc<SiteTable>,
 }
 
 fn slot(slots: &mut HashMap<String, u16>, name: &str) -> u16 {
