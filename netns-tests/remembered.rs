@@ -35,7 +35,7 @@ impl Place {
                     addr add 10.0.0.2/32 dev lo
                     addr add 10.0.0.5/32 dev lo
                     route add local 10.1.0.0/16 dev lo");
-        let zone = "$TTL 60\n@ SOA ns1 hostmaster 1 1h 15m 2w 5m\n@ NS ns1\nns1 A 10.0.0.1\n";
+        let zone = "$TTL 60\n@ SOA ns1 hostmaster 1 1h 15m 2w 5m\n@ NS ns1\nns1 A 10.0.0.1\n*.learn A 192.0.2.99\n";
         fs::write(directory.path().join("company.example.zone"), zone).expect("write the zone");
         Place { machine, directory }
     }
@@ -167,4 +167,31 @@ fn nodes_that_share_through_a_server_agree_whatever_becomes_of_it() {
     south.stop();
     north.stop();
     server.kill();
+}
+
+#[test]
+fn resolvers_that_ask_for_one_clients_name_are_sent_to_one_site() {
+    let place = Place::new(2002);
+    let farside = place.node(0, "learn_groups = \"learn.company.example.\"");
+    let sites: Vec<String> = (1..=2).map(|resolver| place.ask(0, resolver)).collect();
+    assert_ne!(sites[0], sites[1], "in turn");
+    let tell = |resolver: u8, way: &str| {
+        let own = format!("10.1.0.{resolver}");
+        let arguments =
+            ["-b", &own, "@10.0.0.1", "k3v9x0q2m7ta.learn.company.example", "A", "+ignore", "+nocookie", way];
+        place.machine.run("dig", &arguments)
+    };
+    for resolver in 1..=3 {
+        let forged = tell(resolver, "+notcp");
+        assert!(forged.contains("flags: qr aa tc") && !forged.contains("192.0.2.99"), "{forged}");
+    }
+    for resolver in 1..=2 {
+        let shown = tell(resolver, "+tcp");
+        assert!(shown.contains("192.0.2.99"), "{shown}");
+    }
+    let learned = || farside.show("dns")["learned"].clone();
+    until("they are a group", || learned() == serde_json::json!([["10.1.0.1", "10.1.0.2"]]));
+    let sites: Vec<String> = (1..=2).map(|resolver| place.ask(0, resolver)).collect();
+    assert_eq!(sites[0], sites[1]);
+    farside.stop();
 }

@@ -109,6 +109,9 @@ pub struct DnsRows {
     pub lines: Vec<StateRow>,
     pub pools: Vec<PoolRow>,
     pub store: StoreRow,
+    /// Addresses of resolvers that belong together, as far as that was learned.
+    #[serde(default)]
+    pub learned: Vec<Vec<String>>,
     /// What it is shared through, if there is a [dns.redis].
     #[serde(default)]
     pub redis: Option<RedisRow>,

@@ -129,15 +129,17 @@ fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
         Column("EXPIRED", Right),
         Column("FROM OTHERS", Right),
     ];
+    let learned = dns.learned.iter().map(|group| vec![group.join(", ")]);
     let redis = dns
         .redis
         .iter()
         .map(|redis| vec![redis.address.clone(), if redis.connected { "connected" } else { "does not answer" }.into()]);
-    let tables: [(&[Column], Vec<Vec<String>>); 5] = [
+    let tables: [(&[Column], Vec<Vec<String>>); 6] = [
         (&[Column("ZONE", Left), Column("SERIAL", Left), Column("SIGNED", Left)], dns.zones.iter().map(zone).collect()),
         (&[Column("LINE", Left), Column("STATUS", Left), Column("WHY", Left)], lines),
         (&[Column("MEMBER", Left), Column("STATUS", Left), Column("WHY", Left)], members.collect()),
         (&STORE, if used { vec![store] } else { Vec::new() }),
+        (&[Column("LEARNED GROUP", Left)], learned.collect()),
         (&[Column("SHARED THROUGH", Left), Column("STATUS", Left)], redis.collect()),
     ];
     let mut first = true;
@@ -458,6 +460,7 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
             "lines": [{"name": "isp1", "up": false, "reason": "9.9.9.9: no answer"}],
             "pools": [{"name": "mail", "members": [{"name": "a", "up": true, "reason": "nothing is checked"}]}],
             "store": {"records": 3, "hits": 1000, "misses": 4},
+            "learned": [["192.0.2.1", "192.0.2.2"]],
             "redis": {"address": "10.0.0.5:6379", "connected": false}
         });
         assert_eq!(
@@ -467,6 +470,7 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
              LINE  STATUS  WHY\nisp1  down    9.9.9.9: no answer\n\n\
              MEMBER  STATUS  WHY\nmail/a  in      nothing is checked\n\n\
              REMEMBERED  HITS  MISSES  EVICTED  EXPIRED  FROM OTHERS\n         3  1000       4        0        0            0\n\n\
+             LEARNED GROUP\n192.0.2.1, 192.0.2.2\n\n\
              SHARED THROUGH  STATUS\n10.0.0.5:6379   does not answer\n"
         );
         let nothing = json!({"zones": [], "lines": [], "pools": [], "store": {"records": 0, "hits": 0, "misses": 0}});

@@ -72,6 +72,8 @@ pub struct Dns {
     pub group_mask_v6: u8,
     /// Of resolvers' sites, of all pools together.
     pub max_records: u32,
+    /// Below it are clients' own names, by which groups of resolvers are learned; as [`Zone::origin`].
+    pub learn_groups: Option<String>,
     pub redis: Option<Redis>,
 }
 

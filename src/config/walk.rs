@@ -153,6 +153,7 @@ pub(super) const DNS: &[&str] = &[
     "max_tcp_per_client",
     "tcp_idle",
     "max_records",
+    "learn_groups",
     "redis",
     "group_mask_v4",
     "group_mask_v6",

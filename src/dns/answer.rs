@@ -6,7 +6,7 @@ use super::query::{Bad, Query, Question};
 use super::rate::Verdict;
 use super::reply::{OptReply, Writer};
 use super::resolve::{Found, Kind, Tools, resolve};
-use super::steer::Client;
+use super::steer::{Asker, Client};
 use super::wire::{HEADER, LONGEST, class, rcode, rtype};
 use super::{Asked, Count, Outcome, Reply, Scratch, Settings, Silence, Snapshot, TransferAsked, Transport, Zone};
 
@@ -56,8 +56,9 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
     }
     let mut flags = QR | u16::from(query.opcode()) << 11 | if found.authoritative { AA } else { 0 };
     flags |= u16::from_be_bytes([asked.message[2], asked.message[3]]) & RD;
+    let telling = telling(asked, snapshot, &query, !udp || cookie.is_some_and(|cookie| cookie.good));
     let (mut code, slot) = (found.rcode, zone.map(|zone| snapshot.zones()[zone].slot()));
-    let mut truncated = found.truncated;
+    let mut truncated = found.truncated || telling;
     if udp && !cookie.is_some_and(|cookie| cookie.good) {
         match limited(asked, scratch, &found, slot, query.question.as_ref()) {
             Verdict::Pass => {}
@@ -92,6 +93,19 @@ pub fn answer(asked: &Asked, snapshot: &Snapshot, scratch: &mut Scratch, out: &m
     count(scratch, &found, code, truncated);
     let length = writer.finish(asked.message, flags, code, opt.as_ref().map(|opt| (opt, settings.udp_size)));
     Outcome::Answer(Reply { length, rcode: code, zone: slot, pool: found.pool })
+}
+
+/// Notes who asks for a name that tells of a client, if it is known to be who it says. True: it is not, and has to show by TCP.
+#[inline]
+fn telling(asked: &Asked, snapshot: &Snapshot, query: &Query, shown: bool) -> bool {
+    let (Some(learner), Some(question)) = (&snapshot.steering().learner, &query.question) else { return false };
+    if !learner.is_telling(question.name) {
+        return false;
+    }
+    if shown {
+        learner.sight(question.name, Asker::of(asked.from, &snapshot.steering().groups).who);
+    }
+    !shown
 }
 
 /// The client wants signatures (RFC 3225), or asks for the records of DNSSEC themselves, which go to everybody (RFC 4035 3.2.1).

@@ -5,6 +5,7 @@
 //! [`choose`] asks the pool's modes one after the other, always in the same order; each decides or leaves it to the next:
 //!
 //! 1. *dynamic*: the site that the store remembers, if the record still holds and the site has a member up;
+//!    If it remembers none, the site of the one that asked last of the resolver's learned group ([`learn`]);
 //! 2. *topology*: the site that the resolver's address belongs to by the longest network that holds it, if a member is up there;
 //! 3. *stripe*: the member that the resolver's number falls on, among those that are up ([`stripe`]);
 //! 4. *metrics*: the site with the least load, as far as loads are known; or else, and for "round_robin", the members in turn.
@@ -19,14 +20,16 @@
 //! While fewer members of a family are up than `min_up` asks for, nothing is chosen and no record is touched: `when_down` says what
 //! is answered, as in every pool.
 
+pub mod learn;
 pub mod prefixes;
 mod sites;
 pub mod stripe;
 mod who;
 
-use crate::affinity::{Share, Store, Who};
+use crate::affinity::{Record, Share, Store, Who};
 use crate::config::dns::Prefix;
 use crate::sites::SiteNumber;
+use learn::Learner;
 use prefixes::Prefixes;
 use siphasher::sip::SipHasher13;
 pub(super) use sites::{Family, Sites};
@@ -87,6 +90,8 @@ pub struct Steering {
     /// From networks of resolvers to numbers of sites.
     pub topology: Arc<Prefixes>,
     pub memory: Memory,
+    /// Of groups, if they are to be learned.
+    pub learner: Option<Arc<Learner>>,
 }
 
 /// What remembers.
@@ -99,7 +104,24 @@ pub enum Memory {
     Looked(Arc<Store>),
 }
 
+impl Steering {
+    /// Where the one of a resolver's learned group went that asked last, of those whose sites are up.
+    fn mates_site(&self, who: Who, share: Share, now_ms: u64, up: u64) -> Option<SiteNumber> {
+        let mates = self.learner.as_ref()?.mates(who)?;
+        let records = mates.iter().filter_map(|mate| self.memory.read(*mate, share));
+        let good = records.filter(|record| now_ms <= record.until_ms() && record.site.bit() & up != 0);
+        good.max_by_key(|record| (record.stamp_ms, record.who)).map(|record| record.site)
+    }
+}
+
 impl Memory {
+    fn read(&self, who: Who, share: Share) -> Option<Record> {
+        match self {
+            Memory::None => None,
+            Memory::Kept(store) | Memory::Looked(store) => store.read(who, share),
+        }
+    }
+
     fn follow(&self, who: Who, share: Share, now_ms: u64, up: u64) -> Option<SiteNumber> {
         match self {
             Memory::None => None,
@@ -152,6 +174,8 @@ pub enum Step {
     OtherFamily(SiteNumber),
     /// There is none, or it holds no more, or its site is down.
     NotRemembered,
+    /// Another of its learned group was sent there.
+    Together(SiteNumber),
     Belongs(Prefix, SiteNumber),
     /// The address belongs to a site that has no member up, or none in the pool.
     BelongsToNoneUp(Prefix, SiteNumber),
@@ -203,6 +227,10 @@ pub(super) fn choose<W: Witness>(
             Some(site) => witness.see(Step::OtherFamily(site)),
             None => {
                 witness.see(Step::NotRemembered);
+                if let Some(site) = steering.mates_site(asker.who, dynamic.share, now_ms, family.up()) {
+                    witness.see(Step::Together(site));
+                    return (steering.memory.put(asker.who, dynamic, site, now_ms, family.up()), turn);
+                }
                 remember = Some(dynamic);
             }
         }

@@ -8,18 +8,20 @@ mod truth;
 pub mod zones;
 
 use crate::config::Config;
+use crate::dns::Name;
 use crate::dns::pool::PoolState;
 use crate::dns::serve::notify::Notifier;
 use crate::dns::serve::serial::Serials;
 use crate::dns::serve::{Shared, listen, tcp, udp};
 use crate::dns::snapshot::Cookies;
+use crate::dns::steer::learn::Learner;
 use crate::health::{self, Health, TargetKind, Transition};
 use crate::link::message::member_id;
 use crate::redis::Sharer;
 use crate::run::sites::{Heard, Known};
 use crate::service::status::StatusTable;
 use crate::sys::wake::Waker;
-use keeper::Keeper;
+use keeper::{Keeper, Learning};
 use mio::{Registry, Token};
 pub use rows::health_row;
 use std::collections::{HashMap, HashSet};
@@ -140,9 +142,32 @@ impl Names {
             settling: None,
         };
         names.warn_of_addresses();
+        names.learn()?;
         names.share()?;
         names.health.set_targets(names.checked.targets.clone(), Instant::now());
         Ok(Some(names))
+    }
+
+    /// Learns groups of resolvers, if the configuration asks for it; those that are known stay.
+    fn learn(&mut self) -> Result<(), String> {
+        let suffix = self.config.dns.as_ref().and_then(|dns| dns.learn_groups.as_deref());
+        let Some((suffix, keeper)) = suffix.zip(self.keeper.as_ref()) else {
+            self.keeper.iter().for_each(|keeper| keeper.learn(None));
+            self.zones.learn(None);
+            return Ok(());
+        };
+        let name = Name::parse(suffix).map_err(|_| format!("[dns] learn_groups: {suffix} is no name"))?;
+        let known = self.zones.learner().filter(|learner| learner.suffix() == name.wire()).cloned();
+        let learner = match known {
+            Some(learner) => learner,
+            None => {
+                let random = || getrandom::u64().map_err(|why| format!("[dns] learn_groups: no random numbers: {why}"));
+                Arc::new(Learner::new(name.wire(), (random()?, random()?)))
+            }
+        };
+        keeper.learn(Some(Learning { learner: learner.clone(), shares: self.zones.shares() }));
+        self.zones.learn(Some(learner));
+        Ok(())
     }
 
     /// Shares what the store has through the server that the configuration names, if it names one.
@@ -332,7 +357,7 @@ impl Names {
         self.lines_up = config.lines.iter().map(|line| was.remove(&line.name).unwrap_or(true)).collect();
         self.config = config.clone();
         self.checked = Checked::of(config);
-        if let Err(sentence) = self.share() {
+        if let Err(sentence) = self.learn().and_then(|()| self.share()) {
             error!("{sentence}");
         }
         self.health.set_targets(self.checked.targets.clone(), now);

@@ -51,6 +51,7 @@ pub(in super::super) fn dns(changes: &mut Changes, old: &Dns, new: &Dns) {
     if old.redis != new.redis && server(old) == server(new) {
         changes.say("dns: the password file of redis changed".into());
     }
+    changes.value("dns", "learn_groups", &or_none(&old.learn_groups), &or_none(&new.learn_groups));
     changes.value("dns", "redis", &server(old), &server(new));
     changes.named(&old.keys, &new.keys, |key| key.name.clone(), keys);
     changes.named(&old.zones, &new.zones, |zone| zone.origin.clone(), zones);

@@ -145,6 +145,15 @@ pub(super) fn there<'w>(
 }
 
 fn pools(walk: &mut Walk, written: &Written, dns: &written::Dns) {
+    if let Some(suffix) = &dns.learn_groups
+        && !dns
+            .zones
+            .iter()
+            .any(|zone| zone.origin.as_ref().is_none_or(|origin| is_within(&suffix.value, &origin.value)))
+    {
+        let message = format!("{} lies in none of the zones", suffix.value);
+        walk.absent(&suffix.place, message, "write the whole name, of a wildcard in one of the zones");
+    }
     let (mut names, mut owners) = (Seen::new(), Seen::new());
     for pool in &dns.pools {
         once(walk, &mut names, "pools", pool.name.as_ref(), "give each pool a name of its own");
@@ -282,6 +291,7 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         group_mask_v4: dns.group_mask_v4,
         group_mask_v6: dns.group_mask_v6,
         max_records: dns.max_records,
+        learn_groups: dns.learn_groups.map(|name| name.value),
         redis: match dns.redis {
             Some(written) => Some(redis::meant(written)?),
             None => None,

@@ -34,6 +34,7 @@ pub(in super::super) struct Dns {
     pub group_mask_v4: u8,
     pub group_mask_v6: u8,
     pub max_records: u32,
+    pub learn_groups: Option<At<String>>,
     pub redis: Option<redis::Written>,
 }
 
@@ -170,6 +171,9 @@ pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> D
         max_records: section
             .or(walk, "max_records", value::number("a number of records", 1..=MAX_RECORDS), 200_000)
             .value,
+        learn_groups: section
+            .read(walk, "learn_groups", optional_name)
+            .and_then(|name| Some(At { value: name.value?, place: name.place })),
         redis: section.table(walk, "redis", "dns.redis").map(|(table, place)| redis::read(walk, table, place)),
     }
 }

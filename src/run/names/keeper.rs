@@ -1,10 +1,12 @@
 //! Keeps the store of the dynamic mode: restores it from its file at the start, forgets what is over, and writes it to the file now and
 //! then and at the end. A thread of its own, since a disk may be slow.
 
-use crate::affinity::Store;
 use crate::affinity::file::Broken;
+use crate::affinity::{Share, Store};
 use crate::config::file::io_words;
+use crate::dns::steer::learn::Learner;
 use crate::sites::Registry;
+use arc_swap::ArcSwapOption;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -26,8 +28,16 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// In so many of them the whole store has been looked at.
 const SWEEPS: usize = 60;
 
+/// What groups of resolvers are learned by.
+pub struct Learning {
+    pub learner: Arc<Learner>,
+    /// Of all pools.
+    pub shares: Vec<Share>,
+}
+
 /// The store and its thread.
 pub struct Keeper {
+    learning: Arc<ArcSwapOption<Learning>>,
     store: Arc<Store>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -43,11 +53,16 @@ impl Keeper {
         restore(&store, &path, &sites);
         let (stop, stopped) = mpsc::channel();
         let kept = store.clone();
+        let learning = Arc::new(ArcSwapOption::empty());
+        let learns: Arc<ArcSwapOption<Learning>> = learning.clone();
         let run = move || {
             let (mut at, mut saved, mut told) = (0, Instant::now(), false);
             let slice = kept.buckets().div_ceil(SWEEPS);
             while stopped.recv_timeout(SWEEP_EVERY) == Err(RecvTimeoutError::Timeout) {
                 at = kept.sweep(at, slice, unix_ms());
+                if let Some(Learning { learner, shares }) = learns.load().as_deref() {
+                    learner.learn(&kept, &sites, shares, unix_ms());
+                }
                 if saved.elapsed() >= SAVE_EVERY {
                     saved = Instant::now();
                     tell(save(&kept, &path, &sites), &path, &mut told);
@@ -57,11 +72,16 @@ impl Keeper {
         };
         let thread = std::thread::Builder::new().name("dns-store".into()).spawn(run);
         let thread = thread.map_err(|why| cannot(io_words(&why)))?;
-        Ok(Keeper { store, stop: Some(stop), thread: Some(thread) })
+        Ok(Keeper { learning, store, stop: Some(stop), thread: Some(thread) })
     }
 
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Groups of resolvers are learned so from now on, or not.
+    pub fn learn(&self, learning: Option<Learning>) {
+        self.learning.store(learning.map(Arc::new));
     }
 
     /// Writes the file for the last time.
@@ -149,7 +169,7 @@ fn restore(store: &Store, path: &Path, sites: &Registry) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::affinity::{Share, Who};
+    use crate::affinity::Who;
     use std::net::IpAddr;
 
     fn sites() -> Arc<Registry> {

@@ -3,6 +3,7 @@
 use super::truth::{State, Truth};
 use super::{Names, Services};
 use crate::admin::rows::{DnsRows, HealthRow, PoolRow, RedisRow, SignedRow, StateRow, StoreRow, ZoneRow};
+use crate::affinity::Who;
 use crate::dns::Count;
 use crate::dns::dnssec::LEAST_S;
 use crate::dns::serve::serial::unix_s;
@@ -11,6 +12,9 @@ use crate::run::metrics::Page;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
+
+/// A longer list helps nobody.
+const LEARNED_SHOWN: usize = 1000;
 
 impl Names {
     /// `show dns`.
@@ -38,11 +42,20 @@ impl Names {
                 })
                 .collect(),
             store: self.store(),
+            learned: self.learned(),
             redis: self.sharer.as_ref().map(|sharer| RedisRow {
                 address: sharer.config().address.to_string(),
                 connected: sharer.is_connected(),
             }),
         }
+    }
+
+    /// Learned groups, the first ones of many.
+    fn learned(&self) -> Vec<Vec<String>> {
+        let groups = self.zones.learner().map(|learner| learner.groups()).unwrap_or_default();
+        let addresses =
+            |whos: &Vec<Who>| whos.iter().filter_map(Who::address).map(|address| address.to_string()).collect();
+        groups.iter().take(LEARNED_SHOWN).map(addresses).collect()
     }
 
     fn store(&self) -> StoreRow {

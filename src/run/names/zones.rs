@@ -1,7 +1,7 @@
 //! Zones as they are served: read and checked with their pools, put out in versions, each under its serial.
 
 use super::steering::{self, Lists};
-use crate::affinity::Store;
+use crate::affinity::{Share, Store};
 use crate::config::dns as config;
 use crate::dns::dnssec::{Key, files};
 use crate::dns::master;
@@ -10,6 +10,7 @@ use crate::dns::serve::serial::{Serials, unix_s};
 use crate::dns::serve::sign::Keys;
 use crate::dns::serve::{Access, SLOTS, Served, Transfers, VERSIONS};
 use crate::dns::snapshot::{Cookies, RateLimit, Settings, Snapshot};
+use crate::dns::steer::learn::Learner;
 use crate::dns::steer::{Memory, Steering};
 use crate::dns::{Contents, Name, Zone};
 use crate::sites::{Registry, SiteTable};
@@ -182,17 +183,37 @@ pub struct Zones {
     settings: Arc<Settings>,
     lists: Lists,
     memory: Memory,
+    learner: Option<Arc<Learner>>,
 }
 
 impl Zones {
     pub fn new(serials: Serials, settings: Settings) -> Zones {
         let (entries, keys, lists) = (Vec::new(), Keys::default(), Lists::default());
-        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory: Memory::None }
+        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory: Memory::None, learner: None }
     }
 
     /// Resolvers' sites are remembered there, from the next [`Zones::put_out`] on.
     pub fn remember(&mut self, store: Arc<Store>) {
         self.memory = Memory::Kept(store);
+    }
+
+    /// Groups of resolvers are learned there, from the next [`Zones::put_out`] on.
+    pub fn learn(&mut self, learner: Option<Arc<Learner>>) {
+        self.learner = learner;
+    }
+
+    pub fn learner(&self) -> Option<&Arc<Learner>> {
+        self.learner.as_ref()
+    }
+
+    /// What pools share records by.
+    pub fn shares(&self) -> Vec<Share> {
+        let pools = self.entries.iter().flat_map(|entry| entry.contents.pools());
+        let plans = pools.filter_map(|pool| pool.plan.as_ref()?.dynamic.as_ref());
+        let mut shares: Vec<Share> = plans.map(|dynamic| dynamic.share).collect();
+        shares.sort_unstable();
+        shares.dedup();
+        shares
     }
 
     /// Takes what was loaded for what is served from the next [`Zones::put_out`] on; versions of zones that stay are kept.
@@ -255,7 +276,7 @@ impl Zones {
         let transfers = |entry: &Entry| Transfers { versions: entry.versions.clone(), access: entry.access.clone() };
         let zones = put_out().map(|entry| entry.versions[0].clone()).collect();
         let Lists { groups, topology } = self.lists.clone();
-        let steering = Steering { groups, topology, memory: self.memory.clone() };
+        let steering = Steering { groups, topology, memory: self.memory.clone(), learner: self.learner.clone() };
         Served {
             snapshot: Snapshot::new(zones, self.settings.clone()).with(steering),
             transfers: put_out().map(transfers).collect(),

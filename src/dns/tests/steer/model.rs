@@ -215,7 +215,7 @@ fn steering(store: &Arc<Store>) -> Steering {
     let resolvers = vec![prefix("10.0.0.0/24"), prefix("10.0.1.1")];
     let group = Group { name: "isp".into(), resolvers };
     let groups = Arc::new(Groups::new(&[group], 32, 128).unwrap());
-    Steering { groups, topology: topology(&NETWORKS), memory: Memory::Kept(store.clone()) }
+    Steering { groups, topology: topology(&NETWORKS), memory: Memory::Kept(store.clone()), learner: None }
 }
 
 proptest! {
