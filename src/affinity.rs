@@ -42,7 +42,6 @@ use crate::config::dns::MAX_RECORDS;
 use crate::sites::{Registry, SiteNumber};
 use crate::sys::atomic::{AtomicU64, Ordering::*};
 use crate::sys::huge;
-use crate::sys::prefetch::prefetch;
 pub use digest::{RANGES, Ranges};
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
@@ -225,13 +224,6 @@ impl Store {
         for consumer in Consumer::ALL.into_iter().filter(|consumer| consumers & consumer.bit() != 0) {
             self.dirty[consumer as usize][bucket / 64].fetch_or(1 << (bucket % 64), AcqRel);
         }
-    }
-
-    /// Asks for the memory that [`Store::follow`] will need.
-    #[inline]
-    pub fn prefetch(&self, who: Who, share: Share) {
-        let (bucket, first) = self.home(&Key::new(who, share));
-        prefetch(&self.buckets[bucket][first]);
     }
 
     /// A question of `who`: the site that it was sent to before, if that record holds at `now_ms` and the site's bit in `up_sites` is

@@ -1,5 +1,5 @@
-"""Queries to a name server: as many as it can answer when more come than anybody can (kxdpgun, each from another address), and as
-many as a client gets that waits for answers (dnsperf). What is answered is looked at before."""
+"""Queries to a name server: as many as it can answer when more come than anybody can (kxdpgun, each from another port), and as many
+as a client gets that waits for answers (dnsperf). What is answered is looked at before."""
 import os
 import re
 import time
