@@ -78,6 +78,7 @@ fn flow(number: u64) -> NewFlow {
         state: State::Established,
         hops: [1, 1],
         epoch: 0,
+        stamp: 0,
     }
 }
 

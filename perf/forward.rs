@@ -1,7 +1,7 @@
 //! What a packet costs in the data path, from the receive batch to the transmit queue, with no kernel around it.
 //!
 //! ```text
-//! cargo bench --bench forward -- [--quick] [--flows N,N...] [--workers N,N...] [--json FILE]
+//! cargo bench --bench forward -- [--quick] [--inserts] [--flows N,N...] [--workers N,N...] [--json FILE]
 //! cargo bench --bench forward -- --play CASE
 //! ```
 //!
@@ -28,6 +28,7 @@ const SMALL: &[usize] = &[60];
 const IMIX: &[usize] = &[60, 590, 60, 590, 60, LARGEST, 60, 590, 60, 590, 60, 60];
 
 struct Options {
+    inserts_only: bool,
     flows: Vec<u32>,
     workers: Vec<usize>,
     json: Option<String>,
@@ -152,6 +153,12 @@ impl Table {
             "case": what, "flows": flows, "workers": workers, "unit": unit, "low": low, "median": middle, "high": high,
         }));
     }
+
+    fn write(self, options: &Options) {
+        if let Some(path) = &options.json {
+            std::fs::write(path, format!("{:#}\n", Value::from(self.rows))).expect("the file for --json");
+        }
+    }
 }
 
 fn measure(options: &Options) {
@@ -160,6 +167,9 @@ fn measure(options: &Options) {
     let at_random = |way: Way, lengths, flows, workers| hits(way, flows, lengths, workers, options);
     for &flows in &options.flows {
         for (name, lengths) in [("hit, 64 bytes", SMALL), ("hit, IMIX", IMIX)] {
+            if options.inserts_only {
+                continue;
+            }
             table.row(name, flows, 1, "Mpackets/s", &at_random(Way::Nat, lengths, flows, 1));
         }
         table.row("insert", flows, 1, "Mflows/s", &inserts(Way::Nat, flows, options));
@@ -168,15 +178,16 @@ fn measure(options: &Options) {
         table.rows.push(json!({ "case": "random read", "flows": flows, "chain_ns": chain, "free_ns": free }));
     }
     let flows = options.flows.iter().copied().find(|flows| *flows >= 1_000_000).unwrap_or(options.flows[0]);
+    if options.inserts_only {
+        return table.write(options);
+    }
     for way in Way::ALL.into_iter().skip(1) {
         table.row(&format!("hit, {}", way.name()), flows, 1, "Mpackets/s", &at_random(way, SMALL, flows, 1));
     }
     for &workers in &options.workers {
         table.row("hit, together", flows, workers, "Mpackets/s", &at_random(Way::Nat, SMALL, flows, workers));
     }
-    if let Some(path) = &options.json {
-        std::fs::write(path, format!("{:#}\n", Value::from(table.rows))).expect("the file for --json");
-    }
+    table.write(options);
 }
 
 /// Where the counting begins and ends.
@@ -222,11 +233,13 @@ fn play(case: &str) {
 fn main() {
     // Cargo adds `--bench` of its own.
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
-    let mut options = Options { flows: vec![], workers: vec![1, 2], json: None, rounds: 7, packets: 4_000_000 };
+    let mut options =
+        Options { inserts_only: false, flows: vec![], workers: vec![1, 2], json: None, rounds: 7, packets: 4_000_000 };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         match argument.as_str() {
             "--quick" => (options.rounds, options.packets) = (3, 1_000_000),
+            "--inserts" => options.inserts_only = true,
             "--json" => options.json = Some(value()),
             "--flows" => options.flows = numbers(&value()),
             "--workers" => options.workers = numbers(&value()),

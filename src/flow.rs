@@ -26,6 +26,7 @@
 
 mod burst;
 pub mod claims;
+mod displaced;
 mod expiry;
 mod free;
 pub mod key;

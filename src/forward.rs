@@ -6,11 +6,13 @@
 //! 1. What is it? ARP, neighbor solicitation, ICMP and fragments have rooms of their own.
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
-//!    remote site, put both sides on record or neither: `open`. Then carry it.
+//!    remote site, put both sides on record or neither: `open`. Then carry it. For most of a batch's new connections that was looked
+//!    at ahead, before their turn came: [`ahead`].
 //! 4. Carry: next hop, TTL, size, TCP state, then the rewrite; in direct and tunnel mode `one_sided::carry`.
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
 
+pub mod ahead;
 pub mod cut;
 pub mod encap;
 mod evidence;
@@ -20,6 +22,7 @@ pub mod limit;
 pub mod neighbor;
 mod next_hop;
 pub mod one_sided;
+mod open;
 pub mod paths;
 pub mod per_packet;
 mod probe;
@@ -30,25 +33,23 @@ pub mod straight;
 
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
-use crate::flow::{
-    DATA, Flow, FlowDetails, FlowTable, Hint, Ledger, Mode, NewFlow, PoolId, Refused, Side, State, is_open,
-};
-use crate::route::{Fib, HopTable, NO_HOP, ResolveQueue};
+use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Hint, Ledger, Side, State, is_open};
+use crate::route::{Fib, HopTable, ResolveQueue};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
-use crate::service::pick::{Asker, Books, Choice};
 use crate::service::status::StatusTable;
-use crate::service::{Service, ServiceMap, Target};
-use crate::wire::ip::{Addr, Endpoint, FlowKey, ICMP, ICMPV6, TCP, UDP, V4, V6};
+use crate::service::{ServiceMap, Target};
+use crate::wire::ip::{ICMP, ICMPV6, TCP, UDP, V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, Parsed, be32};
+use ahead::Ahead;
 use cut::Cut;
 use fragment::Fragments;
 use limit::Limits;
 use next_hop::next_hop;
+use open::{To, connect, open};
 use paths::Paths;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// What lives as long as the process and is shared by all workers.
 pub struct Shared {
@@ -79,6 +80,7 @@ pub struct Context<'a> {
     pub counters: &'a WorkerCounters,
     pub limits: &'a mut Limits,
     pub fragments: &'a mut Fragments,
+    pub ahead: &'a mut Ahead,
     pub worker: u8,
     pub now: Now,
 }
@@ -132,6 +134,9 @@ fn whole(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &mut Context) -> V
         (TCP | UDP, _) => {}
         (ICMP, V4) | (ICMPV6, V6) => return icmp::handle(frame, packet, ctx),
         _ => return stray(frame, packet, ctx),
+    }
+    if let Some(foreseen) = ahead::foreseen(hint, ctx) {
+        return connect(frame, packet, hint.hash, foreseen.service, To::Foreseen(&foreseen), ctx);
     }
     match ctx.shared.table.follow(&packet.key(), hint) {
         // The flags of what is not TCP are 0.
@@ -189,214 +194,34 @@ fn is_lost(flow: &Flow, ctx: &Context) -> bool {
     })
 }
 
-/// A packet without a flow: opens one if it may.
-#[inline(never)]
-fn open(frame: &mut Frame, packet: &Packet, hash: u64, ctx: &mut Context) -> Verdict {
-    let key = packet.key();
-    let (service, probed) = match ctx.services.find(&key.dst, key.protocol, key.family) {
-        Some(service) => (service, None),
-        None => match ctx.services.probe(&key.dst, key.protocol, key.family) {
-            Some((service, remote)) => (service, Some(remote)),
-            // Its last connections still run; new ones shall not wait for an answer.
-            None if ctx.services.is_leaving(&key.dst, key.protocol, key.family) => {
-                let refusal = if opens(packet) { Refusal::NoService } else { Refusal::NoFlow };
-                return reply::refuse(frame, packet, refusal, ctx);
-            }
-            None => return stray(frame, packet, ctx),
-        },
-    };
-    if !opens(packet) {
-        return reply::refuse(frame, packet, Refusal::NoFlow, ctx);
-    }
-    if ctx.services.is_vip(&key.src.addr, key.family) || ctx.services.pip(&key.src.addr, key.family).is_some() {
-        return Verdict::Refuse(Refusal::Loop);
-    }
-    // Checks come from an address of farside's own to doors, and nobody else does: who is counted follows from that address. And
-    // the answer to a link-local address would look for the client on the wrong link.
-    let checks = is_probe(&key.src.addr, key.family);
-    if checks != probed.is_some() || !checks && key.src.addr.is_link_local(key.family) {
-        return reply::refuse(frame, packet, Refusal::Martian, ctx);
-    }
-    let peer = ctx.services.is_peer(&key.src.addr, key.family);
-    // Another try where the chosen real server already has this very client address and port, by another VIP.
-    for clashes in 0..4 {
-        let choice = match probed {
-            Some(remote) => Choice::Remote(remote),
-            None => service.pick(&books(ctx), &Asker { addr: &key.src.addr, peer, clashes }),
-        };
-        let opened = match choice {
-            Choice::Real(target) if service.per_packet => match per_packet::flow(target, service, &key, hash, ctx) {
-                Ok(mut flow) => return carry(frame, packet, &mut flow, ctx),
-                Err(refusal) => Err(refusal),
-            },
-            Choice::Real(target) => open_to(target, service.mode, service, &key, hash, ctx),
-            Choice::Remote(target) => open_to(target, Mode::Remote, service, &key, hash, ctx),
-            Choice::Nobody(Refusal::NotChecked) => return Verdict::Refuse(Refusal::NotChecked),
-            Choice::Nobody(refusal) => Err(refusal),
-        };
-        let flow = match opened {
-            Ok(Some(flow)) => Some(flow),
-            Ok(None) => ctx.shared.table.lookup(&key, hash),
-            Err(Refusal::TupleClash) => continue,
-            Err(refusal) => return reply::refuse(frame, packet, refusal, ctx),
-        };
-        return match flow {
-            Some(mut flow) => carry(frame, packet, &mut flow, ctx),
-            // Another worker's insert of the same flow was undone meanwhile. The client sends its SYN again.
-            None => Verdict::Refuse(Refusal::LostRace),
-        };
-    }
-    reply::refuse(frame, packet, Refusal::TupleClash, ctx)
-}
-
-/// What a target is chosen by.
-fn books<'a>(ctx: &Context<'a>) -> Books<'a> {
-    let Shared { status, memory, .. } = ctx.shared;
-    Books { status, memory, counters: ctx.counters, now: ctx.now.tick }
-}
-
 /// May it be the first packet of a connection?
 #[inline]
 fn opens(packet: &Packet) -> bool {
     packet.protocol != TCP || packet.tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// Puts a flow to `target` on record and gives it, or finds that another worker just has: None. The connection has a place at the
-/// target, which is given back if nothing comes of it. Checks are no connections: they have none.
-fn open_to(
-    target: &Target,
-    mode: Mode,
-    service: &Service,
-    key: &FlowKey,
-    hash: u64,
-    ctx: &mut Context,
-) -> Result<Option<Flow>, Refusal> {
-    let shared = ctx.shared;
-    let probe = is_probe(&key.src.addr, key.family);
-    let (local, pool) = match mode {
-        Mode::Remote => {
-            let pools = if probe { &target.probe_pools } else { &target.pools };
-            let Some((local, pool)) = lend(pools, hash, ctx) else {
-                give_up(target, probe, shared);
-                return Err(Refusal::PortsExhausted);
-            };
-            (local, Some(pool))
-        }
-        _ => (key.src, None),
-    };
-    let flow = flow_to(target, mode, service, key, local, pool, ctx);
-    let on_record = &shared.status.slot(target.slot).on_record;
-    on_record.fetch_add(1, SeqCst);
-    let mut inserted = shared.table.insert(&flow, hash, ctx.now.tick);
-    if inserted == Err(Refused::ServerTwin) && makes_way(&flow, ctx) {
-        inserted = shared.table.insert(&flow, hash, ctx.now.tick);
-    }
-    let refusal = match inserted {
-        Ok(flow) => {
-            // Until the server's SYN-ACK brings an acknowledgement number, its place holds the time of the SYN.
-            stamp_opened(&flow, ctx);
-            shared.status.slot(target.slot).total.fetch_add(u64::from(!probe), Relaxed);
-            let count = match mode {
-                _ if probe => Count::FlowsProbe,
-                Mode::Remote => Count::FlowsRemote,
-                _ => Count::FlowsLocal,
-            };
-            ctx.counters.add(count, 1);
-            return Ok(Some(flow));
-        }
-        Err(refused) => refused,
-    };
-    on_record.fetch_sub(1, SeqCst);
-    give_up(target, probe, shared);
-    if let Some(pool) = pool {
-        shared.ledger.give_back(pool, local.port, ctx.now.tick);
-    }
-    match refusal {
-        Refused::Twin => {
-            ctx.counters.add(Count::FlowTwins, 1);
-            Ok(None)
-        }
-        Refused::ServerTwin => Err(Refusal::TupleClash),
-        Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
-    }
-}
-
-fn give_up(target: &Target, probe: bool, shared: &Shared) {
-    if !probe {
-        shared.status.release(target.slot);
-    }
-}
-
-/// A flow of `key` to `target`, as it would go on record.
-fn flow_to(
-    target: &Target,
-    mode: Mode,
-    service: &Service,
-    key: &FlowKey,
-    local: Endpoint,
-    pool: Option<PoolId>,
-    ctx: &Context,
-) -> NewFlow {
-    NewFlow {
-        family: key.family,
-        target_family: target.family,
-        protocol: key.protocol,
-        mode,
-        encapsulation: service.encapsulation,
-        client: key.src,
-        vip: key.dst,
-        local,
-        target: target.endpoint,
-        target_slot: target.slot,
-        pool,
-        worker: ctx.worker,
-        per_packet: service.per_packet && mode != Mode::Remote,
-        track_acks: key.protocol == TCP && service.on_down == crate::config::OnDown::Reset,
-        state: if key.protocol == TCP { State::SynSent } else { State::Udp },
-        hops: [NO_HOP; 2],
-        epoch: ctx.fib.epoch(),
-    }
-}
-
-/// Does the flow that stands in the way of `new` (the same client address and port at the same real server, by another VIP) end
-/// for it? If it is over and only waits for stragglers: the real server takes a new SYN then, as if from the same client.
-fn makes_way(new: &NewFlow, ctx: &Context) -> bool {
-    let Some(key) = new.server_key() else { return false };
-    let table = &ctx.shared.table;
-    let Some(other) = table.lookup(&key, table.hash(&key)) else { return true };
-    let reset = matches!(other.state, State::ResetByClient | State::ResetByServer | State::Aborted);
-    let over = reset || matches!(other.state, State::Closing | State::Over);
-    // What is left of a service that was scheduled per packet before a reload.
-    let left = !new.per_packet && new.protocol == UDP && other.vip == new.vip;
-    if over || left {
-        end(&other, ctx);
-    }
-    over || left
-}
-
-/// See [`measure_connect`].
-fn stamp_opened(flow: &Flow, ctx: &Context) {
-    if flow.protocol == TCP {
-        ctx.shared.table.note_ack(&Flow { side: Side::Server, track_acks: true, ..*flow }, ctx.now.micros);
-    }
-}
-
-/// A PIP and a port of the pools towards a remote site. Several PIPs take turns, by the flow's hash; a worker whose own ports
-/// are all out takes another's, and then the two directions of the flow meet in the table only.
-fn lend(pools: &[(Addr, PoolId)], hash: u64, ctx: &Context) -> Option<(Endpoint, PoolId)> {
-    let workers = ctx.shared.ledger.workers();
-    (0..workers).find_map(|beside| {
-        let worker = (usize::from(ctx.worker) + beside) % workers;
-        (0..pools.len()).find_map(|turn| {
-            let (pip, pool) = pools[(hash as usize).wrapping_add(turn) % pools.len()];
-            let port = ctx.shared.ledger.lend(pool, worker, ctx.now.tick)?;
-            Some((Endpoint { addr: pip, port }, pool))
-        })
-    })
-}
-
 /// A packet whose flow is on record goes on its way, either way.
 fn carry(frame: &mut Frame, packet: &Packet, flow: &mut Flow, ctx: &mut Context) -> Verdict {
+    carry_on(frame, packet, flow, note, ctx)
+}
+
+/// As [`carry`], of the packet by which the flow has just been opened: it moves nothing but the counts.
+fn carry_first(frame: &mut Frame, packet: &Packet, flow: &mut Flow, ctx: &mut Context) -> Verdict {
+    let note = |_: &[u8], packet: &Packet, flow: &mut Flow, ctx: &Context| {
+        ctx.shared.table.touch(flow, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+        false
+    };
+    carry_on(frame, packet, flow, note, ctx)
+}
+
+#[inline(always)]
+fn carry_on(
+    frame: &mut Frame,
+    packet: &Packet,
+    flow: &mut Flow,
+    note: impl FnOnce(&[u8], &Packet, &mut Flow, &Context) -> bool,
+    ctx: &mut Context,
+) -> Verdict {
     if flow.mode.one_sided() {
         return one_sided::carry(frame, packet, flow, ctx);
     }
@@ -546,7 +371,7 @@ pub fn settle(gone: &FlowDetails, shared: &Shared, counters: &WorkerCounters, no
         counters.add(Count::FlowsEnded, 1);
     }
     // Last: after it the slot may be another target's.
-    shared.status.slot(gone.target_slot).on_record.fetch_sub(1, SeqCst);
+    shared.status.slot(gone.target_slot).end();
 }
 
 #[cfg(test)]

@@ -51,7 +51,8 @@
 //!    before all of them, and the card chooses ([`device::af_xdp`]).
 //! 2. **Batch.** [`Worker::burst`] takes up to [`device::BATCH`] frames from each interface ([`Device::receive`]), reads
 //!    all ([`wire::parse`]), hashes all and asks for the memory ([`FlowTable::prefetch`],
-//!    [`FlowTable::prefetch_record`], [`FlowTable::prefetch_late`]): the cache misses of a batch overlap.
+//!    [`FlowTable::prefetch_record`], [`FlowTable::prefetch_late`]): the cache misses of a batch overlap. For those that open
+//!    connections it looks ahead, to what their flows will need ([`forward::ahead`]).
 //! 3. **Flow.** [`forward::forward`] takes each frame. Most are of flows that stand and need a rewrite and no more: they go
 //!    straight to 6 ([`forward::straight`], [`FlowTable::standing`]). Of the others ARP, neighbor solicitations and ICMP turn off
 //!    here ([`forward::neighbor`], [`forward::icmp`]), and later fragments go after their first ([`forward::fragment`]). The
@@ -93,6 +94,7 @@
 //! | epoch | number of the routes' snapshot: a flow's next hops are good while it has not moved ([`Fib::epoch`]) |
 //! | evidence | what clients' connections say of a target's health in passing: refused, unanswered; it speeds the fall, never the rise ([`service::evidence`]) |
 //! | flow | one TCP or UDP connection through farside ([`flow`]) |
+//! | foreseen | of a new connection's target: most likely it goes there, and the memory for it has been asked for ([`forward::ahead`]) |
 //! | fragment, piece | of a packet that was cut; only the *first* has ports, *later* ones follow it ([`forward::fragment`]) |
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
 //! | kernel path | the ingress program carries packets of flows that stand, instead of a worker (`src/bpf/path.h`) |

@@ -172,6 +172,21 @@ impl Fib {
         }
     }
 
+    /// The next hop of all packets toward `dst`, whatever their source and their flow. None: there is none at present, or it depends.
+    pub fn lookup_plain(&self, dst: &Addr, family: u8) -> Option<HopId> {
+        let nobody = Addr::default();
+        if self.routes.look_at_sources(family) {
+            return None;
+        }
+        match self.routes.find(&nobody, dst, family) {
+            Some(Target::Ways(ways)) if ways.len() == 1 => match self.lookup(&nobody, dst, family, 0) {
+                Step::Hop(id) => Some(id),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Is the next hop from `src` toward `dst` the machine that has `dst`, with no gateway between?
     pub fn is_on_link(&self, src: &Addr, dst: &Addr, family: u8, flow_hash: u64) -> bool {
         let Some(Target::Ways(ways)) = self.routes.find(src, dst, family) else { return false };

@@ -34,7 +34,43 @@ pub struct ServiceMap {
     probes: HashMap<(Endpoint, u8, u8), Behind>,
     doors: HashSet<(Addr, u8)>,
     leaving: Gone,
+    known: Known,
     pub tunnels: Tunnels,
+}
+
+/// Addresses about which there may be something to know: VIPs, PIPs and peers, those that are leaving too. A bit each, so that of most
+/// others one look tells that they are none of these.
+#[derive(Clone)]
+struct Known([u64; KNOWN / 64]);
+
+/// A power of two.
+const KNOWN: usize = 4096;
+
+impl Default for Known {
+    fn default() -> Known {
+        Known([0; KNOWN / 64])
+    }
+}
+
+impl Known {
+    #[inline]
+    fn bit(addr: &Addr) -> usize {
+        let [a, b, c, d] = addr.0;
+        ((a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1) >> (32 - KNOWN.ilog2())) as usize
+    }
+
+    fn add<'a>(&mut self, addrs: impl IntoIterator<Item = &'a Addr>) {
+        for addr in addrs {
+            let bit = Known::bit(addr);
+            self.0[bit / 64] |= 1 << (bit % 64);
+        }
+    }
+
+    #[inline]
+    fn may_have(&self, addr: &Addr) -> bool {
+        let bit = Known::bit(addr);
+        self.0[bit / 64] >> (bit % 64) & 1 != 0
+    }
 }
 
 /// What is behind a door, by the numbers of the service and of the target there.
@@ -146,8 +182,11 @@ impl ServiceMap {
         peers: impl IntoIterator<Item = (Addr, u8)>,
     ) -> ServiceMap {
         let by_vip = services.iter().enumerate().map(|(at, s)| ((s.vip, s.protocol, s.family), at)).collect();
-        let vips = services.iter().map(|s| (s.vip.addr, s.family)).collect();
-        let pips = pips.into_iter().collect();
+        let vips: HashSet<_> = services.iter().map(|s| (s.vip.addr, s.family)).collect();
+        let pips: HashMap<_, _> = pips.into_iter().collect();
+        let peers: HashSet<_> = peers.into_iter().collect();
+        let mut known = Known::default();
+        known.add(vips.iter().chain(pips.keys()).chain(&peers).map(|(addr, _)| addr));
         let nat = services.iter().filter(|service| service.mode == Mode::Nat);
         let answering = nat.flat_map(|service| service.reals.iter().map(|real| (real.endpoint.addr, service.family)));
         ServiceMap {
@@ -156,7 +195,8 @@ impl ServiceMap {
             by_vip,
             vips,
             pips,
-            peers: peers.into_iter().collect(),
+            peers,
+            known,
             ..ServiceMap::default()
         }
     }
@@ -178,6 +218,7 @@ impl ServiceMap {
 
     /// Lends ports of `pip`, too.
     pub fn add_pip(&mut self, pip: (Addr, u8), lent: Pip) {
+        self.known.add([&pip.0]);
         self.pips.insert(pip, lent);
     }
 
@@ -191,7 +232,12 @@ impl ServiceMap {
     }
 
     pub fn find(&self, vip: &Endpoint, protocol: u8, family: u8) -> Option<&Service> {
-        self.by_vip.get(&(*vip, protocol, family)).map(|at| &self.services[*at])
+        self.number(vip, protocol, family).map(|at| &self.services[at])
+    }
+
+    /// The place in [`ServiceMap::services`] of the service that [`ServiceMap::find`] gives.
+    pub fn number(&self, vip: &Endpoint, protocol: u8, family: u8) -> Option<usize> {
+        self.by_vip.get(&(*vip, protocol, family)).copied()
     }
 
     /// The service and the target behind a door of the probe interface, as checks meet it.
@@ -226,6 +272,13 @@ impl ServiceMap {
         self.answering.iter()
     }
 
+    /// False: `addr`, of either family, is neither a VIP nor a PIP nor a peer's, and none that is leaving. Nearly all clients are told so,
+    /// at the price of a look.
+    #[inline]
+    pub fn may_know(&self, addr: &Addr) -> bool {
+        self.known.may_have(addr)
+    }
+
     /// Of a service that is configured, or of one whose last connections still run.
     pub fn is_vip(&self, addr: &Addr, family: u8) -> bool {
         self.vips.contains(&(*addr, family)) || self.leaving.vips.contains(&(*addr, family))
@@ -254,6 +307,7 @@ impl ServiceMap {
         let services: HashSet<_> = services.into_iter().collect();
         let vips = services.iter().map(|(vip, family, _)| (vip.addr, *family)).collect();
         self.leaving = Gone { services, vips, pips: pips.into_iter().collect() };
+        self.known.add(self.leaving.vips.iter().chain(self.leaving.pips.keys()).map(|(addr, _)| addr));
     }
 
     /// Addresses that are captured for old connections only.

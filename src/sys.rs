@@ -20,6 +20,7 @@ pub mod prefetch;
 pub mod ring;
 pub mod rows;
 pub mod socket;
+pub mod tags;
 pub mod tap;
 pub mod tcp_info;
 #[cfg(test)]

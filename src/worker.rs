@@ -7,6 +7,7 @@ use crate::config::Idle;
 use crate::counters::{Count, Counters, Refusal, WorkerCounters};
 use crate::device::{BATCH, Device, Frame, Offload};
 use crate::flow::{Hint, TICK_MS, Timeouts};
+use crate::forward::ahead::{self, Ahead};
 use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
@@ -46,6 +47,9 @@ const IDLE_SLICE: u32 = 16384;
 
 /// Records looked at between two bursts for connections to reset.
 const RESET_SLICE: u32 = 1024;
+
+/// So many packets before a new one is forwarded, what it needs is looked for.
+const LOOK_AHEAD: usize = 12;
 
 /// What all workers follow.
 pub struct World {
@@ -123,6 +127,7 @@ struct Scene {
     fib: Cache<Arc<ArcSwap<Fib>>, Arc<Fib>>,
     limits: Limits,
     fragments: Fragments,
+    ahead: Ahead,
 }
 
 impl Scene {
@@ -131,13 +136,16 @@ impl Scene {
     }
 
     fn context(&mut self, now: Now) -> Context<'_> {
+        let fib = self.fib.load();
+        self.ahead.ways.follow(fib);
         Context {
             shared: &self.world.shared,
             services: self.services.load(),
-            fib: self.fib.load(),
+            fib,
             counters: self.world.counters.worker(usize::from(self.index)),
             limits: &mut self.limits,
             fragments: &mut self.fragments,
+            ahead: &mut self.ahead,
             worker: self.index,
             now,
         }
@@ -180,6 +188,7 @@ impl<D: Device> Worker<D> {
                 fib: Cache::new(world.fib.clone()),
                 limits: Limits::default(),
                 fragments: Fragments::new(usize::from(index), world.counters.workers(), world.shared.table.hash_key()),
+                ahead: Ahead::default(),
                 world,
             },
         }
@@ -233,7 +242,7 @@ impl<D: Device> Worker<D> {
         frames
     }
 
-    /// Parse all, hash all, prefetch; then forward each: the cache misses of a batch overlap.
+    /// Parse all, hash all, prefetch, look ahead for those that are new; then forward each: the cache misses of a batch overlap.
     fn batch(&mut self, count: usize, now: Now) {
         let shared = &*self.scene.world.shared;
         let count = count.min(BATCH);
@@ -259,19 +268,30 @@ impl<D: Device> Worker<D> {
                 late |= u64::from(!hint.leads_on()) << i;
             }
         }
+        let mut unknown = 0u64;
         while late != 0 {
             let i = late.trailing_zeros() as usize;
             late &= late - 1;
             if let Ok(Parsed::Ip(packet)) = &self.parsed[i] {
                 self.hints[i] = shared.table.prefetch_late(self.hints[i].hash, packet.family);
+                unknown |= u64::from(!self.hints[i].leads_on()) << i;
             }
         }
         let mut ctx = self.scene.context(now);
+        ctx.ahead.begin();
         let counters = ctx.counters;
         counters.add(Count::RxPackets, count as u64);
         counters.add(Count::RxBytes, bytes);
         let (mut sent, mut sent_bytes) = (0, 0);
         for i in 0..count {
+            // A few at a time: the memory asked for comes while others are forwarded, and a pass of its own would wait for it.
+            while (unknown.trailing_zeros() as usize) < (i + LOOK_AHEAD).min(BATCH) {
+                let next = unknown.trailing_zeros() as usize;
+                unknown &= unknown - 1;
+                if let Ok(Parsed::Ip(packet)) = &self.parsed[next] {
+                    self.hints[next] = ahead::look(packet, self.hints[next], &mut ctx);
+                }
+            }
             let mut frame = self.device.frame(i);
             match forward(&mut frame, &self.parsed[i], self.hints[i], &mut ctx) {
                 Verdict::Transmit { span, port } => {

@@ -56,7 +56,9 @@ fn a_connection_finds_its_target_without_the_allocator() {
                     let books =
                         Books { status: &status, memory: &memory, counters: counters.worker(0), now: round * 5 };
                     let addr = Addr::v4((n + round * 10).to_be_bytes());
-                    match service.pick(&books, &Asker { addr: &addr, peer: n % 7 == 0, clashes: n % 3 / 2 }) {
+                    match service
+                        .pick(&books, &Asker { addr: &addr, peer: n % 7 == 0, clashes: n % 3 / 2, foreseen: None })
+                    {
                         Choice::Real(target) | Choice::Remote(target) => {
                             chosen[usize::from(target.slot)] += 1;
                             (held[count], count) = (target.slot, count + 1);

@@ -6,6 +6,7 @@ use farside::device::{Frame, HEADROOM, Offload};
 use farside::flow::{
     Claims, Encapsulation, FlowTable, HashKey, Hint, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
 };
+use farside::forward::ahead::Ahead;
 use farside::forward::fragment::{Fragments, SCRATCH};
 use farside::forward::limit::Limits;
 use farside::forward::paths::Paths;
@@ -70,6 +71,7 @@ fn a_flow_comes_and_goes_without_the_allocator() {
                     state: State::SynSent,
                     hops: [0; 2],
                     epoch: 0,
+                    stamp: 0,
                 };
                 let key = flow.client_key();
                 let hash = table.prefetch(&key).hash;
@@ -164,6 +166,8 @@ fn fragments_come_and_go_without_the_allocator() {
     let fib = fib.route(any, 0, Some(gateway)).neighbor(0, gateway, [2, 0, 0, 0, 0, 9]).build();
     let counters = Counters::new(1);
     let (mut limits, mut fragments) = (Limits::default(), Fragments::new(0, 1, key));
+    let mut ahead = Ahead::default();
+    ahead.ways.follow(&fib);
 
     let datagram = testing::Build::udp("198.18.0.7:5000", "203.0.113.10:514", &[7; 4000]).frame();
     let orders = [[0, 1, 2], [2, 1, 0], [1, 2, 2]];
@@ -184,6 +188,7 @@ fn fragments_come_and_go_without_the_allocator() {
                 counters: counters.worker(0),
                 limits: &mut limits,
                 fragments: &mut fragments,
+                ahead: &mut ahead,
                 worker: 0,
                 now: Now { tick: n as u32 / 1000, micros: 0 },
             };

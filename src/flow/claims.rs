@@ -15,10 +15,20 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Words of a bucket.
 pub const BUCKET: usize = 8;
 
+/// Of a first bucket so many words are tried before the second one is looked at: so many that most claims stand there, and so few
+/// that the buckets of a full set stay alike.
+const NEAR: usize = 5;
+
 enum Memory {
     None,
     Own(Box<[AtomicU64]>),
     Lent(Arc<dyn AsRef<[AtomicU64]> + Send + Sync>),
+}
+
+/// Puts a claim into the first empty word. False: there is none.
+#[inline]
+fn fill(words: &[AtomicU64], hash: u64) -> bool {
+    words.iter().any(|word| word.load(Relaxed) == 0 && word.compare_exchange(0, hash, Relaxed, Relaxed).is_ok())
 }
 
 pub struct Claims {
@@ -61,34 +71,40 @@ impl Claims {
         }
     }
 
-    /// The two buckets of a hash, twice the same one if they fall together; empty without memory.
-    fn buckets(&self, hash: u64) -> [&[AtomicU64]; 2] {
-        let words = self.words();
-        [hash, hash >> 32].map(|half| {
-            let start = (half & self.mask) as usize * BUCKET;
-            words.get(start..start + BUCKET).unwrap_or(&[])
-        })
+    /// The bucket that half a hash chooses; empty without memory.
+    #[inline]
+    fn bucket(&self, half: u64) -> &[AtomicU64] {
+        let start = (half & self.mask) as usize * BUCKET;
+        self.words().get(start..start + BUCKET).unwrap_or(&[])
     }
 
-    /// Begins to load the buckets of a hash.
+    /// The two buckets of a hash, twice the same one if they fall together; empty without memory.
+    fn buckets(&self, hash: u64) -> [&[AtomicU64]; 2] {
+        [self.bucket(hash), self.bucket(hash >> 32)]
+    }
+
+    /// Begins to load the bucket in which a claim is most likely to be put.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        for word in self.buckets(hash).into_iter().filter_map(<[_]>::first) {
+        if let Some(word) = self.bucket(hash).first() {
             prefetch(word);
         }
     }
 
     /// Adds one claim. False: both buckets are full, nothing changed. `hash` is not 0.
+    #[inline]
     pub fn insert(&self, hash: u64) -> bool {
-        let buckets = self.buckets(hash);
+        // Two choices keep buckets from overflowing; but a claim that stands near the start of its first one costs one line.
+        let near = self.bucket(hash).get(..NEAR).is_some_and(|near| fill(near, hash));
+        near || matches!(self.memory, Memory::None) || self.insert_anywhere(hash)
+    }
+
+    #[inline(never)]
+    fn insert_anywhere(&self, hash: u64) -> bool {
         let free = |bucket: &[AtomicU64]| bucket.iter().filter(|word| word.load(Relaxed) == 0).count();
-        // The emptier one first, that is what keeps two choices from overflowing.
-        let order = if free(buckets[0]) >= free(buckets[1]) { [0, 1] } else { [1, 0] };
-        matches!(self.memory, Memory::None)
-            || order
-                .iter()
-                .flat_map(|&i| buckets[i])
-                .any(|word| word.load(Relaxed) == 0 && word.compare_exchange(0, hash, Relaxed, Relaxed).is_ok())
+        let [first, second] = self.buckets(hash);
+        let order = if free(first) >= free(second) { [first, second] } else { [second, first] };
+        order.into_iter().any(|bucket| fill(bucket, hash))
     }
 
     /// Takes one claim away. False: there was none.

@@ -14,12 +14,15 @@ use crate::sys::prefetch::prefetch;
 use crossbeam_utils::CachePadded;
 use std::ops::Range;
 
+/// In steps of so many records the part grows that is swept.
+const REACH: u32 = 64;
+
 pub struct Share {
     head: AtomicU64,
-    /// Records of this range that are in use.
-    used: AtomicU32,
-    /// So many records of this range, from its start, have ever been in use: there is nothing to sweep behind them. Records are
-    /// handed out from the start on, so that it follows the most flows that there were at a time.
+    /// Records that came back to this range ever. It wraps, as the tag does.
+    given: AtomicU32,
+    /// Of this range only so many records, from its start, have ever been in use, rounded up to [`REACH`]: there is nothing to sweep
+    /// behind them. Records are handed out from the start on, so that it follows the most flows that there were at a time.
     high: AtomicU32,
     /// Where the sweep goes on, counted from the start of the range. Only the range's worker moves it.
     pub hand: AtomicU32,
@@ -41,7 +44,7 @@ impl FreeList {
                 .map(|_| {
                     CachePadded::new(Share {
                         head: AtomicU64::new(0),
-                        used: AtomicU32::new(0),
+                        given: AtomicU32::new(0),
                         high: AtomicU32::new(0),
                         hand: AtomicU32::new(0),
                     })
@@ -75,27 +78,28 @@ impl FreeList {
         (0..self.shares.len()).find_map(|i| {
             let share = self.share(worker + i);
             let index = share.pop(records)?;
-            share.used.fetch_add(1, Relaxed);
-            share.reach(index % self.stride + 1);
+            share.reach(index % self.stride);
             Some(index)
         })
     }
 
     /// How many records of a worker's range there may be something in.
     pub fn reached(&self, worker: usize) -> u32 {
-        self.share(worker).high.load(Relaxed)
+        let range = self.range(worker);
+        self.share(worker).high.load(Relaxed).min(range.end - range.start)
     }
 
     /// Gives a record back that [`FreeList::take`] gave out.
     pub fn give(&self, records: &[Record], index: u32) {
         let share = self.share((index / self.stride) as usize);
-        share.used.fetch_sub(1, Relaxed);
         share.push(records, index);
+        // Release: whoever sees it sees the push in the tag.
+        share.given.fetch_add(1, Release);
     }
 
     /// Records in use.
     pub fn used(&self) -> u32 {
-        self.shares.iter().fold(0, |sum, share| sum.wrapping_add(share.used.load(Relaxed)))
+        self.shares.iter().map(|share| share.used()).sum()
     }
 }
 
@@ -104,6 +108,14 @@ fn head(old: u64, link: u32) -> u64 {
 }
 
 impl Share {
+    /// Records of this range that are in use; those on their way back may be among them.
+    fn used(&self) -> u32 {
+        // In this order it is never less than it should be.
+        let given = self.given.load(Acquire);
+        let tag = (self.head.load(Relaxed) >> 32) as u32;
+        tag.wrapping_sub(given.wrapping_mul(2))
+    }
+
     // Acquire and Release of the head pair with each other: who pops a record sees all that was done to it before the push.
 
     fn pop(&self, records: &[Record]) -> Option<u32> {
@@ -126,9 +138,10 @@ impl Share {
         }
     }
 
-    fn reach(&self, count: u32) {
-        if self.high.load(Relaxed) < count {
-            self.high.fetch_max(count, Relaxed);
+    /// `index` within the range is in use.
+    fn reach(&self, index: u32) {
+        if self.high.load(Relaxed) <= index {
+            self.high.fetch_max((index + 1).next_multiple_of(REACH), Relaxed);
         }
     }
 

@@ -34,6 +34,7 @@ fn remote(client: u8, local: u16, worker: u8) -> NewFlow {
         state: State::Established,
         hops: [0, 0],
         epoch: 0,
+        stamp: 0,
     }
 }
 

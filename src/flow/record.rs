@@ -36,7 +36,8 @@
 //! family), needs its rest from line 1.
 
 use super::atomic::{AtomicU64, Ordering::*, fence};
-use super::{Encapsulation, Mode, NewFlow, PoolId, Side, State};
+use super::view::TICKS_PER_S;
+use super::{Encapsulation, Mode, NewFlow, PoolId, Side, State, Tick};
 pub use crate::sys::rows::FlowCell as Record;
 use crate::wire::ip::{Addr, Endpoint, FlowKey, TCP, UDP, V4, V6};
 
@@ -150,7 +151,7 @@ impl Version {
 }
 
 /// The kind bits of a flow.
-pub fn kind(new: &NewFlow) -> u32 {
+fn kind(new: &NewFlow) -> u32 {
     let bit = |on: bool, bit: u32| if on { bit } else { 0 };
     let encapsulation = match new.encapsulation {
         Encapsulation::Ipip => 0,
@@ -258,35 +259,36 @@ impl Record {
     }
 
     /// FREE to OFFERED, by the owner. Returns the version as offered.
-    pub fn write(&self, kind: u32, ends: [Ends; 2], life: &Life, state: (State, u8, [u16; 2]), now: u32) -> Version {
+    #[inline]
+    pub fn write(&self, new: &NewFlow, now: Tick) -> Version {
         // The owner took it from a free list: nobody else writes the version now.
-        let version = Version(self.version.load(Relaxed)).with_kind(kind);
+        let version = Version(self.version.load(Relaxed)).with_kind(kind(new));
         self.version.store(version.with_phase(WRITING).0, Relaxed);
         // Pairs with the Acquire fence in `still`.
         fence(Release);
         self.last_seen.store(now, Relaxed);
-        // A swap, so that this word changes by nothing but read-modify-writes: a late CAS of the last life then comes
-        // before it or fails, and that is plain to see (and for loom to follow).
-        self.state.swap(Word::new(version.generation(), state.0, state.1, state.2).0, Relaxed);
-        let mut ports = 0;
-        for (i, Ends { first, second }) in ends.iter().enumerate() {
-            self.addrs[i].store(join(first.addr.0[0], second.addr.0[0]), Relaxed);
-            ports |= (u64::from(first.port) | u64::from(second.port) << 16) << (32 * i);
-            if version.is_wide() {
-                for (at, word) in self.more[i].iter().zip(rest(&first.addr, &second.addr)) {
-                    at.store(word, Relaxed);
-                }
+        // A late CAS of the last life finds no word of its generation any more (`seal`).
+        self.state.store(Word::new(version.generation(), new.state, new.epoch, new.hops).0, Relaxed);
+        let NewFlow { client, vip, target, local, .. } = new;
+        let ports = |first: &Endpoint, second: &Endpoint| u64::from(first.port) | u64::from(second.port) << 16;
+        self.addrs[0].store(join(client.addr.0[0], vip.addr.0[0]), Relaxed);
+        self.addrs[1].store(join(target.addr.0[0], local.addr.0[0]), Relaxed);
+        self.ports.store(ports(client, vip) | ports(target, local) << 32, Relaxed);
+        if version.is_wide() {
+            let words = [rest(&client.addr, &vip.addr), rest(&target.addr, &local.addr)];
+            for (at, word) in self.more.iter().flatten().zip(words.into_iter().flatten()) {
+                at.store(word, Relaxed);
             }
         }
-        self.ports.store(ports, Relaxed);
         for side in 0..2 {
             self.packets[side].store(0, Relaxed);
             self.bytes[side].store(0, Relaxed);
-            self.acks[side].store(0, Relaxed);
         }
-        self.birth.store(u32::from(life.worker) << 24 | life.born_s & 0xff_ffff, Relaxed);
-        let pool = life.pool.map_or(NO_POOL, |pool| pool.0);
-        self.owner.store(u32::from(life.target_slot) | u32::from(pool) << 16, Relaxed);
+        self.acks[Side::Client as usize].store(0, Relaxed);
+        self.acks[Side::Server as usize].store(new.stamp, Relaxed);
+        self.birth.store(u32::from(new.worker) << 24 | (now / TICKS_PER_S) & 0xff_ffff, Relaxed);
+        let pool = new.pool.map_or(NO_POOL, |pool| pool.0);
+        self.owner.store(u32::from(new.target_slot) | u32::from(pool) << 16, Relaxed);
         let offered = version.with_phase(OFFERED);
         self.version.store(offered.0, Release);
         offered

@@ -25,7 +25,7 @@ impl FlowTable {
     /// be [followed](FlowTable::follow).
     #[inline(always)]
     pub fn standing(&self, key: &FlowKey, hint: Hint, epoch: u8) -> Option<Standing<'_>> {
-        let entry = hint.entry?;
+        let entry = hint.entry()?;
         let record = self.record(entry.index());
         let (version, side) = (record.version(), entry.side());
         let word = record.word();

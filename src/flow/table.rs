@@ -14,7 +14,7 @@
 //!
 //! 1. take a free record, write it, make it OFFERED
 //! 2. put a word for each key into an empty place (CAS). Lookups find the word and pass it by: not LIVE
-//! 3. fence (SeqCst)
+//! 3. fence (SeqCst; [`fence_after_change`])
 //! 4. scan the buckets of both keys for rivals: words of other records, LIVE or OFFERED, with the same key.
 //!    LIVE: lost. OFFERED with a lower record number: lost. OFFERED with a higher number: it is made DOOMED (CAS), and if
 //!    that fails it is looked at again
@@ -31,16 +31,18 @@
 //! A word is emptied only by the one who owns its record's end, and a place is filled only by CAS from 0; so a
 //! plain store will do for emptying.
 
-use super::atomic::{AtomicU64, Ordering::*, fence};
+use super::atomic::{Ordering::*, fence_after_change};
 use super::claims::Claims;
+use super::displaced::Displaced;
 use super::free::FreeList;
 use super::key::HashKey;
-use super::record::{self, DOOMED_CLIENT, DOOMED_SERVER, DYING, Ends, LIVE, Life, OFFERED, Record, Version, Word};
-use super::view::{Flow, FlowDetails, FlowRef, NewFlow, Refused, TICKS_PER_S, details, view};
+use super::record::{DOOMED_CLIENT, DOOMED_SERVER, DYING, LIVE, OFFERED, Record, Version, Word};
+use super::view::{Flow, FlowDetails, FlowRef, NewFlow, Refused, details, view};
 use super::{Mode, Side, State, Tick, next};
 use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
-use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Rows};
+use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Round, Rows};
+use crate::sys::tags::{ALL, tagged};
 use crate::wire::ip::FlowKey;
 use std::num::NonZeroU64;
 
@@ -61,9 +63,8 @@ pub const MAX_FLOWS: u32 = 1 << 30;
 /// See the head of this file.
 pub struct FlowTable {
     pub(super) records: Rows<Record>,
-    buckets: Rows<FlowBucket>,
-    /// Number of buckets less one.
-    mask: u64,
+    buckets: Round<FlowBucket>,
+    displaced: Displaced,
     pub(super) free: FreeList,
     key: HashKey,
     claims: Claims,
@@ -84,13 +85,19 @@ impl Entry {
     }
 
     /// None: the place is empty.
-    #[inline]
+    #[inline(always)]
     fn of(word: u64) -> Option<Entry> {
         NonZeroU64::new(word).map(Entry)
     }
 
+    /// None: it is no word of the index, but another number below 2^30.
+    #[inline(always)]
+    pub(super) fn of_hint(word: u64) -> Option<Entry> {
+        Entry::of(if word & Entry::USED.get() == 0 { 0 } else { word })
+    }
+
     #[inline]
-    fn word(self) -> u64 {
+    pub(super) fn word(self) -> u64 {
         self.0.get()
     }
 
@@ -122,38 +129,23 @@ pub(super) fn tag(hash: u64) -> u16 {
     ((hash >> 48) as u16 ^ (hash >> 16) as u16).max(1)
 }
 
-/// Which words of a bucket have this tag, one bit each. Straight code without branches: most words don't.
-#[inline]
-fn candidates(bucket: &[AtomicU64; BUCKET], tag: u16) -> u32 {
-    let tag = u64::from(tag) << 48;
-    bucket.iter().rev().fold(0, |hits, word| hits << 1 | u32::from(word.load(Relaxed) ^ tag < 1 << 48))
-}
-
 /// A word of a bucket with this tag.
 #[inline(always)]
-pub(super) fn any_entry(bucket: &[AtomicU64; BUCKET], tag: u16) -> Option<Entry> {
-    let tag = u64::from(tag) << 48;
-    let found = bucket.iter().rev().fold(0, |found, word| {
-        let word = word.load(Relaxed);
-        if word ^ tag < 1 << 48 { word } else { found }
-    });
-    // Pairs as the load in `entry_in` does.
-    fence(Acquire);
-    Entry::of(found)
+pub(super) fn any_entry(bucket: &FlowBucket, tag: u16) -> Option<Entry> {
+    let hits = tagged(bucket, tag);
+    // Straight code: whether there is one is hard to foretell.
+    let word = bucket.0[(hits | 1 << (BUCKET - 1)).trailing_zeros() as usize].load(Acquire);
+    Entry::of(if hits != 0 { word } else { 0 }).filter(|entry| entry.has_tag(tag))
 }
 
 /// The first answer that `each` gives for a word of a bucket with this tag.
-#[inline]
-pub(super) fn entry_in<T>(
-    bucket: &[AtomicU64; BUCKET],
-    tag: u16,
-    each: &mut impl FnMut(Entry) -> Option<T>,
-) -> Option<T> {
-    let mut hits = candidates(bucket, tag);
+#[inline(always)]
+pub(super) fn entry_in<T>(bucket: &FlowBucket, tag: u16, each: &mut impl FnMut(Entry) -> Option<T>) -> Option<T> {
+    let mut hits = tagged(bucket, tag);
     while hits != 0 {
         // Acquire: pairs with the CAS of `place`, so that the record is seen at least as far as OFFERED in that
         // life. By now the place may hold another word, with another tag.
-        let entry = Entry::of(bucket[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
+        let entry = Entry::of(bucket.0[hits.trailing_zeros() as usize % BUCKET].load(Acquire));
         hits &= hits - 1;
         if let Some(entry) = entry
             && entry.has_tag(tag)
@@ -165,12 +157,24 @@ pub(super) fn entry_in<T>(
     None
 }
 
-/// How many words of a bucket are used.
-fn used(bucket: &[AtomicU64; BUCKET]) -> usize {
-    if LOOM_BLIND {
-        return 0;
+/// The empty places of a bucket, one bit each: no word has the tag 0.
+#[inline(always)]
+fn empty(bucket: &FlowBucket) -> u32 {
+    if LOOM_BLIND { ALL } else { tagged(bucket, 0) }
+}
+
+/// Puts a word into one of the places of a bucket that were seen empty. False: none is.
+#[inline]
+fn fill(bucket: &FlowBucket, mut room: u32, entry: Entry) -> bool {
+    while room != 0 {
+        let word = &bucket.0[room.trailing_zeros() as usize % BUCKET];
+        room &= room - 1;
+        // Acquire and Release: pairs with `entry_in`. SeqCst: see `fence_after_change`.
+        if word.compare_exchange(0, entry.word(), SeqCst, Relaxed).is_ok() {
+            return true;
+        }
     }
-    bucket.iter().map(|word| usize::from(word.load(Relaxed) != 0)).sum()
+    false
 }
 
 impl FlowTable {
@@ -208,9 +212,9 @@ impl FlowTable {
     ) -> FlowTable {
         FlowTable {
             free: FreeList::new(&records, workers.clamp(1, 256)),
-            mask: buckets.len() as u64 - 1,
+            displaced: Displaced::new(buckets.len()),
             records,
-            buckets,
+            buckets: buckets.into(),
             key,
             claims,
         }
@@ -244,13 +248,12 @@ impl FlowTable {
     }
 
     #[inline]
-    pub(super) fn bucket(&self, half: u64) -> &[AtomicU64; BUCKET] {
-        // The mask keeps it in bounds, which the compiler cannot know.
-        &self.buckets[(half & self.mask) as usize].0
+    pub(super) fn bucket(&self, half: u64) -> &FlowBucket {
+        self.buckets.at(half)
     }
 
     #[inline]
-    fn buckets(&self, hash: u64) -> [&[AtomicU64; BUCKET]; 2] {
+    fn buckets(&self, hash: u64) -> [&FlowBucket; 2] {
         [self.bucket(hash), self.bucket(hash >> 32)]
     }
 
@@ -258,7 +261,14 @@ impl FlowTable {
     #[inline]
     fn entries<T>(&self, hash: u64, mut each: impl FnMut(Entry) -> Option<T>) -> Option<T> {
         let tag = tag(hash);
-        entry_in(self.bucket(hash), tag, &mut each).or_else(|| entry_in(self.bucket(hash >> 32), tag, &mut each))
+        entry_in(self.bucket(hash), tag, &mut each)
+            .or_else(|| self.second_bucket(hash).and_then(|bucket| entry_in(bucket, tag, &mut each)))
+    }
+
+    /// The second bucket of a key, if it may stand there.
+    #[inline(always)]
+    pub(super) fn second_bucket(&self, hash: u64) -> Option<&FlowBucket> {
+        self.displaced.any(self.buckets.place(hash)).then(|| self.bucket(hash >> 32))
     }
 
     #[inline]
@@ -291,53 +301,57 @@ impl FlowTable {
     /// Inserts both sides (the server's alone with [`NewFlow::per_packet`]), or neither.
     /// `client_hash` is [`FlowTable::hash`] of the client's key.
     pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
-        let server_key = new.server_key();
-        let server_hash = server_key.as_ref().map_or(0, |key| self.hash(key));
-        if server_key.is_some() {
-            // Nobody could ask for these lines before the target was chosen. They come while the record is written.
-            self.buckets(server_hash).into_iter().for_each(prefetch);
-            if new.mode == Mode::Nat {
-                self.claims.prefetch(server_hash);
-            }
-        }
-        let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
-        let record = self.record(index);
-        let life = Life { target_slot: new.target_slot, pool: new.pool, worker: new.worker, born_s: now / TICKS_PER_S };
-        let ends = [Ends { first: new.client, second: new.vip }, Ends { first: new.target, second: new.local }];
-        let offered = record.write(record::kind(new), ends, &life, (new.state, new.epoch, new.hops), now);
+        let server_hash = new.server_key().map_or(0, |key| self.prefetch_places(&key, new.mode));
+        let at = self.insert_by(new, [client_hash, server_hash], now)?;
+        Ok(new.on_record(at))
+    }
 
-        let mine = Mine { index, version: offered, hashes: [client_hash, server_hash] };
-        let client_key = (!new.per_packet).then(|| new.client_key());
-        self.offer(&mine, client_key.as_ref(), server_key.as_ref(), new.mode == Mode::Nat).inspect_err(|_| {
+    /// Begins to load what the insert of a flow in this mode looks at for the server's key, and gives the key's hash.
+    #[inline]
+    pub fn prefetch_places(&self, server: &FlowKey, mode: Mode) -> u64 {
+        let hash = self.key.hash(server);
+        prefetch(self.bucket(hash));
+        if let Some(second) = self.second_bucket(hash) {
+            prefetch(second);
+        }
+        if mode == Mode::Nat {
+            self.claims.prefetch(hash);
+        }
+        hash
+    }
+
+    /// [`FlowTable::insert`] by the hashes of both keys; in one-sided modes the server's means nothing.
+    /// Gives where the flow is ([`NewFlow::on_record`]), and not all of it: that it would have to be handed up.
+    pub fn insert_by(&self, new: &NewFlow, hashes: [u64; 2], now: Tick) -> Result<FlowRef, Refused> {
+        let index = self.free.take(&self.records, usize::from(new.worker)).ok_or(Refused::Full)?;
+        let offered = self.record(index).write(new, now);
+        let mine = Mine { index, version: offered, hashes };
+        if let Err(refused) = self.offer(&mine, new) {
             self.retire(&mine);
-        })?;
-        Ok(view(record, index, offered.with_phase(LIVE), Side::Client))
+            return Err(refused);
+        }
+        Ok(self.reference(index, offered.with_phase(LIVE)))
     }
 
     /// Steps 2 to 5 of the insert. After an error, words of it may stand in the index still.
-    fn offer(
-        &self,
-        mine: &Mine,
-        client: Option<&FlowKey>,
-        server: Option<&FlowKey>,
-        claim: bool,
-    ) -> Result<(), Refused> {
+    #[inline]
+    fn offer(&self, mine: &Mine, new: &NewFlow) -> Result<(), Refused> {
         let [client_hash, server_hash] = mine.hashes;
-        let placed = (client.is_none()
-            || self.place(client_hash, Entry::new(client_hash, mine.version, Side::Client, mine.index)))
-            && (server.is_none()
-                || self.place(server_hash, Entry::new(server_hash, mine.version, Side::Server, mine.index)));
-        if !placed {
+        let by_client = !new.per_packet;
+        let by_server = !new.mode.one_sided();
+        let put = |hash, side| self.place(hash, Entry::new(hash, mine.version, side, mine.index));
+        if by_client && !put(client_hash, Side::Client) || by_server && !put(server_hash, Side::Server) {
             return Err(Refused::NoRoom);
         }
         // Each thread's words are placed before its fence and its scan follows it: of two rivals at least one sees the other.
-        fence(SeqCst);
-        if client.is_some_and(|key| self.loses(mine, key, client_hash)) {
+        fence_after_change();
+        if by_client && self.loses(mine, new, Side::Client) {
             return Err(Refused::Twin);
         }
-        if server.is_some_and(|key| self.loses(mine, key, server_hash)) {
+        if by_server && self.loses(mine, new, Side::Server) {
             return Err(Refused::ServerTwin);
         }
+        let claim = new.mode == Mode::Nat;
         if claim && !self.claims.insert(server_hash) {
             return Err(Refused::NoRoom);
         }
@@ -352,40 +366,62 @@ impl FlowTable {
     }
 
     /// Puts a word into an empty place of one of its buckets. False: there is none.
+    #[inline]
     fn place(&self, hash: u64, entry: Entry) -> bool {
         let [first, second] = self.buckets(hash);
-        let crowd = used(first);
-        let order = if crowd <= CROWDED || crowd <= used(second) { [first, second] } else { [second, first] };
-        // AcqRel: pairs with `entry_in`.
-        order.into_iter().flatten().any(|word| {
-            (LOOM_BLIND || word.load(Relaxed) == 0) && word.compare_exchange(0, entry.word(), AcqRel, Relaxed).is_ok()
-        })
+        let room = empty(first);
+        // The baseline of x86-64 has no instruction that counts bits.
+        let spare = (0..BUCKET - CROWDED - 1).fold(room, |room, _| room & room.wrapping_sub(1));
+        if spare != 0 && fill(first, room, entry) {
+            return true;
+        }
+        let elsewhere = empty(second);
+        if elsewhere.count_ones() <= room.count_ones() && fill(first, room, entry) {
+            return true;
+        }
+        self.displaced.note(self.buckets.place(hash));
+        fill(second, elsewhere, entry) || fill(first, room, entry)
     }
 
-    /// Step 4: does the flow being inserted lose to another one with this key? Rivals that it wins over are doomed.
-    fn loses(&self, mine: &Mine, key: &FlowKey, hash: u64) -> bool {
-        let loses = |entry: Entry| {
-            let record = self.record(entry.index());
-            while entry.index() != mine.index {
-                let version = record.version();
-                let contends = matches!(version.phase(), LIVE | OFFERED)
-                    && version.generation() == entry.generation()
-                    && record.matches(version, entry.side(), key)
-                    && record.still(version);
-                if !contends {
-                    return None;
-                }
-                if version.phase() == LIVE || entry.index() < mine.index {
-                    return Some(());
-                }
-                let doomed = if entry.side() == Side::Client { DOOMED_CLIENT } else { DOOMED_SERVER };
-                if record.step(version, doomed) {
-                    return None;
-                }
+    /// Step 4: does the flow being inserted lose to another one with its key of this side? Rivals that it wins over are doomed.
+    #[inline]
+    fn loses(&self, mine: &Mine, new: &NewFlow, side: Side) -> bool {
+        let hash = mine.hashes[side as usize];
+        // Mostly its own word is the only one with its tag. It stands in the first bucket as long as none may stand elsewhere.
+        let hits = tagged(self.bucket(hash), tag(hash));
+        if hits & hits.wrapping_sub(1) == 0 && self.second_bucket(hash).is_none() {
+            return false;
+        }
+        self.loses_to_another(mine, new, side)
+    }
+
+    #[inline(never)]
+    fn loses_to_another(&self, mine: &Mine, new: &NewFlow, side: Side) -> bool {
+        let others = |entry: Entry| entry.index() != mine.index && self.yields(mine, new, side, entry);
+        self.entries(mine.hashes[side as usize], |entry| others(entry).then_some(())).is_some()
+    }
+
+    /// Does it lose to the flow that this word stands for?
+    #[inline(never)]
+    fn yields(&self, mine: &Mine, new: &NewFlow, side: Side, entry: Entry) -> bool {
+        let (record, key) = (self.record(entry.index()), new.key(side));
+        loop {
+            let version = record.version();
+            let contends = matches!(version.phase(), LIVE | OFFERED)
+                && version.generation() == entry.generation()
+                && record.matches(version, entry.side(), &key)
+                && record.still(version);
+            if !contends {
+                return false;
             }
-            None
-        };
-        self.entries(hash, loses).is_some()
+            if version.phase() == LIVE || entry.index() < mine.index {
+                return true;
+            }
+            let doomed = if entry.side() == Side::Client { DOOMED_CLIENT } else { DOOMED_SERVER };
+            if record.step(version, doomed) {
+                return false;
+            }
+        }
     }
 
     /// Empties the words of a record that the caller owns the end of, and frees it.
@@ -398,7 +434,11 @@ impl FlowTable {
         for (side, hash) in [(Side::Client, mine.hashes[0]), (Side::Server, mine.hashes[1])] {
             let entry = Entry::new(hash, version, side, mine.index);
             // Nobody else empties or changes this word. Release: who finds the place empty comes after all of this life.
-            if let Some(word) = self.buckets(hash).into_iter().flatten().find(|word| word.load(Relaxed) == entry.word())
+            if let Some(word) = self
+                .buckets(hash)
+                .into_iter()
+                .flat_map(|bucket| &bucket.0)
+                .find(|word| word.load(Relaxed) == entry.word())
             {
                 word.store(0, Release);
             }

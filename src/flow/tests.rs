@@ -45,6 +45,7 @@ pub fn remote(client: Endpoint, local: Endpoint) -> NewFlow {
         state: State::SynSent,
         hops: [0, 0],
         epoch: 1,
+        stamp: 0,
     }
 }
 

@@ -40,15 +40,38 @@ pub struct NewFlow {
     pub hops: [u16; 2],
     /// Route epoch that the hops are from.
     pub epoch: u8,
+    /// Stands in the place of the server's acknowledgement number ([`FlowDetails::acks`]) until there is one.
+    pub stamp: u32,
 }
 
 impl NewFlow {
     /// The key of the client's packets.
     pub fn client_key(&self) -> FlowKey {
-        FlowKey { src: self.client, dst: self.vip, protocol: self.protocol, family: self.family }
+        self.key(Side::Client)
+    }
+
+    /// The key of the target's packets; `None` if they don't pass through here.
+    pub fn server_key(&self) -> Option<FlowKey> {
+        (!self.mode.one_sided()).then(|| self.key(Side::Server))
+    }
+
+    #[inline]
+    pub(super) fn key(&self, side: Side) -> FlowKey {
+        let (src, dst) = match side {
+            Side::Client => (self.client, self.vip),
+            Side::Server => (self.target, self.local),
+        };
+        FlowKey { src, dst, protocol: self.protocol, family: self.family }
+    }
+
+    /// The flow as its first packet sees it, once it has been put on record.
+    #[inline]
+    pub fn on_record(&self, at: FlowRef) -> Flow {
+        Flow { at, ..self.unrecorded() }
     }
 
     /// The flow as its first packet sees it, without a record: what is done to it on record is done to nothing.
+    #[inline]
     pub fn unrecorded(&self) -> Flow {
         Flow {
             at: FlowRef::NONE,
@@ -67,16 +90,6 @@ impl NewFlow {
             local: self.local,
             target: self.target,
         }
-    }
-
-    /// The key of the target's packets; `None` if they don't pass through here.
-    pub fn server_key(&self) -> Option<FlowKey> {
-        (!self.mode.one_sided()).then_some(FlowKey {
-            src: self.target,
-            dst: self.local,
-            protocol: self.protocol,
-            family: self.family,
-        })
     }
 }
 

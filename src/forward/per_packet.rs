@@ -1,7 +1,8 @@
 //! Scheduling per packet (`per_packet = true`): each of a client's datagrams chooses its target afresh. What is remembered of
 //! it stands in [`crate::flow`], "One packet, one choice".
 
-use super::{Context, flow_to, give_up, open_to};
+use super::Context;
+use super::open::{flow_to, give_up, open_to};
 use crate::counters::Refusal;
 use crate::flow::{Flow, Side};
 use crate::service::{Service, Target};
@@ -20,7 +21,7 @@ pub fn flow(target: &Target, service: &Service, key: &FlowKey, hash: u64, ctx: &
         give_up(target, false, ctx.shared);
         return found;
     }
-    match open_to(target, service.mode, service, key, hash, ctx) {
+    match open_to((target, service.mode), service, key, (hash, None), ctx) {
         Ok(Some(flow)) => Ok(flow),
         // It clashes with what another worker put there between the look and the insert: this very record, perhaps.
         Ok(None) | Err(Refusal::TupleClash) => find(target, key, ctx).unwrap_or(Err(Refusal::LostRace)),

@@ -163,6 +163,11 @@ impl Routes {
         self.routes.is_empty()
     }
 
+    /// Does any rule for packets of this family ask where they come from?
+    pub fn look_at_sources(&self, family: u8) -> bool {
+        self.tries[(family == V6) as usize].iter().any(|this| this.from.mask != 0)
+    }
+
     /// The target of the best route from `src` to `dst`, None: there is no route. Both are of `family`; `src` is all zero where it is
     /// not known.
     pub fn find(&self, src: &Addr, dst: &Addr, family: u8) -> Option<&Target> {

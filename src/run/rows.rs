@@ -35,7 +35,7 @@ impl Answers for Control {
                 active: slot.active.load(Relaxed).into(),
                 max_connections: target.max_connections,
                 backup: target.backup,
-                total: slot.total.load(Relaxed),
+                total: slot.total(),
             }
         };
         let service = |(service, config): (&crate::service::Service, &config::Service)| {

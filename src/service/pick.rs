@@ -71,6 +71,15 @@ pub struct Asker<'a> {
     /// How many real servers could not be used for it after all, since they have a connection from the same address and port
     /// already: then the client's own is no answer, and hashing goes on to the next.
     pub clashes: u32,
+    /// The number of the real server that was foreseen ([`Service::foresee`]): it is asked first.
+    pub foreseen: Option<u16>,
+}
+
+/// Place `at` in a row of `len` that begins anew at its end.
+#[inline]
+fn turn(at: u32, len: usize) -> usize {
+    // No row has as many as 2^32 places.
+    (at % len as u32) as usize
 }
 
 impl Tier {
@@ -94,7 +103,7 @@ impl Tier {
     /// others keep their proportions instead of the next in line inheriting all.
     fn rotate<'a>(&self, reals: &'a [Target], status: &StatusTable) -> Option<&'a Target> {
         for _ in 0..self.order.len() {
-            let at = self.cursor.fetch_add(1, Relaxed) as usize % self.order.len();
+            let at = turn(self.cursor.fetch_add(1, Relaxed), self.order.len());
             let real = &reals[usize::from(self.order[at])];
             if take(real, status) {
                 return Some(real);
@@ -174,6 +183,28 @@ impl Picker {
 }
 
 impl Service {
+    /// The number of the real server that the next connection from `client` will most likely go to, and its turn with it, if the
+    /// service rotates: to be followed by a [`Service::pick`] that knows of it. None: that depends on what happens until then, or
+    /// nobody takes it.
+    pub fn foresee(&self, status: &StatusTable, client: &Addr) -> Option<u16> {
+        let Picker { scheduler, primaries: Tier { order, cursor, .. }, .. } = &self.picker;
+        let most = self.terms.max_connections;
+        let full = most > 0 && status.service_active(self.slot) >= most;
+        if full || order.is_empty() || self.terms.persistence > 0 || self.per_packet {
+            return None;
+        }
+        let takes = |at: usize| has_room(&self.reals[usize::from(order[at])], status).then_some(order[at]);
+        match scheduler {
+            Scheduler::RoundRobin | Scheduler::WeightedRoundRobin => {
+                (0..order.len()).find_map(|_| takes(turn(cursor.fetch_add(1, Relaxed), order.len())))
+            }
+            Scheduler::SourceHash | Scheduler::Maglev => {
+                takes((self.client_hash(client) % order.len() as u64) as usize)
+            }
+            Scheduler::LeastConnections | Scheduler::WeightedLeastConnections | Scheduler::Fastest => None,
+        }
+    }
+
     /// Chooses for a new connection: a local real server if any takes it, else the best remote site, unless the
     /// connection is a peer's.
     pub fn pick(&self, books: &Books, asker: &Asker) -> Choice<'_> {
@@ -211,6 +242,11 @@ impl Service {
     /// A real server: the client's own if it has one that takes the connection, else as the scheduler says.
     fn local(&self, books: &Books, asker: &Asker) -> Option<&Target> {
         let Books { status, memory, counters, now } = *books;
+        if let Some(real) = asker.foreseen.and_then(|number| self.reals.get(usize::from(number)))
+            && status.slot(real.slot).take(real.max_connections, real.life)
+        {
+            return Some(real);
+        }
         let timeout = self.terms.persistence;
         if timeout == 0 || asker.clashes > 0 {
             return self.schedule(books, asker);

@@ -51,10 +51,12 @@ pub struct TargetSlot {
     at: usize,
     /// Open connections, and those that are being made.
     pub active: AtomicU32,
-    /// Flows on record, the closed ones and checks included: as long as there are any, the slot is not another's.
-    pub on_record: AtomicU32,
-    /// Connections ever.
-    pub total: AtomicU64,
+    /// Flows ever that were to be put on record, checks included: [`TargetSlot::begin`].
+    begun: AtomicU64,
+    /// Those among them that are not on record any more, or never were.
+    ended: AtomicU64,
+    /// Those among them that were no connections: checks, and what was never on record.
+    others: AtomicU64,
     /// Smoothed time from SYN to SYN-ACK in microseconds, 0 until one was measured. See
     /// [`TargetSlot::note_connect`].
     pub connect_us: AtomicU32,
@@ -74,8 +76,9 @@ impl TargetSlot {
             words: words.clone(),
             at,
             active: AtomicU32::new(0),
-            on_record: AtomicU32::new(0),
-            total: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            others: AtomicU64::new(0),
             connect_us: AtomicU32::new(0),
             evidence: Evidence::default(),
             life: AtomicU32::new(0),
@@ -160,17 +163,47 @@ impl TargetSlot {
         stays
     }
 
+    /// A flow is about to be put on record. One count, which says two things: each more would cost a new connection another trip to a
+    /// line that all workers write.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, SeqCst);
+    }
+
+    /// A flow that began is off the record.
+    pub fn end(&self) {
+        self.ended.fetch_add(1, SeqCst);
+    }
+
+    /// A flow that began is a check, or nothing came of it.
+    pub fn leave_out(&self) {
+        self.others.fetch_add(1, Relaxed);
+    }
+
+    /// Flows on record, the closed ones and checks included, and those that are about to be: as long as there are any, the slot is not
+    /// another's.
+    pub fn on_record(&self) -> u64 {
+        // In this order it is never less than it should be.
+        let ended = self.ended.load(SeqCst);
+        self.begun.load(SeqCst).wrapping_sub(ended)
+    }
+
+    /// Connections ever.
+    pub fn total(&self) -> u64 {
+        self.begun.load(Relaxed).saturating_sub(self.others.load(Relaxed))
+    }
+
     /// Nothing on record, and nothing about to be; if the target is marked down it stays so.
     pub fn is_idle(&self) -> bool {
         // In this order: what has a place is on record before it gives that back.
-        self.active.load(SeqCst) == 0 && self.on_record.load(SeqCst) == 0
+        self.active.load(SeqCst) == 0 && self.on_record() == 0
     }
 
     /// As new, for another target. It must be idle, and down.
     pub fn reset(&self) {
         self.word().store(AWAITED, SeqCst);
         self.life.store(self.life().wrapping_add(1), SeqCst);
-        self.total.store(0, Relaxed);
+        // Which are none of its own.
+        self.others.store(self.begun.load(Relaxed), Relaxed);
         self.connect_us.store(0, Relaxed);
         self.one_sided.store(false, Relaxed);
         self.evidence.clear();
@@ -312,5 +345,23 @@ mod tests {
         assert_eq!(slot.connect_us.load(Relaxed), 500, "an eighth of the difference");
         (0..100).for_each(|_| slot.note_check(0));
         assert!((1..8).contains(&slot.connect_us.load(Relaxed)), "measured, however fast");
+    }
+
+    #[test]
+    fn connections_ever_are_those_that_came_on_record_and_were_no_checks() {
+        let status = StatusTable::new();
+        let slot = status.slot(3);
+        (0..4).for_each(|_| slot.begin());
+        // One came to nothing, one is a check.
+        slot.leave_out();
+        slot.end();
+        slot.leave_out();
+        assert_eq!((slot.total(), slot.on_record(), slot.is_idle()), (2, 3, false));
+        (0..3).for_each(|_| slot.end());
+        assert_eq!((slot.total(), slot.on_record(), slot.is_idle()), (2, 0, true));
+        slot.reset();
+        assert_eq!((slot.total(), slot.is_idle()), (0, true));
+        slot.begin();
+        assert_eq!((slot.total(), slot.on_record()), (1, 1), "of the next target");
     }
 }

@@ -133,6 +133,43 @@ impl<T: Plain> Rows<T> {
     }
 }
 
+/// A row of 2^n cells that is counted round and round. There is no look at its bounds, which would be one for each look-up of each
+/// packet, for nothing.
+pub struct Round<T> {
+    rows: Rows<T>,
+    mask: usize,
+}
+
+impl<T> From<Rows<T>> for Round<T> {
+    fn from(rows: Rows<T>) -> Round<T> {
+        assert!(rows.len.is_power_of_two(), "{} cells are no power of two", rows.len);
+        Round { mask: rows.len - 1, rows }
+    }
+}
+
+impl<T> Round<T> {
+    /// The number of the cell that `at` falls on.
+    #[inline(always)]
+    pub fn place(&self, at: u64) -> usize {
+        at as usize & self.mask
+    }
+
+    #[inline(always)]
+    pub fn at(&self, at: u64) -> &T {
+        // SAFETY: `place` is at most the number of the last cell, and the row is as `Rows::deref` says.
+        unsafe { self.rows.start.add(self.place(at)).as_ref() }
+    }
+}
+
+impl<T> Deref for Round<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        &self.rows
+    }
+}
+
 impl<T> Deref for Rows<T> {
     type Target = [T];
 

@@ -5,6 +5,7 @@ use crate::config::{Encapsulation, Mode};
 use crate::device::memory::Memory;
 use crate::forward::tests::{Bench, CLIENT, LAN, VIP, WAN, one_sided};
 use crate::testing::{Build, Seen, cut, join};
+use crate::wire::ip::{Endpoint, TCP};
 use crate::wire::l4::{ACK, SYN};
 
 /// A device that has room for so many copies at a time.
@@ -149,4 +150,45 @@ fn a_datagram_in_pieces_waits_for_a_silent_neighbor_as_a_whole() {
     let counters = worker.scene.world.counters.worker(0);
     assert_eq!((counters.get(Count::Held), counters.get(Count::FragmentsHeld)), (1, 2));
     assert!(Refusal::ALL.iter().all(|refusal| counters.refused(*refusal) == 0));
+}
+
+/// New connections are looked at ahead, and those of them that come twice are not taken for two.
+#[test]
+fn connections_that_begin_in_one_batch_take_turns_and_places_as_if_they_came_one_by_one() {
+    const CLIENTS: u16 = 90;
+    let syn = |port: u16| Build::tcp(&format!("198.18.0.7:{port}"), VIP, SYN).frame();
+    let run = |burst: usize| {
+        let mut worker = worker_of(Mode::Nat, 1000);
+        let mut sent = Vec::new();
+        // Each SYN again behind its neighbor's, and once more at the end.
+        let ports: Vec<u16> = (0..CLIENTS).flat_map(|n| [1000 + n, 1000 + (n + 1) % CLIENTS]).chain([1000]).collect();
+        for (at, ports) in ports.chunks(burst).enumerate() {
+            for port in ports {
+                worker.device_mut().memory.inject(WAN.into(), &syn(*port), Offload::default());
+            }
+            while worker.burst(Now { tick: 1, micros: at as u32 }) > 0 {}
+            sent.extend(worker.device_mut().memory.sent().into_iter().map(|(_, frame, _)| Seen::of(&frame)));
+        }
+        let shared = &worker.scene.world.shared;
+        let services = worker.scene.world.services.load();
+        let service = services.find(&Endpoint::new([203, 0, 113, 10].into(), 110), TCP, 4).unwrap();
+        let active: Vec<u32> =
+            service.reals.iter().map(|real| shared.status.slot(real.slot).active.load(Relaxed)).collect();
+        let on_record: u64 = service.reals.iter().map(|real| shared.status.slot(real.slot).on_record()).sum();
+        let total: u64 = service.reals.iter().map(|real| shared.status.slot(real.slot).total()).sum();
+        let all = u64::from(CLIENTS);
+        assert_eq!((u64::from(shared.table.len()), on_record, total), (all, all, all));
+        assert_eq!(shared.status.service_active(service.slot), u32::from(CLIENTS));
+        assert_eq!(sent.len(), ports.len());
+        let mut went: Vec<_> = sent.iter().map(|seen| (seen.src.port(), seen.dst)).collect();
+        went.sort_unstable();
+        went.dedup();
+        assert_eq!(went.len(), usize::from(CLIENTS), "each client to one server, again and again");
+        (active, went)
+    };
+    let alone = run(1);
+    for burst in [2, 12, 13, 64, 1000] {
+        let (active, _) = run(burst);
+        assert_eq!(active, alone.0, "in batches of {burst}");
+    }
 }

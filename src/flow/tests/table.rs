@@ -157,6 +157,35 @@ fn crowded_buckets_refuse_and_leave_nothing() {
     assert_eq!(table.len(), 5);
 }
 
+/// Keys are looked for in one bucket until one of those that begin there has been put elsewhere, and then in both.
+#[test]
+fn flows_are_found_wherever_their_words_went() {
+    let table = FlowTable::with_buckets(60, 8, 1, KEY, Claims::none());
+    let news: Vec<NewFlow> = (0..48).map(|port| direct(v4(1, port))).collect();
+    let hint = |new: &NewFlow| {
+        let hint = table.prefetch(&new.client_key());
+        let first = table.prefetch_record(hint.hash, V4);
+        if first.leads_on() { first } else { table.prefetch_late(hint.hash, V4) }
+    };
+    let (mut there, mut elsewhere) = (Vec::new(), 0);
+    for new in &news {
+        assert!(find(&table, &new.client_key()).is_none() && table.follow(&new.client_key(), hint(new)).is_none());
+        there.push((new, insert(&table, new, 0).expect("room")));
+        for (new, flow) in &there {
+            assert_eq!(find(&table, &new.client_key()), Some(*flow));
+            assert_eq!(table.follow(&new.client_key(), hint(new)), Some(*flow));
+            assert_eq!(insert(&table, new, 0), Err(Refused::Twin));
+        }
+    }
+    for (new, flow) in &there {
+        elsewhere += u32::from(!table.prefetch_record(table.hash(&new.client_key()), V4).leads_on());
+        table.remove(flow.at).expect("it stands");
+        assert!(find(&table, &new.client_key()).is_none());
+    }
+    assert!(elsewhere > 0, "some were put into their second buckets");
+    assert_eq!(table.words(), 0);
+}
+
 #[test]
 fn a_flow_is_removed_once() {
     let table = table(16, 1);

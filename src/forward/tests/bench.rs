@@ -4,6 +4,7 @@ use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
 use crate::flow::{Claims, FlowTable, HashKey, Hint, Ledger, Timeouts};
+use crate::forward::ahead::{self, Ahead};
 use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
 use crate::forward::limit::Limits;
@@ -318,10 +319,12 @@ impl Bench {
         let mut frame =
             Frame { buf: &mut buf, start: HEADROOM, len: frame.len(), offload, port, wire_len: frame.len() };
         let parsed = parse(&frame.buf[frame.start..frame.start + frame.len]);
-        let hint = match &parsed {
+        let mut hint = match &parsed {
             Ok(Parsed::Ip(packet)) => self.hint(packet),
             _ => Hint::of(0),
         };
+        let mut ahead = Ahead::default();
+        ahead.ways.follow(&self.fib);
         let mut ctx = Context {
             shared: &self.shared,
             services: &self.services,
@@ -329,9 +332,17 @@ impl Bench {
             counters: self.counters.worker(0),
             limits: &mut self.limits,
             fragments: &mut self.fragments,
+            ahead: &mut ahead,
             worker: 0,
             now: self.now,
         };
+        // As in a batch of one.
+        if let Ok(Parsed::Ip(packet)) = &parsed
+            && self.ahead
+            && !hint.leads_on()
+        {
+            hint = ahead::look(packet, hint, &mut ctx);
+        }
         match forward(&mut frame, &parsed, hint, &mut ctx) {
             Verdict::Transmit { span, port } => {
                 Ok((port, vec![frame.buf[span.start..span.start + span.len].to_vec()], span.offload))
@@ -404,6 +415,7 @@ impl Bench {
     pub fn reset_all(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut all = Vec::new();
         self.shared.table.for_each(|details| all.push(*details));
+        let mut ahead = Ahead::default();
         let ctx = Context {
             shared: &self.shared,
             services: &self.services,
@@ -411,6 +423,7 @@ impl Bench {
             counters: self.counters.worker(0),
             limits: &mut self.limits,
             fragments: &mut self.fragments,
+            ahead: &mut ahead,
             worker: 0,
             now: self.now,
         };
@@ -433,8 +446,8 @@ impl Bench {
         let (shared, counters, now) = (&self.shared, self.counters.worker(0), self.now);
         self.fragments.expire(now, counters);
         let (fib, services, fragments) = (&self.fib, &self.services, &mut self.fragments);
-        let limits = &mut self.limits;
-        let mut ctx = Context { shared, services, fib, counters, limits, fragments, worker: 0, now };
+        let (limits, ahead) = (&mut self.limits, &mut Ahead::default());
+        let mut ctx = Context { shared, services, fib, counters, limits, fragments, ahead, worker: 0, now };
         let (range, sent) = (shared.table.sweep_range(0), &mut self.sent);
         shared.table.sweep(0, range, now.tick, fib.epoch(), &self.timeouts, |gone| {
             settle(gone, shared, counters, now);

@@ -239,7 +239,7 @@ fn a_place_is_given_back_once_however_a_connection_ends() {
     let service = |bench: &Bench| bench.shared.status.service_active(bench.services.services()[0].slot);
     let on_record = |bench: &Bench| {
         let slot = bench.services.services()[0].reals[0].slot;
-        bench.shared.status.slot(slot).on_record.load(std::sync::atomic::Ordering::Relaxed)
+        bench.shared.status.slot(slot).on_record()
     };
     for client_first in [true, false] {
         let mut bench = Bench::new();

@@ -4,6 +4,7 @@ use super::bench::{CLIENT6, REAL6, REMOTE6, VIP6};
 use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
+use crate::forward::ahead::Ahead;
 use crate::forward::{Context, straight};
 use crate::testing::Build;
 use crate::wire::l4::{ACK, FIN, RST, SYN};
@@ -75,6 +76,7 @@ fn goes_straight(bench: &mut Bench, port: u8, bytes: &[u8]) -> bool {
         counters: counters.worker(0),
         limits: &mut bench.limits,
         fragments: &mut bench.fragments,
+        ahead: &mut Ahead::default(),
         worker: 0,
         now: bench.now,
     };

@@ -58,7 +58,7 @@ impl Shop {
         let Shop { status, memory, counters, now, .. } = self;
         let books = Books { status, memory, counters: counters.worker(worker), now: *now };
         let addr = Addr::v4(client.to_be_bytes());
-        self.service.pick(&books, &Asker { addr: &addr, peer, clashes })
+        self.service.pick(&books, &Asker { addr: &addr, peer, clashes, foreseen: None })
     }
 
     /// The slot that takes the connection, or why none does.
