@@ -8,6 +8,7 @@ use farside::device::af_packet::{AfPacket, Settings, open};
 use farside::device::{BATCH, Device, Span};
 use farside::sys::bpf::{Programs, Sizes};
 use farside::sys::pin::{allowed_cpus, pin_to};
+use farside::sys::ring::Slot;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,7 +26,7 @@ fn main() -> std::io::Result<()> {
     let mut programs = Programs::load((1, 2), &sizes, 0, 1)?;
     let pips: Vec<_> = addresses.iter().map(|a| (a.parse().expect("an address"), 0..=65535, false)).collect();
     programs.set_pips(&pips)?;
-    let settings = Settings { interfaces: vec![if0.clone(), if1.clone()], workers, slots };
+    let settings = Settings { interfaces: vec![if0.clone(), if1.clone()], workers, slots, slot: Slot::Large };
     let (devices, _interfaces) = open(settings, &programs, None)?;
     let _ingress = [programs.attach_ingress(if0)?, programs.attach_ingress(if1)?];
 

@@ -20,6 +20,7 @@ mod dns;
 mod dnssec;
 mod download;
 mod evidence;
+mod fast_path;
 mod fragments;
 mod host;
 mod icmp;

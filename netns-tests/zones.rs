@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::support::farside::Farside;
 use crate::support::lines::{LINES, Lines, MAIL, ZONE, dig, is_in, serial};
 use crate::support::play::Play;
 use crate::support::wait::until;
@@ -191,6 +192,25 @@ fn reloads_lose_no_question_and_a_bad_zone_changes_nothing() {
     let lines = Lines::new();
     lines.write_zone(ZONE);
     let farside = lines.start(&lines.config(QUICK, "", ""));
+    reloads_lose_no_question(&lines, &farside);
+    let last = serial(&lines.client, "203.0.113.1").unwrap();
+    lines.write_zone(&format!("{ZONE}www A 192.0.2.\n"));
+    let (taken, said) = farside.tell(&["reload"]);
+    assert!(!taken && said.contains("company.example.zone:13:"), "{said}");
+    assert_eq!(farside.order(&["show", "dns"]).matches(&last.to_string()).count(), 1);
+    assert_eq!(serial(&lines.client, "203.0.113.1").unwrap(), last);
+    let check = lines.directory().join("farside.toml");
+    let checked = std::process::Command::new(crate::support::farside::binary())
+        .args(["check", "--config", check.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(!checked.status.success() && String::from_utf8_lossy(&checked.stderr).contains("zone:13:"));
+    assert!(fs::exists(lines.directory().join("state/serials")).unwrap());
+}
+
+/// Ten reloads, each with something new, while the client asks all the time.
+#[track_caller]
+pub fn reloads_lose_no_question(lines: &Lines, farside: &Farside) {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let stream = lines.client.thread(move || {
@@ -223,20 +243,8 @@ fn reloads_lose_no_question_and_a_bad_zone_changes_nothing() {
         assert!(now > last, "{last} {now}");
         last = now;
     }
-    lines.write_zone(&format!("{ZONE}www A 192.0.2.\n"));
-    let (taken, said) = farside.tell(&["reload"]);
-    assert!(!taken && said.contains("company.example.zone:13:"), "{said}");
-    assert_eq!(farside.order(&["show", "dns"]).matches(&last.to_string()).count(), 1);
-    assert_eq!(serial(&lines.client, "203.0.113.1").unwrap(), last);
     stop.store(true, Relaxed);
     assert!(stream.join().unwrap() > 100);
-    let check = lines.directory().join("farside.toml");
-    let checked = std::process::Command::new(crate::support::farside::binary())
-        .args(["check", "--config", check.to_str().unwrap()])
-        .output()
-        .unwrap();
-    assert!(!checked.status.success() && String::from_utf8_lossy(&checked.stderr).contains("zone:13:"));
-    assert!(fs::exists(lines.directory().join("state/serials")).unwrap());
 }
 
 /// Beside the data path, on the same box: a member goes with its service, and the host's DNS is not taken for a service's packets, on the

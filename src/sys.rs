@@ -17,6 +17,7 @@ pub mod netdev;
 pub mod pin;
 pub mod poll;
 pub mod prefetch;
+pub mod questions;
 pub mod ring;
 pub mod rows;
 pub mod socket;

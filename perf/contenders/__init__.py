@@ -46,7 +46,9 @@ def modes(usual):
 
 def nameservers(farsides):
     """Those of the DNS cases; the first one is the reference."""
-    return [Gdnsd(), Nsd(), Knot(), PowerDns(), *(FarsideDns(f"{one.name}-dns", one.binary) for one in farsides)]
+    ours = [FarsideDns(f"{one.name}-{kind}", one.binary, fast)
+            for one in farsides for kind, fast in (("dns", False), ("dns-fast", True))]
+    return [Gdnsd(), Nsd(), Knot(), PowerDns(), *ours]
 
 
 def everybody(usual):

@@ -11,6 +11,7 @@ name = "perf"
 socket = "{dir}/farside.sock"
 [dns]
 listen = ["{address}:53"]
+{fast_path}
 state_dir = "{dir}"
 [[dns.zone]]
 origin = "{origin}."
@@ -31,10 +32,12 @@ addresses = ["{address}"]
 class FarsideDns(Nameserver):
     ours = True
 
-    def __init__(self, name, binary):
+    def __init__(self, name, binary, fast_path=False):
         self.name = name
-        self.title = "farside, DNS alone, a thread for each CPU that it may use"
+        way = "past the host's stack (fast_path)" if fast_path else "by sockets"
+        self.title = f"farside, DNS alone, {way}, a thread for each CPU that it may use"
         self.binary = binary
+        self.fast_path = 'fast_path = ["wan0"]' if fast_path else ""
 
     @property
     def version(self):
@@ -46,7 +49,7 @@ class FarsideDns(Nameserver):
     def config(self, directory):
         members = (MEMBER.format(name=f"m{n}", address=address) for n, address in enumerate(names.MEMBERS))
         return CONFIG.format(dir=directory, address=VIP, origin=names.ORIGIN, pool=names.POOL,
-                             ttl=names.POOL_TTL_S) + "".join(members)
+                             ttl=names.POOL_TTL_S, fast_path=self.fast_path) + "".join(members)
 
     def configure(self, lab, needs):
         config = lab.dir / "farside.toml"

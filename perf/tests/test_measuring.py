@@ -149,11 +149,14 @@ class Parts(unittest.TestCase):
 
     def test_who_has_no_pools_is_not_asked_for_any(self):
         found = {case.name: {one.name for one in contenders.everybody(self.usual) if case.takes(one)} for case in cases.dns.ALL}
-        self.assertEqual(found["dns-static"], {"gdnsd", "nsd", "knot", "pdns", "farside-dns"})
-        self.assertEqual(found["dns-pool"], {"gdnsd", "farside-dns"})
+        self.assertEqual(found["dns-static"], {"gdnsd", "nsd", "knot", "pdns", "farside-dns", "farside-dns-fast"})
+        self.assertEqual(found["dns-pool"], {"gdnsd", "farside-dns", "farside-dns-fast"})
 
     def test_farsides_configurations_are_toml(self):
-        pools = tomllib.loads(contenders.FarsideDns("farside-dns", None).config("/run/x"))["dns"]["pool"]
+        for fast in (False, True):
+            dns = tomllib.loads(contenders.FarsideDns("farside-dns", None, fast).config("/run/x"))["dns"]
+            self.assertEqual(dns.get("fast_path"), ["wan0"] if fast else None)
+        pools = dns["pool"]
         self.assertEqual([member["addresses"] for member in pools[0]["member"]], [[address] for address in names.MEMBERS])
         for contender in [self.usual, *contenders.backends(self.usual), *contenders.modes(self.usual)]:
             for needs in (Needs(), Needs(backup=True), Needs(flows=1000)):

@@ -51,6 +51,8 @@ impl Word for Need {
 pub struct Dns {
     /// UDP and TCP; never a wildcard, so that answers come from the address that was asked.
     pub listen: Vec<SocketAddr>,
+    /// Interfaces at which plain questions by UDP are taken before the host's stack has them, and answered past it.
+    pub fast_path: Vec<String>,
     /// Serials are kept there, and the keys that zones are signed by.
     pub state_dir: PathBuf,
     /// What is told to a client that asks for the server's identifier (RFC 5001); empty: nothing.

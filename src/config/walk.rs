@@ -144,6 +144,7 @@ pub(super) const BARE_CHECK: &[&str] = &[
 ];
 pub(super) const DNS: &[&str] = &[
     "listen",
+    "fast_path",
     "state_dir",
     "nsid",
     "version",

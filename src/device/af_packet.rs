@@ -6,9 +6,9 @@
 
 use super::{BATCH, Device, Frame, HEADROOM, Losses, Offload, Span};
 use crate::sys::abi::{VNET_DATA_VALID, VNET_NEEDS_CSUM, VnetHdr};
-use crate::sys::bpf::Programs;
+use crate::sys::bpf::Steering;
 use crate::sys::poll::Poll;
-use crate::sys::ring::{RxRing, TxRing};
+use crate::sys::ring::{RxRing, Slot, TxRing};
 use crate::sys::socket::{MESSAGES, Messages, PacketSocket, ethernet_mtu, interface_index};
 use crate::sys::tap::Tap;
 use crate::sys::wake::Waker;
@@ -24,8 +24,10 @@ pub struct Settings {
     /// Names; their order numbers the ports.
     pub interfaces: Vec<String>,
     pub workers: usize,
-    /// Frames that one ring holds, each of up to 64 KB; rounded up to whole blocks of 15 (1 MB).
+    /// Frames that one ring holds; rounded up to whole blocks of 1 MB.
     pub slots: usize,
+    /// How large they may be.
+    pub slot: Slot,
 }
 
 /// Memory for copies of large frames until the next flush, in bytes.
@@ -121,7 +123,7 @@ struct Mail {
 
 /// Opens the doors of all workers, in their order; the first one receives by the tap. From here on the sockets take what the
 /// programs call farside's.
-pub fn open(settings: Settings, programs: &Programs, tap: Option<Tap>) -> io::Result<(Vec<AfPacket>, Interfaces)> {
+pub fn open(settings: Settings, programs: &impl Steering, tap: Option<Tap>) -> io::Result<(Vec<AfPacket>, Interfaces)> {
     let mut indexes = Vec::new();
     let mut doors: Vec<Vec<Port>> = (0..settings.workers).map(|_| Vec::new()).collect();
     for interface in &settings.interfaces {
@@ -137,14 +139,14 @@ pub fn open(settings: Settings, programs: &Programs, tap: Option<Tap>) -> io::Re
 }
 
 /// One port for each worker, and the interface's index.
-fn open_interface(name: &str, settings: &Settings, programs: &Programs) -> io::Result<(u32, Vec<Port>)> {
+fn open_interface(name: &str, settings: &Settings, programs: &impl Steering) -> io::Result<(u32, Vec<Port>)> {
     let explain = |error: io::Error| io::Error::new(error.kind(), format!("interface {name}: {error}"));
     let index = interface_index(name)?;
     let mtu = ethernet_mtu(name)?;
     let mut ports: Vec<Port> = Vec::new();
     let mut fanout = None;
     for worker in 0..settings.workers {
-        let port = Port::open(index, mtu, settings.slots).map_err(explain)?;
+        let port = Port::open(index, mtu, settings).map_err(explain)?;
         // The kernel numbers a group's members as they join: by worker.
         match fanout {
             _ if settings.workers == 1 => {}
@@ -162,10 +164,10 @@ fn open_interface(name: &str, settings: &Settings, programs: &Programs) -> io::R
 
 impl Port {
     /// A port that lets nothing in yet.
-    fn open(interface: u32, mtu: usize, slots: usize) -> io::Result<Port> {
+    fn open(interface: u32, mtu: usize, settings: &Settings) -> io::Result<Port> {
         let socket = PacketSocket::new()?;
         socket.reject_all()?;
-        let ring = RxRing::new(&socket, slots)?;
+        let ring = RxRing::new(&socket, settings.slots, settings.slot)?;
         socket.bind(interface, true)?;
         let tx = TxRing::new(interface, mtu)?;
         Ok(Port { ring, door: Door { socket, tx, large: Vec::with_capacity(MESSAGES) } })
@@ -177,7 +179,7 @@ impl Interfaces {
     /// the workers, which take them at their next [`Device::wait`] or empty [`Device::receive`]. Gives the ports renewed:
     /// their ingress programs went with the old interface. To be called when netlink tells of a new link. An interface
     /// that is not there is passed over; it will be told of.
-    pub fn renew(&mut self, programs: &Programs) -> io::Result<Vec<usize>> {
+    pub fn renew(&mut self, programs: &impl Steering) -> io::Result<Vec<usize>> {
         let mut renewed = Vec::new();
         for (port, name) in self.settings.interfaces.iter().enumerate() {
             let Ok(index) = interface_index(name) else { continue };
@@ -288,9 +290,24 @@ impl AfPacket {
     }
 
     /// Other descriptors that shall end [`Device::wait`] as well, in the place of those of the last call.
-    pub(super) fn watch(&mut self, others: impl Iterator<Item = RawFd>) {
-        let own = 1 + self.doors.len() + usize::from(self.tap.is_some() && self.hears_tap);
-        self.poll.replace_behind(own, others);
+    pub fn watch(&mut self, others: impl Iterator<Item = RawFd>) {
+        self.poll.replace_behind(self.own(), others);
+    }
+
+    /// After [`Device::wait`]: the i-th of these can be read, or has an error waiting.
+    pub fn is_ready(&self, i: usize) -> bool {
+        self.poll.is_ready(self.own() + i)
+    }
+
+    /// Descriptors of our own that are waited for.
+    fn own(&self) -> usize {
+        1 + self.doors.len() + usize::from(self.tap.is_some() && self.hears_tap)
+    }
+
+    /// The i-th frame of the batch, to read: where [`Device::frame`] would give one at a time.
+    pub fn bytes(&self, i: usize) -> &[u8] {
+        let Entry { port, slot, start, len, .. } = self.batch[i];
+        &self.sources.bytes(Source::Slot { port, slot })[start as usize..][..len as usize]
     }
 
     /// Whether [`Device::send_copy`] has room for so many bytes.

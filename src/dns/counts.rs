@@ -7,6 +7,14 @@ names! {
     /// Things that happened.
     Count "dns_" {
         QueriesUdp = "queries_udp",
+        /// Taken past the host's stack (`[dns] fast_path`); those that are UDP queries are among these too.
+        QueriesFast = "queries_fast",
+        /// Likewise taken, but a checksum was wrong: the host would have dropped it as well.
+        FastBadFrame = "fast_bad_frame",
+        /// The ring was full, and the query lost.
+        FastRingFull = "fast_ring_full",
+        /// The kernel did not send the answer: the interface is down, its queue full.
+        FastSendRefused = "fast_send_refused",
         QueriesTcp = "queries_tcp",
         QueriesCookie = "queries_cookie",
         /// Queries for a zone, whole or in part.
@@ -74,19 +82,24 @@ impl Counts {
     /// Only the thread that owns these counts may call this: it is no read-modify-write.
     #[inline]
     pub fn add(&self, count: Count) {
-        self.bump(count as usize);
+        self.bump(count as usize, 1);
+    }
+
+    /// As [`Counts::add`], so many at once.
+    pub fn add_all(&self, count: Count, many: u64) {
+        self.bump(count as usize, many);
     }
 
     /// As [`Counts::add`].
     #[inline]
     pub fn silence(&self, reason: Silence) {
-        self.bump(COUNTS + reason as usize);
+        self.bump(COUNTS + reason as usize, 1);
     }
 
     #[inline]
-    fn bump(&self, slot: usize) {
+    fn bump(&self, slot: usize, many: u64) {
         let slot = &self.slots[slot];
-        slot.store(slot.load(Relaxed) + 1, Relaxed);
+        slot.store(slot.load(Relaxed) + many, Relaxed);
     }
 
     pub fn get(&self, count: Count) -> u64 {

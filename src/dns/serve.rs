@@ -1,10 +1,13 @@
 //! The half of the room that has sockets. Threads take queries and answer them: one per worker for UDP ([`udp`]), one for all of TCP
 //! ([`tcp`]). What they go by is published by control behind one pointer ([`Shared`]). For control there are the zones' serials
-//! ([`serial`]) and what secondaries are told ([`notify`]).
+//! ([`serial`]) and what secondaries are told ([`notify`]). Questions
+//! that are taken past the host's stack (`rings`) come in frames (`frame`).
 
+mod frame;
 pub mod listen;
 pub mod notify;
 mod respond;
+mod rings;
 pub mod serial;
 pub mod sign;
 mod tally;

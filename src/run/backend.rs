@@ -8,6 +8,7 @@ use crate::route::{Fib, PortInfo};
 use crate::sys::bpf::{Place, Programs};
 use crate::sys::netdev::offers_zero_copy;
 use crate::sys::pin;
+use crate::sys::ring::Slot;
 use crate::sys::socket::ethernet_mtu;
 use crate::sys::tap::Tap;
 use crate::sys::wake::Waker;
@@ -51,7 +52,7 @@ impl Backend {
         let told = |why: io::Error| format!("the interfaces cannot be opened: {why}");
         let datapath = &config.datapath;
         let slots = datapath.ring_slots as usize;
-        let packet = af_packet::Settings { interfaces: datapath.interfaces.clone(), workers, slots };
+        let packet = af_packet::Settings { interfaces: datapath.interfaces.clone(), workers, slots, slot: Slot::Large };
         let xdp = match datapath.backend {
             config::Backend::AfXdp => true,
             config::Backend::AfPacket => false,

@@ -1,6 +1,7 @@
 //! DNS as the control thread sees it: the checks of lines and members, what follows from them for the zones, the threads that answer,
 //! and the secondaries.
 
+mod fast;
 mod keeper;
 mod rows;
 mod steering;
@@ -21,6 +22,7 @@ use crate::redis::Sharer;
 use crate::run::sites::{Heard, Known};
 use crate::service::status::StatusTable;
 use crate::sys::wake::Waker;
+use fast::Fast;
 use keeper::{Keeper, Learning};
 use mio::{Registry, Token};
 pub use rows::health_row;
@@ -71,6 +73,7 @@ pub struct Names {
     /// Until the first round of checks is done they wait, and so does who asks.
     idle: Option<(Vec<udp::Server>, tcp::Server)>,
     threads: Vec<JoinHandle<()>>,
+    fast: Option<Fast>,
     udp_wakers: Vec<Waker>,
     tcp_waker: Arc<mio::Waker>,
     base: usize,
@@ -107,13 +110,17 @@ impl Names {
         let shared = Arc::new(Shared::new(zones.served(), threads));
         let told = |what: &str| format!("[dns] {what} cannot be started");
         let server = |(index, sockets)| udp::Server::new(index, sockets, shared.clone());
-        let servers: Vec<udp::Server> = listeners
+        let mut servers: Vec<udp::Server> = listeners
             .udp
             .into_iter()
             .enumerate()
             .map(server)
             .collect::<Result<_, _>>()
             .map_err(|why| format!("{}: {why}", told("UDP")))?;
+        let fast = Fast::open(dns, threads).map(|(fast, devices)| {
+            servers.iter_mut().zip(devices).for_each(|(server, device)| server.take_rings(device));
+            fast
+        });
         let tcp = tcp::Server::new(listeners.tcp, dns.tcp.clone(), shared.clone())
             .map_err(|why| format!("{}: {why}", told("TCP")))?;
         let notifier = Notifier::new(dns.listen.iter().map(|address| address.ip()))
@@ -136,6 +143,7 @@ impl Names {
             shared,
             idle: Some((servers, tcp)),
             threads: Vec::new(),
+            fast,
             base: 0,
             states: HashMap::new(),
             lines_up: Vec::new(),
@@ -216,7 +224,8 @@ impl Names {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.health.next_deadline(), self.notifier.next_deadline(), self.settling].into_iter().flatten().min()
+        let fast = self.fast.as_ref().and_then(Fast::next_deadline);
+        [self.health.next_deadline(), self.notifier.next_deadline(), self.settling, fast].into_iter().flatten().min()
     }
 
     /// Has all been checked once?
@@ -241,6 +250,9 @@ impl Names {
             self.follow(now, services);
         }
         self.notifier.tick(now);
+        if let Some(fast) = &mut self.fast {
+            fast.tick(now);
+        }
     }
 
     /// Puts out what has become of lines and members.
@@ -258,7 +270,7 @@ impl Names {
         self.shared.served.store(Arc::new(served));
         (self.states, self.lines_up) = (states, lines_up);
         if begins {
-            self.begin();
+            self.begin(now);
         }
         let down = self.config.lines.iter().zip(&self.lines_up).filter(|(_, up)| !**up).map(|(line, _)| line.address);
         self.notifier.avoid(&down.collect::<Vec<_>>());
@@ -270,7 +282,7 @@ impl Names {
     }
 
     /// The first round is over: the threads that answer start.
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Instant) {
         let Some((servers, tcp)) = self.idle.take() else { return };
         let spawn = |name: String, run: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name).spawn(run);
         let udp = servers.into_iter().enumerate().map(|(n, server)| {
@@ -287,6 +299,9 @@ impl Names {
                 Ok(thread) => self.threads.push(thread),
                 Err(why) => error!("a thread that answers DNS cannot be started: {why}"),
             }
+        }
+        if let Some(fast) = &mut self.fast {
+            fast.begin(now);
         }
     }
 
@@ -402,6 +417,9 @@ impl Names {
 
     /// Ends the threads.
     pub fn stop(&mut self) {
+        if let Some(fast) = self.fast.take() {
+            fast.end();
+        }
         self.shared.stop.store(true, Relaxed);
         self.udp_wakers.iter().for_each(Waker::wake);
         let _ = self.tcp_waker.wake();

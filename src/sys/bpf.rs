@@ -363,14 +363,23 @@ impl Programs {
     pub fn attach_ingress(&mut self, interface: &str) -> io::Result<Ingress> {
         Ingress::attach(ingress(&mut self.ebpf)?, INGRESS, interface, self.clsact_only)
     }
+}
 
-    /// For every packet socket: takes farside's packets only.
-    pub fn filter_fd(&self) -> BorrowedFd<'_> {
+/// What packet sockets are told of which packets are theirs.
+pub trait Steering {
+    /// For every packet socket: takes what is ours only.
+    fn filter_fd(&self) -> BorrowedFd<'_>;
+
+    /// For every fanout group: which worker.
+    fn fanout_fd(&self) -> BorrowedFd<'_>;
+}
+
+impl Steering for Programs {
+    fn filter_fd(&self) -> BorrowedFd<'_> {
         self.door.as_fd()
     }
 
-    /// For every fanout group: which worker.
-    pub fn fanout_fd(&self) -> BorrowedFd<'_> {
+    fn fanout_fd(&self) -> BorrowedFd<'_> {
         self.fanout.as_fd()
     }
 }
@@ -423,7 +432,7 @@ fn fill(ebpf: &mut Ebpf, array: &str, program: &str) -> io::Result<ProgramArray<
     Ok(map)
 }
 
-fn load_filter(ebpf: &mut Ebpf, name: &str) -> io::Result<OwnedFd> {
+pub(super) fn load_filter(ebpf: &mut Ebpf, name: &str) -> io::Result<OwnedFd> {
     let program: Option<&mut SocketFilter> = ebpf.program_mut(name).and_then(|program| program.try_into().ok());
     let program = program.ok_or_else(|| io::Error::other(format!("farside.o lacks {name}")))?;
     program.load().map_err(|error| sentence(&format!("the kernel does not take {name}"), &error))?;

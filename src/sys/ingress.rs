@@ -33,28 +33,32 @@ impl Ingress {
         clsact_only: bool,
     ) -> io::Result<Ingress> {
         clean_leftovers(name, interface)?;
-        let tcx = if clsact_only {
-            Err("not asked".to_owned())
-        } else {
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            program
-                .attach_with_options(interface, TcAttachType::Ingress, options)
-                .map_err(|error| sentence("tcx", &error).to_string())
+        let tcx = if clsact_only { Err(io::Error::other("not asked")) } else { Ingress::link(program, interface) };
+        let tcx = match tcx {
+            Ok(ingress) => return Ok(ingress),
+            Err(tcx) => tcx,
         };
-        let (id, clsact) = match tcx {
-            Ok(id) => (id, None),
-            Err(tcx) => {
-                let made = clsact::add(interface)?;
-                let options = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
-                let id = program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(|error| {
-                    sentence(&format!("cannot attach the ingress program to {interface} ({tcx})"), &error)
-                })?;
-                (id, made.then(|| interface.to_owned()))
-            }
-        };
-        let link = program.take_link(id).map_err(|error| sentence("the ingress link was lost", &error))?;
-        Ok(Ingress { link: Some(link), clsact })
+        let made = clsact::add(interface)?;
+        let options = TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() });
+        let id = program
+            .attach_with_options(interface, TcAttachType::Ingress, options)
+            .map_err(|error| sentence(&format!("cannot attach the ingress program to {interface} ({tcx})"), &error))?;
+        let link = program.take_link(id).map_err(lost)?;
+        Ok(Ingress { link: Some(link), clsact: made.then(|| interface.to_owned()) })
     }
+
+    /// As [`Ingress::attach`], and only in the way that ends with the process however it ends: from Linux 6.6 on.
+    pub(super) fn link(program: &mut SchedClassifier, interface: &str) -> io::Result<Ingress> {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program
+            .attach_with_options(interface, TcAttachType::Ingress, options)
+            .map_err(|error| sentence("tcx", &error))?;
+        Ok(Ingress { link: Some(program.take_link(id).map_err(lost)?), clsact: None })
+    }
+}
+
+fn lost(error: aya::programs::ProgramError) -> io::Error {
+    sentence("the ingress link was lost", &error)
 }
 
 /// Takes away the program `name` that a process that crashed has left at the interface (kernels before 6.6). True: there was

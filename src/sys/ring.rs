@@ -17,11 +17,36 @@ const SLOT_HEAD: usize = 64;
 /// In tpacket_rcv (net/packet/af_packet.c): netoff = align16(52 + 16) + reserve + virtio header.
 const RESERVE: u32 = 134;
 
-/// Room for the reserve, 64 KB of IP packet, and a little; no multiple of a page, so that the slots' first lines spread
-/// over all sets of the caches. Fifteen of them fill a block but for 256 bytes.
-const RX_SLOT: usize = 69_888;
+/// Bytes of a receive ring's slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Room for the reserve, 64 KB of IP packet, and a little; no multiple of a page, so that the slots' first lines spread
+    /// over all sets of the caches. Fifteen of them fill a block but for 256 bytes.
+    Large = 69_888,
+    /// The same for 1800 bytes of IP packet.
+    Small = 2112,
+}
+
 const RX_BLOCK: usize = 1 << 20;
-const RX_PER_BLOCK: usize = RX_BLOCK / RX_SLOT;
+
+impl Slot {
+    fn size(self) -> usize {
+        self as usize
+    }
+
+    /// Where the slot of this number lies. Both divisions are by constants.
+    #[inline]
+    fn offset(self, index: usize) -> usize {
+        const fn within<const SIZE: usize>(index: usize) -> usize {
+            let per_block = RX_BLOCK / SIZE;
+            index / per_block * RX_BLOCK + index % per_block * SIZE
+        }
+        match self {
+            Slot::Large => within::<{ Slot::Large as usize }>(index),
+            Slot::Small => within::<{ Slot::Small as usize }>(index),
+        }
+    }
+}
 
 /// Of the transmit ring, for small frames: see [`TxRing`].
 const TX_SLOT: usize = 2048;
@@ -42,6 +67,7 @@ type Header = libc::tpacket2_hdr;
 pub struct RxRing {
     map: Mapping,
     slots: usize,
+    slot: Slot,
     head: usize,
     taken: usize,
 }
@@ -59,18 +85,20 @@ pub struct RxMeta {
 
 impl RxRing {
     /// A ring of at least `slots` frames for the socket.
-    pub fn new(socket: &PacketSocket, slots: usize) -> io::Result<RxRing> {
-        let blocks = slots.div_ceil(RX_PER_BLOCK).max(1);
+    pub fn new(socket: &PacketSocket, slots: usize, slot: Slot) -> io::Result<RxRing> {
+        let size = slot.size();
+        let per_block = RX_BLOCK / size;
+        let blocks = slots.div_ceil(per_block).max(1);
         socket.set(libc::SOL_PACKET, libc::PACKET_RESERVE, &RESERVE)?;
         let request = libc::tpacket_req {
             tp_block_size: RX_BLOCK as u32,
             tp_block_nr: blocks as u32,
-            tp_frame_size: RX_SLOT as u32,
-            tp_frame_nr: (blocks * RX_PER_BLOCK) as u32,
+            tp_frame_size: size as u32,
+            tp_frame_nr: (blocks * per_block) as u32,
         };
         socket.set(libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let map = Mapping::new(socket.as_fd(), blocks * RX_BLOCK)?;
-        Ok(RxRing { map, slots: blocks * RX_PER_BLOCK, head: 0, taken: 0 })
+        Ok(RxRing { map, slots: blocks * per_block, slot, head: 0, taken: 0 })
     }
 
     pub fn slots(&self) -> usize {
@@ -79,7 +107,7 @@ impl RxRing {
 
     fn slot(&self, index: usize) -> *mut u8 {
         debug_assert!(index < self.slots);
-        let offset = index / RX_PER_BLOCK * RX_BLOCK + index % RX_PER_BLOCK * RX_SLOT;
+        let offset = self.slot.offset(index);
         // SAFETY: `index` is below `slots`, so that the slot lies in the mapping (`new` sized both).
         unsafe { self.map.start().add(offset) }
     }
@@ -104,10 +132,10 @@ impl RxRing {
         // wherever that is: unaligned.
         unsafe {
             let header = slot.cast::<Header>().read();
-            let mac = usize::from(header.tp_mac).clamp(SLOT_HEAD, RX_SLOT);
+            let mac = usize::from(header.tp_mac).clamp(SLOT_HEAD, self.slot.size());
             Some(RxMeta {
                 start: (mac - SLOT_HEAD) as u32,
-                len: header.tp_snaplen.min((RX_SLOT - mac) as u32),
+                len: header.tp_snaplen.min((self.slot.size() - mac) as u32),
                 wire_len: header.tp_len,
                 header: slot.add(mac - VNET_HDR_LEN).cast::<VnetHdr>().read_unaligned(),
             })
@@ -123,14 +151,14 @@ impl RxRing {
     pub fn buffer(&mut self, i: usize) -> &mut [u8] {
         let index = self.index_of(i);
         // SAFETY: the slot is ours until it is given back, and the slice borrows `self` mutably: there is no other.
-        unsafe { std::slice::from_raw_parts_mut(self.slot(index).add(SLOT_HEAD), RX_SLOT - SLOT_HEAD) }
+        unsafe { std::slice::from_raw_parts_mut(self.slot(index).add(SLOT_HEAD), self.slot.size() - SLOT_HEAD) }
     }
 
     /// As [`RxRing::buffer`], to read.
     pub fn bytes(&self, i: usize) -> &[u8] {
         let index = self.index_of(i);
         // SAFETY: the slot is ours until it is given back, and no mutable slice outlives a shared borrow of `self`.
-        unsafe { std::slice::from_raw_parts(self.slot(index).add(SLOT_HEAD), RX_SLOT - SLOT_HEAD) }
+        unsafe { std::slice::from_raw_parts(self.slot(index).add(SLOT_HEAD), self.slot.size() - SLOT_HEAD) }
     }
 
     fn index_of(&self, i: usize) -> usize {

@@ -10,6 +10,7 @@ pub(in super::super) fn fixed(old: &Config, new: &Config, keep: &mut impl FnMut(
     match (&old.dns, &new.dns) {
         (Some(old), Some(new)) => {
             keep(old.listen == new.listen, "[dns] listen");
+            keep(old.fast_path == new.fast_path, "[dns] fast_path");
             keep(old.state_dir == new.state_dir, "[dns] state_dir");
             keep(old.tcp.max_connections == new.tcp.max_connections, "[dns] max_tcp");
             keep(old.tcp.max_per_client == new.tcp.max_per_client, "[dns] max_tcp_per_client");

@@ -11,6 +11,9 @@ use std::net::IpAddr;
 /// More lines' targets and members' checks than this are refused.
 const MAX_CHECKED: usize = 8192;
 
+/// As many interfaces as a data path may have.
+const MAX_FAST: usize = 64;
+
 /// Tells of all that does not fit together.
 pub(in super::super) fn check(walk: &mut Walk, written: &Written) {
     lines(walk, &written.lines);
@@ -25,6 +28,7 @@ pub(in super::super) fn check(walk: &mut Walk, written: &Written) {
         return;
     };
     listeners(walk, written, dns);
+    fast_path(walk, dns);
     zones(walk, dns);
     pools(walk, written, dns);
     steering::check(walk, written, dns);
@@ -91,6 +95,19 @@ fn listeners(walk: &mut Walk, written: &Written, dns: &written::Dns) {
                 format!("DNS cannot listen on {}: it is a VIP, which this host's own stack does not have", vip.value);
             walk.collides(&listen.place, &vip.place, "a VIP", message, "write an address of this host");
         }
+    }
+}
+
+fn fast_path(walk: &mut Walk, dns: &written::Dns) {
+    let mut seen = Seen::new();
+    for interface in &dns.fast_path {
+        if let Some(first) = seen.before(interface.value.as_str(), &interface.place) {
+            let message = format!("interface {} is listed twice", interface.value);
+            walk.collides(&interface.place, &first, "first here", message, "name each interface once");
+        }
+    }
+    if let Some(one_too_many) = dns.fast_path.get(MAX_FAST) {
+        walk.wrong(&one_too_many.place, format!("more than {MAX_FAST} interfaces"), format!("list at most {MAX_FAST}"));
     }
 }
 
@@ -277,6 +294,7 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         |key: written::Key| Some(Key { name: key.name?.value, algorithm: key.algorithm, secret: key.secret?.value });
     Some(Dns {
         listen: values(dns.listen),
+        fast_path: values(dns.fast_path),
         state_dir: dns.state_dir.into(),
         nsid: dns.nsid,
         version: dns.version,

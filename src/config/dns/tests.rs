@@ -67,6 +67,7 @@ fn a_file_means_what_it_says() {
     let dns = config.dns.unwrap();
     assert_eq!(dns.listen, ["203.0.113.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()]);
     assert_eq!(dns.state_dir.to_str(), Some("/var/lib/farside"));
+    assert!(dns.fast_path.is_empty());
     assert_eq!((dns.nsid.as_str(), dns.version.as_str(), dns.rate_limit, dns.slip), ("", "", 0, 2));
     assert_eq!(dns.tcp, Tcp { max_connections: 10_000, max_per_client: 100, idle: seconds(10) });
     let zone = &dns.zones[0];

@@ -20,6 +20,7 @@ pub(in super::super) struct Line {
 pub(in super::super) struct Dns {
     pub place: Place,
     pub listen: Vec<At<SocketAddr>>,
+    pub fast_path: Vec<At<String>>,
     pub state_dir: String,
     pub nsid: String,
     pub version: String,
@@ -145,6 +146,7 @@ pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> D
     Dns {
         place,
         listen: section.list(walk, "listen", listen, "[\"203.0.113.1:53\", \"198.51.100.1:53\"]"),
+        fast_path: optional_list(walk, &section, "fast_path", value::interface, "[\"wan0\", \"wan1\"]"),
         state_dir: section.or(walk, "state_dir", directory, "/var/lib/farside".into()).value,
         nsid: section.or(walk, "nsid", text, String::new()).value,
         version: section.or(walk, "version", text, String::new()).value,

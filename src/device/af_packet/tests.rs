@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::device::lab::*;
+use crate::sys::bpf::Programs;
 use crate::sys::socket::SolicitedNodes;
 use crate::sys::testing::cable;
 use std::io::{Read, Write};
@@ -9,7 +10,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
 fn settings(workers: usize) -> Settings {
-    Settings { interfaces: vec!["h0".into(), "h1".into()], workers, slots: 30 }
+    Settings { interfaces: vec!["h0".into(), "h1".into()], workers, slots: 30, slot: Slot::Large }
 }
 
 /// `clsact`: as on kernels before 6.6.

@@ -4,13 +4,15 @@ use super::*;
 use crate::device::af_packet;
 use crate::device::lab::*;
 use crate::sys::bpf::{Place, Programs};
+use crate::sys::ring::Slot;
 use crate::sys::tap::Tap;
 use crate::sys::testing::cable;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
 fn settings(workers: usize) -> Settings {
-    let packet = af_packet::Settings { interfaces: vec!["h0".into(), "h1".into()], workers, slots: 30 };
+    let packet =
+        af_packet::Settings { interfaces: vec!["h0".into(), "h1".into()], workers, slots: 30, slot: Slot::Large };
     Settings { packet, slots: 256, busy: None }
 }
 

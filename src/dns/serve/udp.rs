@@ -3,8 +3,10 @@
 
 use super::super::{Ahead, Asked, Scratch, Transport};
 use super::respond::{Response, respond};
+use super::rings::Rings;
 use super::serial::unix_ms;
 use super::{Shared, Tally};
+use crate::device::af_packet::AfPacket;
 use crate::sys::datagrams::{BATCH, Datagrams};
 use crate::sys::poll::Poll;
 use crate::sys::wake::Waker;
@@ -15,19 +17,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The longest sleep. Nothing depends on it.
-const NAP: Duration = Duration::from_secs(60);
+pub(super) const NAP: Duration = Duration::from_secs(60);
 
 /// Batches taken from one socket before the next one's turn.
 const BATCHES: usize = 4;
 
 pub struct Server {
-    sockets: Vec<(UdpSocket, IpAddr)>,
-    shared: Arc<Shared>,
-    scratch: Scratch,
-    ahead: Ahead,
-    tally: Arc<Tally>,
+    pub(super) sockets: Vec<(UdpSocket, IpAddr)>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) scratch: Scratch,
+    pub(super) ahead: Ahead,
+    pub(super) tally: Arc<Tally>,
     batch: Datagrams,
-    waker: Waker,
+    pub(super) waker: Waker,
+    rings: Option<Rings>,
+    seed: u64,
 }
 
 impl Server {
@@ -38,7 +42,8 @@ impl Server {
         let mut seed = [0; 8];
         // Without random numbers threads begin with the same address, and that is all.
         let _ = getrandom::fill(&mut seed);
-        let scratch = Scratch::new(shared.counts[index].clone(), served.snapshot.settings(), u64::from_ne_bytes(seed));
+        let seed = u64::from_ne_bytes(seed);
+        let scratch = Scratch::new(shared.counts[index].clone(), served.snapshot.settings(), seed);
         drop(served);
         Ok(Server {
             sockets: sockets.collect::<std::io::Result<_>>()?,
@@ -48,7 +53,14 @@ impl Server {
             ahead: Ahead::default(),
             batch: Datagrams::default(),
             waker: Waker::new()?,
+            rings: None,
+            seed,
         })
+    }
+
+    /// Plain questions come by this device too, and their answers leave by it.
+    pub fn take_rings(&mut self, device: AfPacket) {
+        self.rings = Some(Rings::new(device, self.seed));
     }
 
     /// Ends the thread's sleep; with [`Shared::stop`] set it ends.
@@ -58,6 +70,13 @@ impl Server {
 
     /// Until [`Shared::stop`].
     pub fn run(mut self) {
+        match self.rings.take() {
+            Some(rings) => self.run_by_rings(rings),
+            None => self.run_by_sockets(),
+        }
+    }
+
+    fn run_by_sockets(mut self) {
         let sockets = self.sockets.iter().map(|(socket, _)| socket.as_raw_fd());
         let mut poll = Poll::new(sockets.chain([self.waker.as_raw_fd()]));
         let mut more = true;
@@ -77,7 +96,7 @@ impl Server {
     }
 
     /// Answers what waits at the i-th socket. Does more?
-    fn drain(&mut self, i: usize) -> bool {
+    pub(super) fn drain(&mut self, i: usize) -> bool {
         for _ in 0..BATCHES {
             let count = self.batch.receive(&self.sockets[i].0);
             if count > 0 {
