@@ -99,6 +99,7 @@
 //! | held | of a packet: waits for its next hop's MAC ([`worker::held`]) |
 //! | kernel path | the ingress program carries packets of flows that stand, instead of a worker (`src/bpf/path.h`) |
 //! | known, remembered | of a client: the real server that it had last is known ([`service::persistence`]) |
+//! | link (between sites) | the connection by which two sites tell each other how they are ([`link`]); elsewhere a link is what machines share |
 //! | lent port | a port of a PIP that one flow to a remote site has; it goes back when the flow ends, and rests ([`Ledger`]) |
 //! | local | what the target sees as the connection's source: the client, or a PIP and a lent port |
 //! | next hop, hop | the machine on the link that a packet is handed to: its interface, MAC and MTU ([`Hop`]) |

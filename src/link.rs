@@ -6,7 +6,7 @@
 //! and take none but the one of the configuration ([`tls`]). Then both say who they are, and from then on, every second: how the site is
 //! (what is up there, how much it does), which records of resolvers have changed, and what time it is ([`message`]). So each
 //! measures how far away the other is and how its clock differs ([`clock`]); records' stamps are corrected by that. Once a
-//! minute, and two seconds after the link stands, who dials sends a digest of all records ([`crate::affinity::Store::digest`]); where
+//! minute, and twice at the beginning of a link, who dials sends a digest of all records ([`crate::affinity::Store::digest`]); where
 //! the other's differs both tell all that they have. That finds what was missed while a link was down, or too slow.
 //!
 //! What comes in changes nothing but three things: the board, which control reads, the [`SiteTable`] and the [`Store`]. A

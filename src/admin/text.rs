@@ -478,6 +478,24 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
     }
 
     #[test]
+    fn sites_with_what_is_known_of_them() {
+        let rows = json!([
+            {"site": "south", "link": "own", "full": false, "connections": 7, "packets_per_s": 1200, "cpu_permille": 125},
+            {"site": "north", "link": "up", "since_s": 100, "address": "198.51.100.2:4353", "certificate_ends": 2000000000,
+             "skew_ms": -3.12, "round_trip_ms": 18.25, "loss_permille": 1, "hops": 7, "full": true, "connections": 9,
+             "packets_per_s": 0, "cpu_permille": 1000},
+            {"site": "east", "link": "down", "since_s": 3, "why": "nobody listens there"},
+        ]);
+        let expected = "\
+SITE   LINK  SINCE     RTT  LOSS  HOPS    SKEW     CPU  CONNECTIONS  PACKETS/S  ROOM  WHY
+south  own       -       -     -     -       -   12.5%            7       1200  yes   -
+north  up    1m40s  18.2ms  0.1%     7  -3.1ms  100.0%            9          0  full  -
+east   down     3s       -     -     -       -       -            -          -  -     nobody listens there
+";
+        assert_eq!(printed(What::Sites, false, &[rows]), expected);
+    }
+
+    #[test]
     fn an_answer_of_another_version_is_an_error() {
         let mut out = Vec::new();
         let error = Printer::new(What::Health, false).print(&mut out, Some(json!([{"target": 1}]))).unwrap_err();

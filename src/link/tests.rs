@@ -2,7 +2,7 @@ use super::message::{Served, member_id};
 use super::*;
 use crate::affinity::{Share, Who};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -230,7 +230,7 @@ fn a_stranger_gets_nothing() {
 #[test]
 fn a_certificate_that_has_ended_gets_nothing() {
     let keys = Keys::new(&["south", "north"]);
-    let (certificate, key) = expired("north");
+    let (certificate, key) = ends("north", SystemTime::now() - DAY);
     keys.write("north", &certificate, &key);
     let (south, north) = pair(&keys);
     until("a refusal", || north.why().contains("has expired"));
@@ -238,13 +238,23 @@ fn a_certificate_that_has_ended_gets_nothing() {
     assert!(!south.stands() && !north.stands());
 }
 
-/// A certificate of yesterday.
-fn expired(site: &str) -> (String, String) {
+#[test]
+fn a_link_ends_with_a_certificate() {
+    let keys = Keys::new(&["south", "north"]);
+    // Time enough to be linked, on a machine that is not too slow.
+    let (certificate, key) = ends("north", SystemTime::now() + Duration::from_secs(5));
+    keys.write("north", &certificate, &key);
+    let (south, north) = pair(&keys);
+    until("the end", || north.why().contains("has expired"));
+    until("the end", || !south.stands() && !north.stands() && south.links.counts().refused > 0);
+}
+
+/// A certificate that holds until then.
+fn ends(site: &str, end: SystemTime) -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(vec![site.to_string()]).unwrap();
-    let now = std::time::SystemTime::now();
-    params.not_before = (now - 3 * DAY).into();
-    params.not_after = (now - DAY).into();
+    params.not_before = (end - 3 * DAY).into();
+    params.not_after = end.into();
     (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
 }
 
