@@ -28,6 +28,7 @@ mod linked;
 mod links;
 mod lives;
 mod matrix;
+mod modes;
 mod mtu;
 mod odd_tcp;
 mod outage;

@@ -44,7 +44,7 @@ fn steered(slot: u16, name: &str, stripe: Option<Stripe>) -> Pool {
     let places = (0..4).map(|n: u8| Place { site: SiteNumber(1 + n / 2), hash: hash_of("site", &n.to_string()) });
     let dynamic = stripe.is_none().then_some(Dynamic { share: Share(1), ttl_by_hour_s: [3600; 24] });
     let (topology, client_subnet, places) = (stripe.is_some(), false, places.collect());
-    let plan = Some(Plan { dynamic, topology, stripe, client_subnet, places });
+    let plan = Some(Plan { dynamic, topology, stripe, metrics: false, client_subnet, places });
     let names = vec![Name::parse(&format!("{name}.company.example.")).unwrap()];
     Pool { slot, names, plan, ..pool() }
 }

@@ -18,7 +18,7 @@ use crate::config::file::io_words;
 use door::Door;
 use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
-use rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SiteRow, WorkerRow};
+use rows::{DnsRows, ExplainRow, FlowRow, HealthRow, ServiceRow, SiteRow, Wish, WorkerRow};
 use session::{Progress, Session, Stream};
 use std::collections::BTreeMap;
 use std::io;
@@ -59,6 +59,9 @@ pub trait Answers {
 
     /// This site first.
     fn sites(&mut self) -> Vec<SiteRow>;
+
+    /// What would be answered to whom. The error is a sentence.
+    fn explain(&mut self, wish: &Wish) -> Result<ExplainRow, String>;
 
     /// Reads the file again. What changed, in words, one change a line; or why nothing did.
     fn reload(&mut self) -> Result<String, String>;

@@ -1,7 +1,8 @@
 //! Commands and flags.
 
-use crate::admin::rows::What;
+use crate::admin::rows::{What, Wish};
 use crate::admin::{client, text};
+use crate::config::dns::Prefix;
 use crate::config::{Config, file};
 use crate::decap::{self, Encapsulation};
 use crate::dns::Name;
@@ -43,6 +44,27 @@ enum Command {
     /// Print what the running farside does
     Show {
         what: What,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Tell what a resolver would be answered, and why
+    Explain {
+        /// As in the zone, the dot at its end can be left out
+        name: String,
+        /// Who asks
+        #[arg(long, value_name = "ADDR")]
+        resolver: IpAddr,
+        /// The client's network that the resolver tells
+        #[arg(long, value_name = "NET")]
+        client_subnet: Option<Prefix>,
+        #[arg(long = "type", value_enum, ignore_case = true, default_value = "a")]
+        kind: Kind,
+        /// A member, pool/member or site to be taken for down; can be given several times
+        #[arg(long, value_name = "MEMBER")]
+        down: Vec<String>,
         /// For programs
         #[arg(long)]
         json: bool,
@@ -134,6 +156,13 @@ enum Command {
     },
 }
 
+/// Of addresses.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Kind {
+    A,
+    Aaaa,
+}
+
 #[derive(Subcommand)]
 enum Dns {
     /// Make a key that a zone is signed by (DNSSEC), and print the DS record for the parent
@@ -197,6 +226,16 @@ pub fn main() -> ExitCode {
         Command::Check { config } => return check(&config.config),
         Command::Reload { socket } => said(client::reload(&socket.socket)),
         Command::Show { what, json, socket } => show(what, json, &socket.socket),
+        Command::Explain { name, resolver, client_subnet, kind, down, json, socket } => {
+            let wish = Wish {
+                name,
+                v6: kind == Kind::Aaaa,
+                resolver: resolver.to_string(),
+                client_subnet: client_subnet.map(|subnet| subnet.to_string()),
+                down,
+            };
+            explain(wish, json, &socket.socket)
+        }
         Command::Drain { target } => said(client::drain(&target.socket.socket, &target.target, true)),
         Command::Undrain { target } => said(client::drain(&target.socket.socket, &target.target, false)),
         Command::Replay { config, input, output, counters, down } => {
@@ -355,6 +394,17 @@ fn finish(written: io::Result<()>) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn explain(wish: Wish, json: bool, socket: &Path) -> Result<(), String> {
+    let answer = client::explain(socket, wish)?;
+    let mut text = Vec::new();
+    let written = match json {
+        true => serde_json::to_writer_pretty(&mut text, &answer).map_err(io::Error::from),
+        false => serde_json::from_value(answer).map_err(io::Error::from).and_then(|row| text::explain(&mut text, &row)),
+    };
+    finish(written)?;
+    print(&format!("{}\n", String::from_utf8_lossy(&text).trim_end()))
 }
 
 fn show(what: What, json: bool, socket: &Path) -> Result<(), String> {

@@ -21,6 +21,7 @@ pub mod answer;
 mod cookie;
 pub mod counts;
 pub mod dnssec;
+pub mod explain;
 pub mod master;
 pub mod name;
 pub mod pool;

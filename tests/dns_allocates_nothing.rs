@@ -63,6 +63,7 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
         dynamic: Some(Dynamic { share: Share(1), ttl_by_hour_s: [60; 24] }),
         topology: true,
         stripe,
+        metrics: true,
         client_subnet: true,
         places: vec![place(0), place(1), place(0)],
     };

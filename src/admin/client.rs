@@ -1,7 +1,7 @@
 //! The commands' end of the Unix socket. Errors are sentences.
 
 use super::request::Request;
-use super::rows::What;
+use super::rows::{What, Wish};
 use crate::config::file::io_words;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -30,6 +30,11 @@ pub fn reload(socket: &Path) -> Result<String, String> {
 pub fn drain(socket: &Path, target: &str, on: bool) -> Result<String, String> {
     let target = target.to_string();
     sentence(ask(socket, &if on { Request::Drain { target } } else { Request::Undrain { target } })?)
+}
+
+/// What would be answered to whom: an [`super::rows::ExplainRow`].
+pub fn explain(socket: &Path, wish: Wish) -> Result<Value, String> {
+    Ok(ask(socket, &Request::Explain(wish))?.piece()?.unwrap_or(Value::Null))
 }
 
 /// Asks for what `show` prints.

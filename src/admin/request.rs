@@ -1,10 +1,11 @@
 //! What is said over the Unix socket: one line of JSON asks, lines of JSON answer.
 //!
-//! Requests: `{"cmd":"show","what":"flows"}`, `{"cmd":"reload"}`, `{"cmd":"drain","target":"pop3/pop-a"}`, `undrain`.
+//! Requests: `{"cmd":"show","what":"flows"}`, `{"cmd":"reload"}`, `{"cmd":"drain","target":"pop3/pop-a"}`, `undrain`,
+//! `{"cmd":"explain",...}` with what it is to explain ([`Wish`]).
 //! Answers: `{"ok":...}` or `{"error":"..."}` is the last line; `{"rows":[...]}` lines come before it in a long one.
 
 use super::Answers;
-use super::rows::What;
+use super::rows::{What, Wish};
 use serde::{Deserialize, Serialize};
 
 /// Rows of one piece of a long reply.
@@ -15,6 +16,7 @@ const ROWS: usize = 256;
 pub(super) enum Request {
     Show { what: What },
     Reload,
+    Explain(Wish),
     Drain { target: String },
     Undrain { target: String },
 }
@@ -89,6 +91,12 @@ pub(super) fn reply(asked: &[u8], too_long: bool, answers: &mut dyn Answers) -> 
     };
     let said = match request {
         Request::Show { what } => return Some(show(what, answers)),
+        Request::Explain(wish) => {
+            return Some(match answers.explain(&wish) {
+                Ok(row) => Reply::line(Line::Ok(row)),
+                Err(sentence) => Reply::line(Line::<()>::Error(sentence)),
+            });
+        }
         Request::Reload => answers.reload(),
         Request::Drain { target } => answers.drain(&target, true),
         Request::Undrain { target } => answers.drain(&target, false),

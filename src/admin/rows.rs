@@ -216,6 +216,81 @@ impl SiteRow {
     }
 }
 
+/// What `explain` is to explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wish {
+    pub name: String,
+    /// AAAA, or else A.
+    pub v6: bool,
+    pub resolver: String,
+    /// An address or prefix that the resolver tells (RFC 7871).
+    pub client_subnet: Option<String>,
+    /// What to take for down: members, `pool/member`, or sites.
+    pub down: Vec<String>,
+}
+
+/// What would be answered to whom, and why: `explain`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainRow {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub resolver: String,
+    pub client_subnet: Option<String>,
+    /// None: the name lies in no zone.
+    pub zone: Option<String>,
+    /// None: the name's addresses do not come from a pool.
+    pub pool: Option<String>,
+    /// Who counts as asking, in words.
+    pub asker: String,
+    pub members: Vec<MemberRow>,
+    /// In the order in which they decide.
+    pub modes: Vec<ModeRow>,
+    pub answer: AnswerRow,
+    /// What is remembered of who asks.
+    pub record: Option<RecordRow>,
+    /// For so long no member comes or goes by its checks; None: nothing is checked.
+    pub lasts_s: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberRow {
+    pub name: String,
+    pub site: String,
+    pub addresses: Vec<String>,
+    pub up: bool,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModeRow {
+    pub mode: String,
+    pub decides: bool,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswerRow {
+    pub rcode: String,
+    /// In the order of the first answer; they rotate.
+    pub addresses: Vec<String>,
+    pub ttl_s: Option<u32>,
+    /// For how many bits of the client's address the answer holds; 0: for all.
+    pub scope: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordRow {
+    pub site: String,
+    /// Since the last question.
+    pub age_s: u64,
+    pub ttl_s: u32,
+    /// None: it holds no more.
+    pub left_s: Option<u64>,
+    /// Questions that it has answered.
+    pub hits: u32,
+}
+
 /// One worker: `show workers`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerRow {

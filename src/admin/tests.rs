@@ -123,6 +123,10 @@ impl Answers for Oracle {
         DnsRows::default()
     }
 
+    fn explain(&mut self, wish: &Wish) -> Result<ExplainRow, String> {
+        Err(format!("{} is nobody's", wish.name))
+    }
+
     fn reload(&mut self) -> Result<String, String> {
         self.said.push("reload".into());
         Err("error: no\n --> f:1:1".into())

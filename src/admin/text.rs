@@ -1,5 +1,9 @@
 //! `show`'s answers for people: aligned columns; or for programs: JSON.
 
+mod explain;
+
+pub use explain::explain;
+
 use super::rows::{
     DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, SiteRow, StateRow, StoreRow, TargetRow, What, WorkerRow,
     ZoneRow,

@@ -68,6 +68,8 @@ pub struct Dns {
     pub keys: Vec<Key>,
     pub pools: Vec<Pool>,
     pub topologies: Vec<Topology>,
+    /// Which networks lie in which countries: a MaxMind database.
+    pub geo_database: Option<PathBuf>,
     pub groups: Vec<Group>,
     /// Resolvers whose addresses have so many bits in common count as one.
     pub group_mask_v4: u8,
@@ -227,6 +229,10 @@ pub struct Topology {
     pub prefixes: Vec<Prefix>,
     /// More of them, one on a line.
     pub file: Option<PathBuf>,
+    /// Of the database: two letters each (ISO 3166-1).
+    pub countries: Vec<String>,
+    /// Two letters each, as databases have them: "EU".
+    pub continents: Vec<String>,
     /// This site, or a peer.
     pub site: String,
 }

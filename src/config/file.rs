@@ -46,7 +46,8 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let beside = Path::new(file).parent().unwrap_or(Path::new(""));
     if let Some(dns) = &mut config.dns {
         let topologies = dns.topologies.iter_mut().filter_map(|topology| topology.file.as_mut());
-        for file in dns.zones.iter_mut().map(|zone| &mut zone.file).chain(topologies) {
+        let zones = dns.zones.iter_mut().map(|zone| &mut zone.file);
+        for file in zones.chain(topologies).chain(&mut dns.geo_database) {
             *file = beside.join(&file);
         }
     }

@@ -693,8 +693,9 @@ fn the_examples_commented_keys_are_right() {
     for (number, section, key) in example_keys(true) {
         let commented = EXAMPLE.lines().nth(number).unwrap();
         let line = commented.trim_start_matches("# ");
-        if section == "[[dns.topology]]" {
-            good(&EXAMPLE.replacen(commented, line, 1));
+        if section == "[dns]" || section == "[[dns.topology]]" {
+            let database = EXAMPLE.replacen("# geo_database", "geo_database", 1);
+            good(&database.replacen(commented, line, 1));
             continue;
         }
         let (kind, rest) = match key.as_str() {

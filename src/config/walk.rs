@@ -156,6 +156,7 @@ pub(super) const DNS: &[&str] = &[
     "max_records",
     "learn_groups",
     "redis",
+    "geo_database",
     "group_mask_v4",
     "group_mask_v6",
     "zone",
@@ -184,7 +185,7 @@ pub(super) const DNS_POOL: &[&str] = &[
     "member",
 ];
 pub(super) const DNS_MEMBER: &[&str] = &["name", "addresses", "site", "line", "service", "weight", "check"];
-pub(super) const DNS_TOPOLOGY: &[&str] = &["prefixes", "file", "site"];
+pub(super) const DNS_TOPOLOGY: &[&str] = &["prefixes", "file", "countries", "continents", "site"];
 pub(super) const DNS_GROUP: &[&str] = &["name", "resolvers"];
 
 impl<'t> Section<'t> {

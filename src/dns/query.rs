@@ -134,16 +134,16 @@ impl<'a> Query<'a> {
 }
 
 /// The fixed part of a record, and where its data are.
-struct Record {
-    rtype: u16,
+pub(super) struct Record {
+    pub rtype: u16,
     class: u16,
-    ttl: u32,
+    pub ttl: u32,
     start: usize,
-    end: usize,
+    pub end: usize,
 }
 
 impl Record {
-    fn read(message: &[u8], at: usize) -> Option<Record> {
+    pub fn read(message: &[u8], at: usize) -> Option<Record> {
         let at = skip_name(message, at)?;
         let fixed = message.get(at..)?.first_chunk::<10>()?;
         let word = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
@@ -153,13 +153,13 @@ impl Record {
         (end <= message.len()).then_some(Record { rtype: word(0), class: word(2), ttl, start, end })
     }
 
-    fn data<'a>(&self, message: &'a [u8]) -> &'a [u8] {
+    pub fn data<'a>(&self, message: &'a [u8]) -> &'a [u8] {
         &message[self.start..self.end]
     }
 }
 
 /// The byte behind a name, which may end in a pointer.
-fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *message.get(at)? {
             0 => return Some(at + 1),

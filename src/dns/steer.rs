@@ -21,6 +21,7 @@
 //! is answered, as in every pool.
 
 pub mod learn;
+mod metrics;
 pub mod prefixes;
 mod sites;
 pub mod stripe;
@@ -28,7 +29,7 @@ mod who;
 
 use crate::affinity::{Record, Share, Store, Who};
 use crate::config::dns::Prefix;
-use crate::sites::SiteNumber;
+use crate::sites::{SiteNumber, SiteTable};
 use learn::Learner;
 use prefixes::Prefixes;
 use siphasher::sip::SipHasher13;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub dynamic: Option<Dynamic>,
     pub topology: bool,
     pub stripe: Option<Stripe>,
+    /// By load; or else in turn.
+    pub metrics: bool,
     /// A client's network, where the resolver tells it, counts instead of the resolver (RFC 7871).
     pub client_subnet: bool,
     /// Of each member of the pool.
@@ -89,7 +92,10 @@ pub struct Steering {
     pub groups: Arc<Groups>,
     /// From networks of resolvers to numbers of sites.
     pub topology: Arc<Prefixes>,
+    /// Likewise, by the countries and continents that they lie in; for networks that `topology` has not.
+    pub places: Arc<Prefixes>,
     pub memory: Memory,
+    pub loads: Arc<SiteTable>,
     /// Of groups, if they are to be learned.
     pub learner: Option<Arc<Learner>>,
 }
@@ -186,6 +192,13 @@ pub enum Step {
         member: usize,
         site: SiteNumber,
     },
+    /// The least load is this; of the sites that have it, in turn, this one.
+    Least {
+        load: u32,
+        site: SiteNumber,
+    },
+    /// Not of all sites the load is known: the next one in turn.
+    LoadsUnknown,
     /// Of so many turns this one.
     Turn {
         turns: usize,
@@ -250,7 +263,7 @@ fn afresh<W: Witness>(
     witness: &mut W,
 ) -> (SiteNumber, u32) {
     if plan.topology {
-        match steering.topology.find(asker.network) {
+        match steering.topology.find(asker.network).or_else(|| steering.places.find(asker.network)) {
             Some((network, site)) => {
                 let site = SiteNumber(site as u8);
                 if family.up() & site.bit() != 0 {
@@ -270,9 +283,18 @@ fn afresh<W: Witness>(
         witness.see(Step::Falls { members: members.len(), member, site });
         return (site, turn);
     }
-    let (turns, at) = family.turn(turn);
-    let site = at.1;
-    witness.see(Step::Turn { turns, turn: at.0, site });
+    let turns = family.turns();
     // A site's own turns go on when its own come.
-    (site, turn.checked_div(turns as u32).unwrap_or(turn))
+    let own = turn.checked_div(turns as u32).unwrap_or(turn);
+    if plan.metrics {
+        if let Some((sites, load)) = metrics::least(&steering.loads, family) {
+            let (_, site) = family.turn(turn, sites);
+            witness.see(Step::Least { load, site });
+            return (site, own);
+        }
+        witness.see(Step::LoadsUnknown);
+    }
+    let (at, site) = family.turn(turn, u64::MAX);
+    witness.see(Step::Turn { turns, turn: at, site });
+    (site, own)
 }

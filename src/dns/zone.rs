@@ -293,8 +293,14 @@ impl Zone {
         self.fingerprint
     }
 
+    /// None: the node, which may be [`NOWHERE`], has no pool.
     pub(super) fn image(&self, node: u32) -> Option<&Image> {
-        self.images.get(self.contents.node(node).pool as usize)
+        self.images.get(self.contents.nodes.get(node as usize)?.pool as usize)
+    }
+
+    /// Of all pools.
+    pub(super) fn images(&self) -> &[Image] {
+        &self.images
     }
 
     pub fn soa_record(&self) -> Record<'_> {

@@ -5,7 +5,7 @@ use super::rows::{count_metrics, info_page};
 use super::sites::{ARRIVALS, Sites};
 use super::{ASKED, Daemon, NAMES};
 use crate::admin::Answers;
-use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SiteRow, WorkerRow};
+use crate::admin::rows::{DnsRows, ExplainRow, FlowRow, HealthRow, ServiceRow, SiteRow, Wish, WorkerRow};
 use crate::config::{self, Config};
 use crate::sys::pin;
 use std::collections::BTreeMap;
@@ -105,6 +105,10 @@ impl Answers for Alone {
 
     fn sites(&mut self) -> Vec<SiteRow> {
         self.sites.rows(&self.config)
+    }
+
+    fn explain(&mut self, wish: &Wish) -> Result<ExplainRow, String> {
+        self.names.explain(wish, &NoServices(self.sites.heard()))
     }
 
     fn reload(&mut self) -> Result<String, String> {

@@ -1,7 +1,9 @@
 //! DNS as the control thread sees it: the checks of lines and members, what follows from them for the zones, the threads that answer,
 //! and the secondaries.
 
+mod explain;
 mod fast;
+mod geo;
 mod keeper;
 mod rows;
 mod steering;
@@ -101,7 +103,7 @@ impl Names {
         let serials = Serials::open(&dns.state_dir)?;
         let cookies = secret().map(|secret| Cookies { secret, previous: None });
         let settings = || zones::settings(dns, cookies.clone());
-        let mut zones = Zones::new(serials, settings());
+        let mut zones = Zones::new(serials, settings(), slots.table.clone());
         zones.take(loaded, &mut slots, settings());
         let start = || Keeper::start(dns.max_records, &dns.state_dir, slots.sites.clone());
         let keeper = dns.is_dynamic().then(start).transpose()?;

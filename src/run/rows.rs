@@ -4,7 +4,7 @@ use super::control::Control;
 use super::metrics::Page;
 use super::names::{Names, health_row};
 use crate::admin::Answers;
-use crate::admin::rows::{DnsRows, FlowRow, HealthRow, ServiceRow, SiteRow, TargetRow, WorkerRow};
+use crate::admin::rows::{DnsRows, ExplainRow, FlowRow, HealthRow, ServiceRow, SiteRow, TargetRow, Wish, WorkerRow};
 use crate::config::{self, Word};
 use crate::counters::{Count, Refusal};
 use crate::flow::{FlowDetails, Mode, TICK_MS};
@@ -103,6 +103,11 @@ impl Answers for Control {
 
     fn sites(&mut self) -> Vec<SiteRow> {
         self.sites.rows(&self.config)
+    }
+
+    fn explain(&mut self, wish: &Wish) -> Result<ExplainRow, String> {
+        let names = self.names.as_ref().ok_or("there is no [dns] in the configuration")?;
+        names.explain(wish, &self.services_up())
     }
 
     fn reload(&mut self) -> Result<String, String> {

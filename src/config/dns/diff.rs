@@ -57,6 +57,9 @@ pub(in super::super) fn dns(changes: &mut Changes, old: &Dns, new: &Dns) {
     changes.named(&old.keys, &new.keys, |key| key.name.clone(), keys);
     changes.named(&old.zones, &new.zones, |zone| zone.origin.clone(), zones);
     changes.named(&old.pools, &new.pools, |pool| pool.name.clone(), pools);
+    let path =
+        |file: &Option<std::path::PathBuf>| file.as_ref().map_or("none".into(), |file| file.display().to_string());
+    changes.value("dns", "geo_database", &path(&old.geo_database), &path(&new.geo_database));
     changes.value("dns", "group_mask_v4", &old.group_mask_v4, &new.group_mask_v4);
     changes.value("dns", "group_mask_v6", &old.group_mask_v6, &new.group_mask_v6);
     changes.named(&old.groups, &new.groups, |group| group.name.clone(), groups);

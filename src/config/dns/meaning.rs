@@ -306,6 +306,7 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         pools: dns.pools.into_iter().map(|written| pool(written, site)).collect::<Option<_>>()?,
         topologies: dns.topologies.into_iter().map(steering::topology_meant).collect::<Option<_>>()?,
         groups: dns.groups.into_iter().map(steering::group_meant).collect::<Option<_>>()?,
+        geo_database: dns.geo_database.map(|file| file.value.into()),
         group_mask_v4: dns.group_mask_v4,
         group_mask_v6: dns.group_mask_v6,
         max_records: dns.max_records,

@@ -15,6 +15,8 @@ pub(in super::super) struct Topology {
     pub place: Place,
     pub prefixes: Vec<At<Prefix>>,
     pub file: Option<At<String>>,
+    pub countries: Vec<At<String>>,
+    pub continents: Vec<At<String>>,
     pub site: Option<At<String>>,
 }
 
@@ -30,6 +32,8 @@ pub(super) fn topology(walk: &mut Walk, table: &DeTable, place: Place) -> Topolo
         place,
         prefixes: optional_list(walk, &section, "prefixes", prefix, "[\"10.1.0.0/16\", \"2001:db8:1::/48\"]"),
         file: section.read(walk, "file", value::line("a file's path", true)),
+        countries: optional_list(walk, &section, "countries", country, "[\"DE\", \"AT\"]"),
+        continents: optional_list(walk, &section, "continents", continent, "[\"EU\"]"),
         site: section.required(walk, "site", value::name, "\"south\", this site or a peer"),
     }
 }
@@ -42,6 +46,27 @@ pub(super) fn group(walk: &mut Walk, table: &DeTable, place: Place) -> Group {
     }
 }
 
+/// As databases call them.
+const CONTINENTS: [&str; 7] = ["AF", "AN", "AS", "EU", "NA", "OC", "SA"];
+
+fn country(value: &DeValue) -> Result<String, Problem> {
+    let code = value::string(value)?;
+    if code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Ok(code);
+    }
+    let help = "write the two capital letters of ISO 3166-1, as in \"DE\"";
+    Err(Problem { message: format!("is no country: {}", quoted(&code)), help: help.into() })
+}
+
+fn continent(value: &DeValue) -> Result<String, Problem> {
+    let code = value::string(value)?;
+    if CONTINENTS.contains(&code.as_str()) {
+        return Ok(code);
+    }
+    let help = format!("write one of {}", CONTINENTS.join(", "));
+    Err(Problem { message: format!("is no continent: {}", quoted(&code)), help })
+}
+
 fn prefix(value: &DeValue) -> Result<Prefix, Problem> {
     let text = value::string(value)?;
     let help = "write an address or a prefix such as \"10.1.0.0/16\" or \"2001:db8:1::/48\"";
@@ -52,10 +77,6 @@ fn prefix(value: &DeValue) -> Result<Prefix, Problem> {
 pub(super) fn modes(walk: &mut Walk, section: &Section) -> Vec<At<Mode>> {
     let mut modes: Vec<At<Mode>> =
         optional_list(walk, section, "modes", value::word, "[\"topology\", \"stripe\", \"round_robin\"]");
-    for mode in modes.iter().filter(|mode| mode.value == Mode::Metrics) {
-        let message = format!("mode \"{}\" is not there yet in this version", mode.value.word());
-        walk.wrong(&mode.place, message, "leave it out: the other modes decide");
-    }
     let rank = |mode: Mode| mode.min(Mode::RoundRobin);
     let words = |modes: &[At<Mode>]| {
         let words: Vec<String> = modes.iter().map(|mode| format!("\"{}\"", mode.value.word())).collect();
@@ -93,13 +114,30 @@ pub(super) fn modes(walk: &mut Walk, section: &Section) -> Vec<At<Mode>> {
 /// Tells of all that does not fit together.
 pub(super) fn check(walk: &mut Walk, written: &Written, dns: &Dns) {
     let (mut seen, mut names, mut resolvers) = (Seen::new(), Seen::new(), Seen::new());
+    let (mut countries, mut continents) = (Seen::new(), Seen::new());
     for topology in &dns.topologies {
-        if topology.prefixes.is_empty() && topology.file.is_none() {
+        let regions = || topology.countries.iter().chain(&topology.continents);
+        if topology.prefixes.is_empty() && topology.file.is_none() && regions().next().is_none() {
             walk.absent(
                 &topology.place,
-                format!("{} has neither `prefixes` nor a `file`", topology.title),
+                format!("{} has neither `prefixes` nor a `file`, `countries` or `continents`", topology.title),
                 "add: prefixes = [\"10.1.0.0/16\"], whose resolvers belong to the site",
             );
+        }
+        if let (Some(region), None) = (regions().next(), &dns.geo_database) {
+            walk.absent(
+                &region.place,
+                "there is no database to look countries and continents up in",
+                "add to [dns]: geo_database = \"GeoLite2-Country.mmdb\"",
+            );
+        }
+        for (list, listed) in [(&topology.countries, &mut countries), (&topology.continents, &mut continents)] {
+            for region in list {
+                if let Some(first) = listed.before(region.value.as_str(), &region.place) {
+                    let message = format!("{} is in the topology twice", region.value);
+                    walk.collides(&region.place, &first, "first here", message, "a region belongs to one site");
+                }
+            }
         }
         if let Some(site) = &topology.site {
             let peers = written.peers.iter().filter_map(|peer| peer.name.as_ref());
@@ -142,6 +180,8 @@ pub(super) fn topology_meant(topology: Topology) -> Option<MeantTopology> {
     Some(MeantTopology {
         prefixes: topology.prefixes.into_iter().map(|prefix| prefix.value).collect(),
         file: topology.file.map(|file| file.value.into()),
+        countries: topology.countries.into_iter().map(|country| country.value).collect(),
+        continents: topology.continents.into_iter().map(|continent| continent.value).collect(),
         site: topology.site?.value,
     })
 }

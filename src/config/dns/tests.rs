@@ -172,8 +172,8 @@ fn modes_are_listed_in_the_order_in_which_they_decide() {
     let modes = |list: &str| good(&format!("{}{STEERED}", with(list))).dns.unwrap().pools[0].modes.clone();
     assert_eq!(modes("[]"), [Mode::RoundRobin]);
     assert_eq!(modes("[\"topology\"]"), [Mode::Topology, Mode::RoundRobin]);
-    let listed = "[\"topology\", \"stripe\", \"round_robin\"]";
-    assert_eq!(modes(listed), [Mode::Topology, Mode::Stripe, Mode::RoundRobin]);
+    let listed = "[\"topology\", \"stripe\", \"metrics\"]";
+    assert_eq!(modes(listed), [Mode::Topology, Mode::Stripe, Mode::Metrics]);
     let wrong = |list: &str, place: &str, message: &str, help: &str| {
         one_error("name = \"mail\"\n", &format!("name = \"mail\"\nmodes = {list}\n"), place, message, help);
     };
@@ -184,6 +184,12 @@ fn modes_are_listed_in_the_order_in_which_they_decide() {
         "list them in their order: modes = [\"stripe\", \"round_robin\"]",
     );
     wrong("[\"stripe\", \"stripe\"]", "31:20", "mode \"stripe\" is listed twice", "list each mode once");
+    wrong(
+        "[\"round_robin\", \"metrics\"]",
+        "31:25",
+        "\"round_robin\" and \"metrics\" both come last",
+        "choose one of them: what comes last decides always",
+    );
     wrong(
         "[\"strip\"]",
         "31:10",
@@ -216,6 +222,8 @@ fn topology_and_groups_mean_what_they_say() {
     let topology = Topology {
         prefixes: vec![prefix("10.1.0.0/16"), prefix("2001:db8::1")],
         file: Some("/etc/farside/nets.txt".into()),
+        countries: Vec::new(),
+        continents: Vec::new(),
         site: "south".into(),
     };
     assert_eq!(dns.topologies, [topology]);
@@ -263,10 +271,31 @@ fn networks_that_will_not_do() {
         "add a [[peer]] with name = \"noth\"",
     );
     wrong(
+        "file = \"nets.txt\"",
+        "countries = [\"DE\"]",
+        "4:14",
+        "there is no database to look countries and continents up in",
+        "add to [dns]: geo_database = \"GeoLite2-Country.mmdb\"",
+    );
+    wrong(
+        "file = \"nets.txt\"",
+        "countries = [\"germany\"]",
+        "4:14",
+        "a value of `countries` is no country: \"germany\"",
+        "write the two capital letters of ISO 3166-1, as in \"DE\"",
+    );
+    wrong(
+        "file = \"nets.txt\"",
+        "continents = [\"UE\"]",
+        "4:15",
+        "a value of `continents` is no continent: \"UE\"",
+        "write one of AF, AN, AS, EU, NA, OC, SA",
+    );
+    wrong(
         "prefixes = [\"10.1.0.0/16\", \"2001:db8::1\"]\nfile = \"nets.txt\"\n",
         "",
         "2:1",
-        "[[dns.topology]] has neither `prefixes` nor a `file`",
+        "[[dns.topology]] has neither `prefixes` nor a `file`, `countries` or `continents`",
         "add: prefixes = [\"10.1.0.0/16\"], whose resolvers belong to the site",
     );
 }

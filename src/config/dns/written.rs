@@ -31,6 +31,7 @@ pub(in super::super) struct Dns {
     pub keys: Vec<Key>,
     pub pools: Vec<Pool>,
     pub topologies: Vec<steering::Topology>,
+    pub geo_database: Option<At<String>>,
     pub groups: Vec<steering::Group>,
     pub group_mask_v4: u8,
     pub group_mask_v6: u8,
@@ -168,6 +169,7 @@ pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> D
             .map(|(table, place)| steering::topology(walk, table, place))
             .collect(),
         groups: each(walk, "group", "dns.group").map(|(table, place)| steering::group(walk, table, place)).collect(),
+        geo_database: section.read(walk, "geo_database", value::line("a file's path", true)),
         group_mask_v4: written::prefix(walk, &section, "group_mask_v4", 32),
         group_mask_v6: written::prefix(walk, &section, "group_mask_v6", 128),
         max_records: section

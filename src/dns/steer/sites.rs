@@ -17,7 +17,8 @@ pub(in super::super) struct Family {
     members: Box<[Place]>,
     /// Members' sites, in the order in which it is their turn.
     turns: Box<[SiteNumber]>,
-    rotations: Box<[(SiteNumber, Rotation)]>,
+    /// Of each site that is up: how many members, and what they answer.
+    rotations: Box<[(SiteNumber, u64, Rotation)]>,
 }
 
 impl Sites {
@@ -49,7 +50,7 @@ impl Family {
         sites.dedup();
         let rotation = |site: &SiteNumber| {
             let own: Vec<usize> = members.iter().filter(|(_, place)| place.site == *site).map(|(m, _)| *m).collect();
-            (*site, Rotation::new(pool, &own, v4, ttl_s))
+            (*site, own.len() as u64, Rotation::new(pool, &own, v4, ttl_s))
         };
         Some(Family {
             up: sites.iter().fold(0, |up, site| up | site.bit()),
@@ -71,15 +72,27 @@ impl Family {
         &self.members
     }
 
-    /// How many turns there are, which of them the n-th answer is, and whose.
-    pub fn turn(&self, turn: u32) -> (usize, (usize, SiteNumber)) {
-        let at = (turn as usize).checked_rem(self.turns.len()).unwrap_or(0);
-        (self.turns.len(), (at, self.turns.get(at).copied().unwrap_or(SiteNumber(0))))
+    /// The sites that have a member up, and how many.
+    pub fn sites(&self) -> impl Iterator<Item = (SiteNumber, u64)> {
+        self.rotations.iter().map(|(site, members, _)| (*site, *members))
+    }
+
+    /// How many turns there are; at least one.
+    pub fn turns(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Which turn the n-th answer is, and whose, where only some sites have turns: that of the next one of them.
+    pub fn turn(&self, turn: u32, sites: u64) -> (usize, SiteNumber) {
+        let start = (turn as usize).checked_rem(self.turns.len()).unwrap_or(0);
+        let places = (start..self.turns.len()).chain(0..start).map(|at| (at, self.turns[at]));
+        let mut own = places.filter(|(_, site)| site.bit() & sites != 0);
+        own.next().unwrap_or((0, SiteNumber(0)))
     }
 
     /// Of one of the sites that are up.
     #[inline]
     pub fn rotation(&self, site: SiteNumber) -> Option<&Rotation> {
-        self.rotations.iter().find(|(own, _)| *own == site).map(|(_, rotation)| rotation)
+        self.rotations.iter().find(|(own, ..)| *own == site).map(|(.., rotation)| rotation)
     }
 }

@@ -5,10 +5,11 @@ mod model;
 use super::*;
 use crate::affinity::{Share, Store};
 use crate::config::dns::Prefix;
+use crate::dns::explain::{Wanted, explain};
 use crate::dns::steer::prefixes::Prefixes;
 use crate::dns::steer::stripe::hash_of;
-use crate::dns::steer::{Dynamic, Group, Groups, Memory, Place, Plan, Steering, Stripe};
-use crate::sites::SiteNumber;
+use crate::dns::steer::{Dynamic, Group, Groups, Memory, Place, Plan, Steering, Step, Stripe};
+use crate::sites::{Load, SiteNumber, SiteTable};
 use std::collections::{BTreeMap, BTreeSet};
 
 const NAME: &str = "www.company.example.";
@@ -22,8 +23,14 @@ ns1 A 192.0.2.1
 alias CNAME www
 ";
 
-const STRIPE: Plan =
-    Plan { dynamic: None, topology: false, stripe: Some(Stripe::Rendezvous), client_subnet: false, places: Vec::new() };
+const STRIPE: Plan = Plan {
+    dynamic: None,
+    topology: false,
+    stripe: Some(Stripe::Rendezvous),
+    metrics: false,
+    client_subnet: false,
+    places: Vec::new(),
+};
 
 /// Members `(site, addresses)`; site n has the number n.
 fn pool(members: &[(u8, &[&str])], plan: Plan) -> Pool {
@@ -212,6 +219,7 @@ const DYNAMIC: Plan = Plan {
     dynamic: Some(Dynamic { share: Share(7), ttl_by_hour_s: [60; 24] }),
     topology: false,
     stripe: None,
+    metrics: false,
     client_subnet: false,
     places: Vec::new(),
 };
@@ -319,4 +327,79 @@ fn when_a_member_goes_as_many_resolvers_move_as_theory_says() {
         assert!((modulus - (1.0 - part)).abs() < 0.01, "{n}: {modulus}");
         assert!((rendezvous - part).abs() < 0.01, "{n}: {rendezvous}");
     }
+}
+
+#[test]
+fn by_metrics_the_least_load_is_asked_and_what_is_not_known_is_not_compared() {
+    let plan = Plan { stripe: None, metrics: true, ..STRIPE };
+    let loads = Arc::new(SiteTable::default());
+    let mut lab = lab(
+        &pool(&[(1, &["192.0.2.1"]), (2, &["192.0.2.2"]), (3, &["192.0.2.3"])], plan),
+        Steering { loads: loads.clone(), ..Steering::default() },
+    );
+    let mut chosen = || -> BTreeSet<char> {
+        let answers = (0..9).map(|n| lab.asks(&format!("10.0.0.{n}"), "A").join(" "));
+        answers.map(|answer| answer.chars().last().unwrap()).collect()
+    };
+    let all: BTreeSet<char> = ['1', '2', '3'].into();
+    let set = |site, load: Load| loads.set(SiteNumber(site), &load);
+    set(1, Load { cpu_permille: 900, ..Load::default() });
+    set(2, Load { cpu_permille: 300, ..Load::default() });
+    assert_eq!(chosen(), all, "of the third nothing is known");
+    set(3, Load { cpu_permille: 350, ..Load::default() });
+    assert_eq!(chosen(), ['2', '3'].into(), "a hair's breadth is none");
+    set(3, Load { cpu_permille: 350, hops: 9, ..Load::default() });
+    assert_eq!(chosen(), ['2'].into());
+    set(2, Load { cpu_permille: 300, full: true, ..Load::default() });
+    assert_eq!(chosen(), ['3'].into());
+    // Per member: the busiest is a whole, the others are parts of it.
+    set(1, Load { connections: 100, ..Load::default() });
+    set(2, Load { connections: 400, ..Load::default() });
+    set(3, Load { connections: 60, packets_per_s: 5, ..Load::default() });
+    assert_eq!(chosen(), ['1'].into());
+    set(1, Load { connections: 100, loss_permille: 950, ..Load::default() });
+    assert_eq!(chosen(), ['2'].into());
+    loads.forget(SiteNumber(2));
+    assert_eq!(chosen(), all);
+}
+
+#[test]
+fn explaining_says_what_is_answered_and_changes_nothing() {
+    let store = store();
+    let steering = |memory| Steering { memory, topology: topology(&[("10.1.0.0/16", 9)]), ..Steering::default() };
+    let plan = Plan { topology: true, stripe: Some(Stripe::Modulus), ..DYNAMIC };
+    let mut lab = lab(&pool(&TWO, plan), steering(Memory::Kept(store.clone())));
+    let told = |lab: &Lab, name: &str, from: &str| {
+        let zones = lab.snapshot.zones().to_vec();
+        let looked = Snapshot::new(zones, Arc::default()).with(steering(Memory::Looked(store.clone())));
+        let (name, resolver) = (Name::parse(name).unwrap(), from.parse().unwrap());
+        explain(&looked, &Wanted { name: &name, v6: false, resolver, subnet: None, unix_ms: lab.unix_ms })
+    };
+    let south = SiteNumber(1);
+    for (from, step) in
+        [("10.1.0.2", Step::BelongsToNoneUp(prefix("10.1.0.0/16"), SiteNumber(9))), ("10.2.0.1", Step::BelongsNowhere)]
+    {
+        // Both are 1 modulo 3.
+        let before = told(&lab, NAME, from);
+        let choice = before.choice.unwrap();
+        assert_eq!(choice.steps, [Step::NotRemembered, step, Step::Falls { members: 3, member: 1, site: south }]);
+        assert_eq!(choice.record, None);
+        let addresses: Vec<String> = before.addresses.iter().map(ToString::to_string).collect();
+        let mut answered = lab.asks(from, "A");
+        answered.sort();
+        assert_eq!((addresses.len(), before.ttl_s, before.rcode), (2, Some(30), 0));
+        assert!(addresses.iter().all(|address| answered.contains(address)));
+        for name in [NAME, "alias.company.example."] {
+            let after = told(&lab, name, from).choice.unwrap();
+            assert_eq!(after.steps, [Step::Remembered(south)]);
+            assert_eq!(after.record.map(|record| (record.site, record.hits)), Some((south, 0)));
+        }
+    }
+    assert_eq!(store.counts().records, 2);
+    let other = told(&lab, "ns1.company.example.", "10.1.0.0");
+    assert!(other.pool.is_none() && other.choice.is_none() && other.addresses.len() == 1);
+    lab.states(&[0]);
+    let down = told(&lab, NAME, "10.1.0.0");
+    assert!(down.pool.is_some() && down.choice.is_none() && down.addresses.len() == 3);
+    assert_eq!(told(&lab, "elsewhere.example.", "10.1.0.0").rcode, 5);
 }

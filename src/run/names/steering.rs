@@ -1,5 +1,6 @@
 //! By what pools choose sites: what the configuration asks for and the files of networks say, put together.
 
+use super::geo::{self, Regions};
 use crate::config::dns as config;
 use crate::config::dns::{Mode, Prefix};
 use crate::config::file::io_words;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 pub struct Lists {
     pub groups: Arc<Groups>,
     pub topology: Arc<Prefixes>,
+    /// Of countries and continents.
+    pub places: Arc<Prefixes>,
 }
 
 /// A longer file of networks is refused, in bytes.
@@ -49,6 +52,7 @@ pub fn plan(pool: &config::Pool, sites: &Registry) -> Result<Option<Plan>, Strin
         dynamic: has(Mode::Dynamic).then(|| Dynamic { share, ttl_by_hour_s: pool.persistence_by_hour_s() }),
         topology: has(Mode::Topology),
         stripe: has(Mode::Stripe).then_some(method),
+        metrics: has(Mode::Metrics),
         client_subnet: pool.client_subnet,
         places: pool.members.iter().map(place).collect::<Result<_, String>>()?,
     }))
@@ -60,7 +64,19 @@ pub fn lists(config: &config::Dns, sites: &Registry) -> Result<Lists, Vec<String
     let groups: Vec<Group> = config.groups.iter().map(group).collect();
     let groups = Groups::new(&groups, config.group_mask_v4, config.group_mask_v6)
         .map_err(|_| vec!["a network is in two groups".to_string()])?;
-    Ok(Lists { groups: Arc::new(groups), topology: Arc::new(topology(config, sites)?) })
+    let (topology, places) = (topology(config, sites)?, places(config, sites).map_err(|sentence| vec![sentence])?);
+    Ok(Lists { groups: Arc::new(groups), topology: Arc::new(topology), places: Arc::new(places) })
+}
+
+fn places(config: &config::Dns, sites: &Registry) -> Result<Prefixes, String> {
+    let Some(path) = &config.geo_database else { return Ok(Prefixes::default()) };
+    let mut regions = Regions::default();
+    for topology in &config.topologies {
+        let site = u32::from(number(sites, &topology.site)?.0);
+        regions.countries.extend(topology.countries.iter().map(|code| (code.as_str(), site)));
+        regions.continents.extend(topology.continents.iter().map(|code| (code.as_str(), site)));
+    }
+    geo::read(path, &regions)
 }
 
 fn topology(config: &config::Dns, sites: &Registry) -> Result<Prefixes, Vec<String>> {

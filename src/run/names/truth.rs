@@ -109,7 +109,7 @@ impl Truth<'_> {
     }
 
     /// How long a member stays what it is at least. It is up while all is up that it depends on.
-    fn member_lasts(&self, p: usize, pool: &Pool, m: usize, lasting: &[Duration]) -> Duration {
+    pub fn member_lasts(&self, p: usize, pool: &Pool, m: usize, lasting: &[Duration]) -> Duration {
         if self.is_drained(pool, &pool.members[m]) {
             return Duration::MAX;
         }

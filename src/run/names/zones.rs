@@ -182,14 +182,17 @@ pub struct Zones {
     serials: Serials,
     settings: Arc<Settings>,
     lists: Lists,
+    /// What pools remember by, and the sites' loads.
     memory: Memory,
+    loads: Arc<SiteTable>,
     learner: Option<Arc<Learner>>,
 }
 
 impl Zones {
-    pub fn new(serials: Serials, settings: Settings) -> Zones {
+    pub fn new(serials: Serials, settings: Settings, loads: Arc<SiteTable>) -> Zones {
         let (entries, keys, lists) = (Vec::new(), Keys::default(), Lists::default());
-        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory: Memory::None, learner: None }
+        let (memory, learner) = (Memory::None, None);
+        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory, loads, learner }
     }
 
     /// Resolvers' sites are remembered there, from the next [`Zones::put_out`] on.
@@ -275,8 +278,9 @@ impl Zones {
         let put_out = || self.entries.iter().filter(|entry| !entry.versions.is_empty());
         let transfers = |entry: &Entry| Transfers { versions: entry.versions.clone(), access: entry.access.clone() };
         let zones = put_out().map(|entry| entry.versions[0].clone()).collect();
-        let Lists { groups, topology } = self.lists.clone();
-        let steering = Steering { groups, topology, memory: self.memory.clone(), learner: self.learner.clone() };
+        let Lists { groups, topology, places } = self.lists.clone();
+        let (memory, loads, learner) = (self.memory.clone(), self.loads.clone(), self.learner.clone());
+        let steering = Steering { groups, topology, places, memory, loads, learner };
         Served {
             snapshot: Snapshot::new(zones, self.settings.clone()).with(steering),
             transfers: put_out().map(transfers).collect(),

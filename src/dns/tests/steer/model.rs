@@ -202,6 +202,7 @@ fn real(members: &[Sample], modes: &Modes) -> Pool {
         dynamic: modes.dynamic.then_some(Dynamic { share: Share(1), ttl_by_hour_s: [modes.ttl_s; 24] }),
         topology: modes.topology,
         stripe: modes.modulus.then_some(Stripe::Modulus),
+        metrics: false,
         client_subnet: false,
         places: Vec::new(),
     };
@@ -215,7 +216,7 @@ fn steering(store: &Arc<Store>) -> Steering {
     let resolvers = vec![prefix("10.0.0.0/24"), prefix("10.0.1.1")];
     let group = Group { name: "isp".into(), resolvers };
     let groups = Arc::new(Groups::new(&[group], 32, 128).unwrap());
-    Steering { groups, topology: topology(&NETWORKS), memory: Memory::Kept(store.clone()), learner: None }
+    Steering { groups, topology: topology(&NETWORKS), memory: Memory::Kept(store.clone()), ..Steering::default() }
 }
 
 proptest! {
