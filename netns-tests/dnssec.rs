@@ -173,7 +173,9 @@ fn holds(algorithm: &str) {
     lines.server.run("dnssec-keygen", &["-q", "-a", other, "-f", "KSK", "-K", &directory, "company.example"]);
     farside.order(&["reload"]);
     until("both keys", || farside.show("dns")["zones"][0]["dnssec"]["keys"].as_array().unwrap().len() == 2);
-    let asked = || lines.dig(&["@198.51.100.1", "+dnssec", "www.company.example", "A", "+short"]).unwrap();
+    // Where many tests run at once a datagram may be lost: then it is asked for again.
+    let asked =
+        || lines.dig(&["@198.51.100.1", "+dnssec", "www.company.example", "A", "+short"]).unwrap_or_else(|lost| lost);
     until("two signatures", || asked().matches("A 13 3 60").count() + asked().matches("A 15 3 60").count() == 2);
     validates(&resolver);
     // The first one goes, and who trusts the second believes all.
