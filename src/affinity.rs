@@ -39,7 +39,7 @@ pub mod file;
 mod place;
 
 use crate::config::dns::MAX_RECORDS;
-use crate::sites::{Registry, SiteNumber};
+use crate::sites::{Registry, SiteNumber, same_hash};
 use crate::sys::atomic::{AtomicU64, Ordering::*};
 use crate::sys::huge;
 pub use digest::{RANGES, Ranges};
@@ -79,7 +79,7 @@ impl Who {
     /// The group `name`: an address of the discard-only prefix (RFC 6666), from which nobody asks.
     pub fn group(name: &str) -> Who {
         let mut octets = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0).octets();
-        octets[8..].copy_from_slice(&SipHasher13::new_with_keys(0, 0).hash(name.as_bytes()).to_be_bytes());
+        octets[8..].copy_from_slice(&same_hash(name.as_bytes()).to_be_bytes());
         Who(octets)
     }
 
@@ -111,6 +111,16 @@ impl Record {
     pub fn until_ms(&self) -> u64 {
         until_ms(self.stamp_ms, self.ttl_s)
     }
+
+    /// Does it say where the resolver goes at `now_ms`, while the sites of the bits in `up_sites` are up?
+    pub fn holds(&self, now_ms: u64, up_sites: u64) -> bool {
+        holds(self.until_ms(), self.site, now_ms, up_sites)
+    }
+}
+
+#[inline]
+fn holds(until_ms: u64, site: SiteNumber, now_ms: u64, up_sites: u64) -> bool {
+    now_ms <= until_ms && site.bit() & up_sites != 0
 }
 
 fn until_ms(stamp_ms: u64, ttl_s: u32) -> u64 {
@@ -238,7 +248,7 @@ impl Store {
 
     #[inline]
     fn hit(&self, bucket: usize, place: &Place, seen: &Seen, now_ms: u64, up_sites: u64) -> Option<SiteNumber> {
-        if now_ms > seen.until_ms() || seen.site().bit() & up_sites == 0 {
+        if !holds(seen.until_ms(), seen.site(), now_ms, up_sites) {
             return None;
         }
         let consumers = place.touch(seen, now_ms);

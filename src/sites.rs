@@ -3,6 +3,7 @@
 
 pub mod table;
 
+use siphasher::sip::SipHasher13;
 use std::sync::OnceLock;
 pub use table::{Load, SiteTable};
 
@@ -57,6 +58,12 @@ impl Registry {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map_while(OnceLock::get).map(|name| &**name)
     }
+}
+
+/// The hash of a name, a word or an address that must be the same at all sites and after every start: under no key, so nothing
+/// may be indexed by it that strangers fill.
+pub fn same_hash(bytes: &[u8]) -> u64 {
+    SipHasher13::new_with_keys(0, 0).hash(bytes)
 }
 
 #[cfg(test)]

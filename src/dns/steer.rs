@@ -29,10 +29,9 @@ mod who;
 
 use crate::affinity::{Record, Share, Store, Who};
 use crate::config::dns::Prefix;
-use crate::sites::{SiteNumber, SiteTable};
+use crate::sites::{SiteNumber, SiteTable, same_hash};
 use learn::Learner;
 use prefixes::Prefixes;
-use siphasher::sip::SipHasher13;
 pub(super) use sites::{Family, Sites};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -82,7 +81,7 @@ impl Dynamic {
         let mut lines: Vec<String> = members.map(line).collect();
         lines.sort_unstable();
         let text = if word.is_empty() { lines.concat() } else { word.to_string() };
-        Share(SipHasher13::new_with_keys(0, 0).hash(text.as_bytes()))
+        Share(same_hash(text.as_bytes()))
     }
 }
 
@@ -115,7 +114,7 @@ impl Steering {
     fn mates_site(&self, who: Who, share: Share, now_ms: u64, up: u64) -> Option<SiteNumber> {
         let mates = self.learner.as_ref()?.mates(who)?;
         let records = mates.iter().filter_map(|mate| self.memory.read(*mate, share));
-        let good = records.filter(|record| now_ms <= record.until_ms() && record.site.bit() & up != 0);
+        let good = records.filter(|record| record.holds(now_ms, up));
         good.max_by_key(|record| (record.stamp_ms, record.who)).map(|record| record.site)
     }
 }
@@ -133,8 +132,7 @@ impl Memory {
             Memory::None => None,
             Memory::Kept(store) => store.follow(who, share, now_ms, up),
             Memory::Looked(store) => {
-                let record = store.read(who, share)?;
-                (now_ms <= record.until_ms() && record.site.bit() & up != 0).then_some(record.site)
+                store.read(who, share).filter(|record| record.holds(now_ms, up)).map(|record| record.site)
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use super::Place;
 use super::who::Asker;
-use siphasher::sip::SipHasher13;
+use crate::sites::same_hash;
 
 /// How the resolver's number falls on a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Stripe {
         match self {
             Stripe::Modulus => Some((asker.number % up.len() as u128) as usize),
             Stripe::Rendezvous => {
-                let who = SipHasher13::new_with_keys(0, 0).hash(&asker.who.0);
+                let who = same_hash(&asker.who.0);
                 let mut best = (0, 0);
                 for (at, place) in up.iter().enumerate() {
                     let score = mixed(who ^ place.hash);
@@ -48,7 +48,7 @@ pub fn hash_of(site: &str, member: &str) -> u64 {
     // No name has it.
     text.push(0);
     text.extend_from_slice(member.as_bytes());
-    SipHasher13::new_with_keys(0, 0).hash(&text)
+    same_hash(&text)
 }
 
 /// Every bit depends on every bit: the finalizer of splitmix64 (Steele, Lea, Flood 2014).
