@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
     };
     let workers: usize = workers.parse().expect("a number of workers");
     let slots = std::env::var("SLOTS").map_or(512, |slots| slots.parse().expect("a number of slots"));
-    let sizes = Sizes { claims_buckets: 1, flow_buckets: 1, max_flows: 1, workers: workers as u32 };
+    let sizes = Sizes { flow_buckets: 1, max_flows: 1, workers: workers as u32 };
     let mut programs = Programs::load((1, 2), &sizes, 0, 1)?;
     let pips: Vec<_> = addresses.iter().map(|a| (a.parse().expect("an address"), 0..=65535, false)).collect();
     programs.set_pips(&pips)?;

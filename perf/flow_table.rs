@@ -5,7 +5,7 @@
 //! their buckets, then their records, then looks them up; the maps offer no such thing. Every figure includes making the
 //! key from a number and, but for "key", the hash.
 
-use farside::flow::{Claims, Encapsulation, Flow, FlowTable, HashKey, Hint, Mode, NewFlow, State};
+use farside::flow::{Encapsulation, Flow, FlowTable, HashKey, Hint, Mode, NewFlow, State};
 use farside::wire::ip::{Addr, Endpoint, FlowKey, TCP, V4};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::hint::black_box;
@@ -159,7 +159,7 @@ impl Case {
 
     fn farside(&self) -> Vec<Row> {
         let flows = self.flows;
-        let table = FlowTable::new(flows as u32, 1, KEY, Claims::none());
+        let table = FlowTable::new(flows as u32, 1, KEY);
         let insert = |number: u64| -> Option<Flow> {
             let flow = flow(number);
             table.insert(&flow, table.hash(&flow.client_key()), 0).ok()

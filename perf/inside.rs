@@ -5,7 +5,7 @@ use arc_swap::ArcSwap;
 use farside::config::file;
 use farside::counters::{Count, Counters, Refusal};
 use farside::device::{BATCH, Device, Frame, HEADROOM, Offload, Span};
-use farside::flow::{Claims, FlowTable, HashKey, Ledger, Timeouts};
+use farside::flow::{FlowTable, HashKey, Ledger, Timeouts};
 use farside::forward::paths::Paths;
 use farside::forward::{Now, Shared};
 use farside::route::{Fib, HopTable, Prefix, ResolveQueue};
@@ -146,7 +146,7 @@ pub fn world(flows: u32, workers: usize) -> Arc<World> {
     let config = file::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     let hops = Arc::new(HopTable::new());
     let shared = Shared {
-        table: FlowTable::new(flows, workers, KEY, Claims::own(flows)),
+        table: FlowTable::new(flows, workers, KEY),
         ledger: Ledger::new(workers),
         status: Arc::new(StatusTable::new()),
         memory: Memory::new(64, KEY),

@@ -25,7 +25,6 @@
 //! allocates per packet. The clock comes in as an argument, in ticks.
 
 mod burst;
-pub mod claims;
 mod displaced;
 mod expiry;
 mod free;
@@ -38,7 +37,6 @@ pub mod table;
 pub mod view;
 
 pub use burst::Hint;
-pub use claims::Claims;
 pub use key::HashKey;
 pub use ports::{Ledger, PoolId, PoolKey};
 pub use standing::Standing;

@@ -29,7 +29,7 @@
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
 //! | 2 | [`affinity`] on `sites` | the dynamic store: which site each resolver was sent to |
 //! | 2 | [`service`] on `flow` | what is served and by whom: an immutable snapshot, schedulers, status words |
-//! | 2 | [`flow`] | connections: their table, their states, lent ports, claims, expiry |
+//! | 2 | [`flow`] | connections: their table, their states, lent ports, expiry |
 //! | 2 | [`route`] | where a packet leaves: an immutable snapshot of routes, the words of next hops |
 //! | 2 | [`sites`] | sites by number, and what is known of each |
 //! | 2 | [`device`] | receive a batch, send a batch: packet sockets, AF_XDP, memory, capture files |
@@ -86,7 +86,6 @@
 //! |---|---|
 //! | backup | a real server that gets connections only while no other of its service takes any |
 //! | batch, burst | the frames taken from one interface in one go; one round over all interfaces and the chores |
-//! | claims | the hashes of real servers' answers that are awaited: by them the kernel programs know farside's packets from those of the host to the same servers ([`flow::claims`]) |
 //! | client side, server side | the two ends of a flow, one record found from either ([`Side`]) |
 //! | control | the thread that does all but packets |
 //! | door | an address on the probe interface that stands for one remote site of one service, or for one real server of direct or tunnel mode: health checks go through it into the data path, as a client's connection would ([`ServiceMap::probe`], [`service::doors`]) |

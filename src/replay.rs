@@ -13,7 +13,7 @@ mod survey;
 use crate::config::{Config, Mode, file};
 use crate::counters::{Count, Counters, Refusal};
 use crate::device::pcap::{MTU, Pcap};
-use crate::flow::{Claims, FlowTable, HashKey, Ledger, TICK_MS, Timeouts, ticks};
+use crate::flow::{FlowTable, HashKey, Ledger, TICK_MS, Timeouts, ticks};
 use crate::forward::paths::Paths;
 use crate::forward::{Now, Shared};
 use crate::route::{Fib, HopTable, Prefix, ResolveQueue};
@@ -178,7 +178,7 @@ impl Parts {
         let flows = config.datapath.max_flows.min(frames);
         World {
             shared: Arc::new(Shared {
-                table: FlowTable::new(flows, 1, KEY, Claims::none()),
+                table: FlowTable::new(flows, 1, KEY),
                 ledger: self.ledger,
                 status: self.status,
                 memory: Memory::new(config.datapath.max_persistent, KEY),

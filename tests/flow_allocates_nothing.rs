@@ -4,7 +4,7 @@ use farside::config::file;
 use farside::counters::Counters;
 use farside::device::{Frame, HEADROOM, Offload};
 use farside::flow::{
-    Claims, Encapsulation, FlowTable, HashKey, Hint, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
+    Encapsulation, FlowTable, HashKey, Hint, Ledger, Mode, NewFlow, PoolKey, Refused, Side, State, Timeouts,
 };
 use farside::forward::ahead::Ahead;
 use farside::forward::fragment::{Fragments, SCRATCH};
@@ -36,7 +36,7 @@ fn v4(last: u8, port: u16) -> Endpoint {
 fn a_flow_comes_and_goes_without_the_allocator() {
     const FLOWS: u32 = 1000;
     let key = HashKey::random().expect("random numbers");
-    let table = FlowTable::new(FLOWS, 2, key, Claims::own(FLOWS));
+    let table = FlowTable::new(FLOWS, 2, key);
     let ledger = Ledger::new(2);
     let pool_key = PoolKey { pip: v4(250, 0).addr, remote: v4(200, 110), protocol: TCP, family: V4 };
     let pool = ledger.open(pool_key, 1024..=u16::MAX, |_| false).expect("a pool");
@@ -147,7 +147,7 @@ fn fragments_come_and_go_without_the_allocator() {
     let key = HashKey::random().expect("random numbers");
     let hops = Arc::new(HopTable::new());
     let shared = Shared {
-        table: FlowTable::new(100, 1, key, Claims::own(100)),
+        table: FlowTable::new(100, 1, key),
         ledger: Ledger::new(1),
         status: Arc::new(StatusTable::new()),
         hops: hops.clone(),

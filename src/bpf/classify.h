@@ -6,7 +6,7 @@
 //
 //   a  TCP and UDP to a service (VIP, port, protocol)
 //   b  TCP and UDP to a PIP and a port it lends
-//   c  TCP and UDP that the claims set holds: what a real server answers on a flow in NAT mode
+//   c  TCP and UDP that a server sends on a flow that is on record: what a real server answers in NAT mode
 //   d  ICMP to a VIP; errors that quote a packet of a, b or c; the rest of ICMP to a PIP
 //   e  ARP requests and neighbour solicitations for a VIP or PIP
 //   f  fragments of all these; later ones follow the first, those of an unknown one follow their address, or are a real server's
@@ -22,6 +22,7 @@
 #pragma once
 
 #include "common.h"
+#include "table.h"
 
 // The host has this address itself.
 #define OWNED 1
@@ -38,10 +39,6 @@ struct pip {
 	u16 first;
 	u16 last;
 	u32 flags;
-};
-
-struct bucket {
-	u64 words[8];
 };
 
 struct datagram {
@@ -76,15 +73,6 @@ struct {
 	__type(key, struct address);
 	__type(value, struct pip);
 } PIPS SEC(".maps");
-
-// max_entries is set when the programs are loaded.
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, u32);
-	__type(value, struct bucket);
-} CLAIMS SEC(".maps");
 
 #define DATAGRAM_OURS 1
 #define DATAGRAM_HOSTS 2
@@ -121,98 +109,6 @@ struct view {
 INLINE int get(const struct view *view, u32 offset, void *to, u32 len)
 {
 	return view->xdp ? xdp_load_bytes(view->ctx, offset, to, len) : load_bytes(view->ctx, offset, to, len);
-}
-
-// Source and destination as the packet has them.
-struct tuple {
-	u32 src[4];
-	u32 dst[4];
-	u16 sport;
-	u16 dport;
-	u8 protocol;
-	u8 family;
-};
-
-INLINE int same(const u32 *a, const u32 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
-INLINE u64 rotl(u64 x, int n)
-{
-	return x << n | x >> (64 - n);
-}
-
-struct sip {
-	u64 v0, v1, v2, v3;
-};
-
-INLINE void sip_round(struct sip *s)
-{
-	s->v0 += s->v1;
-	s->v1 = rotl(s->v1, 13) ^ s->v0;
-	s->v0 = rotl(s->v0, 32);
-	s->v2 += s->v3;
-	s->v3 = rotl(s->v3, 16) ^ s->v2;
-	s->v0 += s->v3;
-	s->v3 = rotl(s->v3, 21) ^ s->v0;
-	s->v2 += s->v1;
-	s->v1 = rotl(s->v1, 17) ^ s->v2;
-	s->v2 = rotl(s->v2, 32);
-}
-
-INLINE void sip_word(struct sip *s, u64 word)
-{
-	s->v3 ^= word;
-	sip_round(s);
-	s->v0 ^= word;
-}
-
-// SipHash-1-3 (Aumasson, Bernstein 2012) of a flow's key; user space computes the same in flow/key.rs.
-INLINE u64 flow_hash(const u32 *src, const u32 *dst, u16 sport, u16 dport, u8 protocol, u8 family)
-{
-	struct sip s = {
-		KEY0 ^ 0x736f6d6570736575ULL,
-		KEY1 ^ 0x646f72616e646f6dULL,
-		KEY0 ^ 0x6c7967656e657261ULL,
-		KEY1 ^ 0x7465646279746573ULL,
-	};
-	u64 last = sport | (u64)dport << 16 | (u64)protocol << 32 | (u64)family << 40;
-	if (family == 4) {
-		sip_word(&s, src[0] | (u64)dst[0] << 32);
-		sip_word(&s, last | 14ULL << 56);
-	} else {
-		sip_word(&s, src[0] | (u64)src[1] << 32);
-		sip_word(&s, src[2] | (u64)src[3] << 32);
-		sip_word(&s, dst[0] | (u64)dst[1] << 32);
-		sip_word(&s, dst[2] | (u64)dst[3] << 32);
-		sip_word(&s, last | 38ULL << 56);
-	}
-	s.v2 ^= 0xff;
-	sip_round(&s);
-	sip_round(&s);
-	sip_round(&s);
-	u64 hash = s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
-	return hash ? hash : 1;
-}
-
-INLINE int in_bucket(u64 index, u64 hash)
-{
-	u32 key = index & BUCKET_MASK;
-	struct bucket *bucket = map_lookup(&CLAIMS, &key);
-	if (!bucket)
-		return 0;
-	int found = 0;
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-		found |= *(volatile u64 *)&bucket->words[i] == hash;
-	return found;
-}
-
-INLINE int claimed(const u32 *src, const u32 *dst, u16 sport, u16 dport, u8 protocol, u8 family)
-{
-	u64 hash = flow_hash(src, dst, sport, dport, protocol, family);
-	return in_bucket(hash, hash) || in_bucket(hash >> 32, hash);
 }
 
 INLINE u32 *find_service(const u32 *addr, u16 port, u8 protocol, u8 family)
@@ -279,7 +175,7 @@ INLINE int transport(const struct tuple *t, u32 *steer)
 		*steer = t->dport;
 		return 1;
 	}
-	if (claimed(t->src, t->dst, t->sport, t->dport, t->protocol, t->family)) {
+	if (is_answer(t)) {
 		*steer = spread(t->dst, t->dport);
 		return 1;
 	}
@@ -296,7 +192,10 @@ INLINE int quoted(const struct tuple *t, const u32 *dst)
 		if (pip && lends(pip, t->sport))
 			return 1;
 	}
-	return claimed(t->dst, t->src, t->dport, t->sport, t->protocol, t->family);
+	struct tuple answer = { .sport = t->dport, .dport = t->sport, .protocol = t->protocol, .family = t->family };
+	copy(answer.src, t->dst);
+	copy(answer.dst, t->src);
+	return is_answer(&answer);
 }
 
 // What classify() says of g, and of a later fragment that may be either's.

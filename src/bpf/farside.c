@@ -9,7 +9,7 @@
 //                    AF_XDP socket. What has none there, or is the host's besides, goes the way of the others.
 //
 // All four ask classify(), so that there is one truth: what a worker gets, the host does not, and the other way round.
-// What is farside's is said there, in classify.h. What the programs carry themselves is in path.h.
+// What is farside's is said there, in classify.h, the flow table is in table.h. What the programs carry themselves is in path.h.
 //
 // Built by scripts/build-bpf; the objects beside this file are what is shipped: farside.o has all (XDP is defined), plain.o is for
 // kernels without AF_XDP, which take no map of its sockets. Oldest kernel: 6.1.
@@ -19,8 +19,6 @@
 // Filled in when the programs are loaded.
 const volatile u64 KEY0;
 const volatile u64 KEY1;
-// Buckets of the claims set, less one.
-const volatile u64 BUCKET_MASK;
 const volatile u32 WORKERS = 1;
 // Buckets of the flow table's index, less one.
 const volatile u64 FLOW_MASK;

@@ -8,21 +8,6 @@
 
 #pragma once
 
-// Mirrors sys/rows.rs; what the fields mean is said in flow/record.rs.
-struct record {
-	u32 version;
-	u32 last_seen;
-	u64 state;
-	u64 addrs[2];
-	u64 ports;
-	u32 packets[2];
-	u64 bytes[2];
-	u64 more[2][3];
-	u32 acks[2];
-	u32 birth;
-	u32 owner;
-};
-
 // Mirrors route/hops.rs: mac 48 | port 8 | flags 8, bit 0 valid.
 struct hop {
 	u64 word;
@@ -73,23 +58,7 @@ struct step {
 	u16 since;
 };
 
-// max_entries of these three are set when the programs are loaded.
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, u32);
-	__type(value, struct bucket);
-} FLOWS SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__type(key, u32);
-	__type(value, struct record);
-} RECORDS SEC(".maps");
-
+// max_entries is set when the programs are loaded.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -151,16 +120,10 @@ struct {
 	__type(value, struct carried);
 } CARRIED SEC(".maps");
 
-#define LIVE 3
-#define KIND_V6 (1U << 3)
-#define KIND_UDP (1U << 4)
-#define KIND_ACKS (1U << 5)
 #define MODE(version) ((version) >> 6 & 3)
 #define MODE_REMOTE 1
 #define MODE_DIRECT 2
 #define MODE_TUNNEL 3
-#define ENTRY_INDEX ((1U << 30) - 1)
-#define ENTRY_SERVER (1U << 31)
 #define ESTABLISHED 2
 #define CLIENT_FIN 3
 #define SERVER_FIN 4
@@ -303,28 +266,7 @@ INLINE int read_headers(struct __sk_buff *skb, u32 base, struct look *look)
 	return 1;
 }
 
-INLINE u64 pair(u32 low, u32 high)
-{
-	return low | (u64)high << 32;
-}
-
-// Record::matches
-INLINE int matches(const struct record *record, u32 version, u32 side, const struct tuple *t)
-{
-	side &= 1;
-	if (!(version & KIND_V6) != (t->family == 4) || !(version & KIND_UDP) != (t->protocol == IPPROTO_TCP))
-		return 0;
-	if (record->addrs[side] != pair(t->src[0], t->dst[0]))
-		return 0;
-	if ((u32)(record->ports >> (32 * side)) != (t->sport | (u32)t->dport << 16))
-		return 0;
-	if (t->family == 4)
-		return 1;
-	const u64 *more = record->more[side];
-	return more[0] == pair(t->src[1], t->dst[1]) && more[1] == pair(t->src[2], t->dst[2]) &&
-	       more[2] == pair(t->src[3], t->dst[3]);
-}
-
+// The word of a bucket with this tag: of several the last.
 INLINE u64 candidate(u64 half, u16 tag)
 {
 	u32 key = half & FLOW_MASK;
@@ -349,21 +291,13 @@ INLINE struct record *at_entry(u64 entry, const struct tuple *t, struct decision
 		return 0;
 	d->index = entry & ENTRY_INDEX;
 	d->side = entry & ENTRY_SERVER ? 1 : 0;
-	struct record *record = map_lookup(&RECORDS, &d->index);
-	if (!record)
-		return 0;
-	d->version = *(volatile u32 *)&record->version;
-	if ((d->version & 7) != LIVE || (u16)(d->version >> 11) != (u16)(entry >> 32))
-		return 0;
-	return matches(record, d->version, d->side, t) ? record : 0;
+	return record_of(entry, t, &d->version);
 }
 
 INLINE struct record *find_flow(const struct tuple *t, struct decision *d)
 {
 	u64 hash = flow_hash(t->src, t->dst, t->sport, t->dport, t->protocol, t->family);
-	u16 tag = (u16)(hash >> 48) ^ (u16)(hash >> 16);
-	if (!tag)
-		tag = 1;
+	u16 tag = tag_of(hash);
 	struct record *record = at_entry(candidate(hash, tag), t, d);
 	return record ? record : at_entry(candidate(hash >> 32, tag), t, d);
 }

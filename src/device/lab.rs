@@ -36,7 +36,7 @@ pub(super) fn site() -> Site {
 }
 
 pub(super) fn programs(workers: u32) -> Programs {
-    let sizes = Sizes { claims_buckets: 64, flow_buckets: 1, max_flows: 1, workers };
+    let sizes = Sizes { flow_buckets: 1, max_flows: 1, workers };
     let mut programs = Programs::load((3, 4), &sizes, 0, 1).unwrap();
     let vip = "10.1.0.100".parse().unwrap();
     programs.set_services(&[(vip, 110, 6), (vip, 110, 17)]).unwrap();

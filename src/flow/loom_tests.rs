@@ -43,7 +43,7 @@ fn direct(client: u8, worker: u8) -> NewFlow {
 }
 
 fn table(records: usize, workers: usize) -> Arc<FlowTable> {
-    Arc::new(FlowTable::with_buckets(records, 1, workers, KEY, Claims::none()))
+    Arc::new(FlowTable::with_buckets(records, 1, workers, KEY))
 }
 
 fn insert(table: &FlowTable, new: &NewFlow) -> Result<Flow, Refused> {

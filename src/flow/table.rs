@@ -32,13 +32,12 @@
 //! plain store will do for emptying.
 
 use super::atomic::{Ordering::*, fence_after_change};
-use super::claims::Claims;
 use super::displaced::Displaced;
 use super::free::FreeList;
 use super::key::HashKey;
 use super::record::{DOOMED_CLIENT, DOOMED_SERVER, DYING, LIVE, OFFERED, Record, Version, Word};
 use super::view::{Flow, FlowDetails, FlowRef, NewFlow, Refused, details, view};
-use super::{Mode, Side, State, Tick, next};
+use super::{Side, State, Tick, next};
 use crate::sys::huge;
 use crate::sys::prefetch::prefetch;
 use crate::sys::rows::{FLOW_BUCKET, FlowBucket, Round, Rows};
@@ -67,7 +66,6 @@ pub struct FlowTable {
     displaced: Displaced,
     pub(super) free: FreeList,
     key: HashKey,
-    claims: Claims,
 }
 
 /// A word of the index that is used.
@@ -185,38 +183,25 @@ impl FlowTable {
     }
 
     /// Takes all memory for `max_flows` flows (1 to [`MAX_FLOWS`]), divided among `workers` (1 to 256).
-    pub fn new(max_flows: u32, workers: usize, key: HashKey, claims: Claims) -> FlowTable {
+    pub fn new(max_flows: u32, workers: usize, key: HashKey) -> FlowTable {
         let max_flows = max_flows.clamp(1, MAX_FLOWS);
-        FlowTable::with_buckets(max_flows as usize, FlowTable::buckets_for(max_flows), workers, key, claims)
+        FlowTable::with_buckets(max_flows as usize, FlowTable::buckets_for(max_flows), workers, key)
     }
 
-    pub(super) fn with_buckets(
-        max_flows: usize,
-        buckets: usize,
-        workers: usize,
-        key: HashKey,
-        claims: Claims,
-    ) -> FlowTable {
+    pub(super) fn with_buckets(max_flows: usize, buckets: usize, workers: usize, key: HashKey) -> FlowTable {
         let records = huge::boxed(max_flows, |_| Record::default());
         let buckets = huge::boxed(buckets, |_| FlowBucket::default());
-        FlowTable::in_memory(records.into(), buckets.into(), workers, key, claims)
+        FlowTable::in_memory(records.into(), buckets.into(), workers, key)
     }
 
     /// In memory that is all zero: a record for each flow, and a power of two of buckets ([`FlowTable::buckets_for`]).
-    pub fn in_memory(
-        records: Rows<Record>,
-        buckets: Rows<FlowBucket>,
-        workers: usize,
-        key: HashKey,
-        claims: Claims,
-    ) -> FlowTable {
+    pub fn in_memory(records: Rows<Record>, buckets: Rows<FlowBucket>, workers: usize, key: HashKey) -> FlowTable {
         FlowTable {
             free: FreeList::new(&records, workers.clamp(1, 256)),
             displaced: Displaced::new(buckets.len()),
             records,
             buckets: buckets.into(),
             key,
-            claims,
         }
     }
 
@@ -227,10 +212,6 @@ impl FlowTable {
     #[inline]
     pub fn hash_key(&self) -> HashKey {
         self.key
-    }
-
-    pub fn claims(&self) -> &Claims {
-        &self.claims
     }
 
     /// The most flows on record at once.
@@ -301,21 +282,18 @@ impl FlowTable {
     /// Inserts both sides (the server's alone with [`NewFlow::per_packet`]), or neither.
     /// `client_hash` is [`FlowTable::hash`] of the client's key.
     pub fn insert(&self, new: &NewFlow, client_hash: u64, now: Tick) -> Result<Flow, Refused> {
-        let server_hash = new.server_key().map_or(0, |key| self.prefetch_places(&key, new.mode));
+        let server_hash = new.server_key().map_or(0, |key| self.prefetch_places(&key));
         let at = self.insert_by(new, [client_hash, server_hash], now)?;
         Ok(new.on_record(at))
     }
 
-    /// Begins to load what the insert of a flow in this mode looks at for the server's key, and gives the key's hash.
+    /// Begins to load what the insert of a flow looks at for the server's key, and gives the key's hash.
     #[inline]
-    pub fn prefetch_places(&self, server: &FlowKey, mode: Mode) -> u64 {
+    pub fn prefetch_places(&self, server: &FlowKey) -> u64 {
         let hash = self.key.hash(server);
         prefetch(self.bucket(hash));
         if let Some(second) = self.second_bucket(hash) {
             prefetch(second);
-        }
-        if mode == Mode::Nat {
-            self.claims.prefetch(hash);
         }
         hash
     }
@@ -351,16 +329,9 @@ impl FlowTable {
         if by_server && self.loses(mine, new, Side::Server) {
             return Err(Refused::ServerTwin);
         }
-        let claim = new.mode == Mode::Nat;
-        if claim && !self.claims.insert(server_hash) {
-            return Err(Refused::NoRoom);
-        }
         let record = self.record(mine.index);
         if record.step(mine.version, LIVE) {
             return Ok(());
-        }
-        if claim {
-            self.claims.remove(server_hash);
         }
         Err(if record.version().phase() == DOOMED_SERVER { Refused::ServerTwin } else { Refused::Twin })
     }
@@ -464,9 +435,6 @@ impl FlowTable {
         let mut hashes = [self.hash(&flow.key(Side::Client)), 0];
         if !flow.mode.one_sided() {
             hashes[1] = self.hash(&flow.key(Side::Server));
-        }
-        if flow.mode == Mode::Nat {
-            self.claims.remove(hashes[1]);
         }
         self.retire(&Mine { index: at.index, version, hashes });
         Some(details)

@@ -1,6 +1,5 @@
 //! What the flow room promises.
 
-mod claims;
 mod closing;
 mod key;
 mod model;
@@ -64,7 +63,7 @@ pub fn nat6(client: Endpoint) -> NewFlow {
 }
 
 pub fn table(max_flows: u32, workers: usize) -> FlowTable {
-    FlowTable::new(max_flows, workers, KEY, Claims::own(max_flows))
+    FlowTable::new(max_flows, workers, KEY)
 }
 
 pub fn insert(table: &FlowTable, new: &NewFlow, now: Tick) -> Result<Flow, Refused> {

@@ -195,7 +195,7 @@ pub(super) fn idle(last_seen: Tick, now: Tick) -> Tick {
 pub enum Refused {
     /// `max_flows` are on record.
     Full,
-    /// The buckets of one of its keys, or of its claim, are full.
+    /// The buckets of one of its keys are full.
     NoRoom,
     /// The client's key is on record: another worker was faster. Look it up again; should it be gone by then, drop the
     /// packet.

@@ -99,7 +99,7 @@ pub fn look(packet: &Packet, hint: Hint, ctx: &mut Context) -> Hint {
     let server_hash = match service.mode {
         Mode::Nat | Mode::Remote => {
             let answers = FlowKey { src: target.endpoint, dst: key.src, ..key };
-            ctx.shared.table.prefetch_places(&answers, service.mode)
+            ctx.shared.table.prefetch_places(&answers)
         }
         Mode::Direct | Mode::Tunnel => 0,
     };

@@ -39,8 +39,8 @@ pub fn both_ends(details: &FlowDetails, ctx: &Context, mut send: impl FnMut(&[u8
 }
 
 /// A flow has expired whose target answered the client's SYN, and the client never did. The target still has a half-open connection
-/// then, and its next SYN-ACK would find neither flow nor claim: the host would take it for its own and, where it forwards, send
-/// it on as it is, to a client that has never heard of that server. So the target is told with an RST. (To keep the claim
+/// then, and its next SYN-ACK would find no flow: the host would take it for its own and, where it forwards, send
+/// it on as it is, to a client that has never heard of that server. So the target is told with an RST. (To keep the flow
 /// for a while would cure the same; but how long a server goes on is its own affair, and the RST also frees its backlog.)
 /// Its sequence number is what the SYN-ACK acknowledged, so that it is the very next for the target (RFC 5961 3.2). One RST for each
 /// SYN-ACK at most, and only as many as farside may send anyway: forged SYNs cannot be turned into a flood.

@@ -10,7 +10,7 @@ use super::{ASKED, Daemon, HEALTH, NAMES, NETLINK, broken, forwarding, preflight
 use crate::announce::Announcer;
 use crate::config::{self, Config, OnDown};
 use crate::counters::Counters;
-use crate::flow::{Claims, FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
+use crate::flow::{FlowTable, HashKey, Ledger, PoolId, TICK_MS, Timeouts, ticks};
 use crate::forward::Shared;
 use crate::forward::paths::Paths;
 use crate::health::{self, Health};
@@ -90,22 +90,17 @@ impl Control {
         let sites = Sites::start(&config, names.as_ref().map_or_else(Default::default, Names::sites))?;
         let key = HashKey::random().map_err(|why| format!("the kernel gives no random numbers: {why}"))?;
         let max_flows = config.datapath.max_flows;
-        let sizes = Sizes {
-            claims_buckets: Claims::buckets_for(max_flows) as u32,
-            flow_buckets: FlowTable::buckets_for(max_flows) as u32,
-            max_flows,
-            workers: cpus.len() as u32,
-        };
+        let sizes =
+            Sizes { flow_buckets: FlowTable::buckets_for(max_flows) as u32, max_flows, workers: cpus.len() as u32 };
         let (start, start_ns) = (Instant::now(), bpf::monotonic_ns());
         let mut programs = Programs::load((key.k0, key.k1), &sizes, start_ns, TICK_MS * 1_000_000)
             .map_err(|why| format!("the kernel programs cannot be loaded: {why}"))?;
-        let claims = Claims::lent(Arc::new(programs.claims())).ok_or("the claims map has a wrong size")?;
         let SharedMaps { flows, records, hops, paths, status, carried } =
             programs.memory().ok_or("the maps are taken")?;
         let status = Arc::new(StatusTable::in_memory(status).ok_or("the map of status words has a wrong size")?);
         let hops = Arc::new(HopTable::in_memory(hops).ok_or("the map of next hops has a wrong size")?);
         let shared = Arc::new(Shared {
-            table: FlowTable::in_memory(records, flows, cpus.len(), key, claims),
+            table: FlowTable::in_memory(records, flows, cpus.len(), key),
             ledger: Ledger::new(cpus.len()),
             status: status.clone(),
             memory: Memory::new(config.datapath.max_persistent, key),

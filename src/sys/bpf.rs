@@ -1,7 +1,6 @@
 //! The kernel programs (`src/bpf/farside.c`) and their maps: loaded, told what is farside's, attached.
 
 use super::ingress::sentence;
-use super::map::Mapping;
 use super::rows::{CarriedCell, FlowBucket, FlowCell, HopCell, Plain, Rows, StatusCell};
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::{SchedClassifier, SocketFilter};
@@ -12,7 +11,6 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 mod xdp;
@@ -24,9 +22,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/farside.o");
 
 /// The same without the XDP program, for kernels that have no AF_XDP.
 static PLAIN: &[u8] = aya::include_bytes_aligned!("../bpf/plain.o");
-
-/// Words of one bucket of the claims set: one cache line.
-pub const BUCKET_WORDS: usize = 8;
 
 /// The name of the ingress program, and of the filter it is in front of old kernels.
 const INGRESS: &str = "farside_ingress";
@@ -42,7 +37,6 @@ pub struct Programs {
     door: OwnedFd,
     _filters: ProgramArray<MapData>,
     fanout: OwnedFd,
-    claims: Claims,
     services: Table<ServiceKey, u32>,
     vips: Table<AddressKey, u32>,
     pips: Table<AddressKey, Pip>,
@@ -61,8 +55,6 @@ pub struct Programs {
 
 /// What the programs are made for.
 pub struct Sizes {
-    /// Of the claims set: a power of two.
-    pub claims_buckets: u32,
     /// Of the flow table's index: a power of two.
     pub flow_buckets: u32,
     pub max_flows: u32,
@@ -174,22 +166,6 @@ unsafe impl Pod for Port {}
 // SAFETY: as above.
 unsafe impl Pod for Routes {}
 
-/// The claims set: `claims_buckets` buckets of [`BUCKET_WORDS`] words, each the hash of a flow whose packets are farside's,
-/// or 0. User space writes, the kernel programs read, both Relaxed: a word stands for itself. Clones share the words.
-#[derive(Clone)]
-pub struct Claims {
-    map: Arc<Mapping>,
-    words: usize,
-}
-
-impl AsRef<[AtomicU64]> for Claims {
-    fn as_ref(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping is page-aligned, holds `words` words (`Programs::load` made it so) and lives as long as
-        // `self`; the kernel programs read it one aligned word at a time.
-        unsafe { std::slice::from_raw_parts(self.map.start().cast::<AtomicU64>(), self.words) }
-    }
-}
-
 impl Programs {
     /// Loads the programs into the kernel. `key`: of the flow hash (SipHash-1-3); `start_ns`: the workers' tick 0 on
     /// CLOCK_MONOTONIC ([`monotonic_ns`]), `tick_ns` the length of a tick. Needs CAP_BPF and CAP_NET_ADMIN.
@@ -205,13 +181,12 @@ impl Programs {
         start_ns: u64,
         tick_ns: u64,
     ) -> io::Result<Programs> {
-        let Sizes { claims_buckets, flow_buckets, max_flows, workers } = *sizes;
-        let powers = claims_buckets.is_power_of_two() && flow_buckets.is_power_of_two();
-        if !powers || max_flows == 0 || !(1..=256).contains(&workers) {
+        let Sizes { flow_buckets, max_flows, workers } = *sizes;
+        if !flow_buckets.is_power_of_two() || max_flows == 0 || !(1..=256).contains(&workers) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
-                    "{claims_buckets} and {flow_buckets} buckets must be powers of two, {max_flows} flows at least one, \
+                    "{flow_buckets} buckets must be a power of two, {max_flows} flows at least one, \
                      {workers} workers between 1 and 256"
                 ),
             ));
@@ -220,12 +195,10 @@ impl Programs {
         let mut ebpf = EbpfLoader::new()
             .override_global("KEY0", &key.0, true)
             .override_global("KEY1", &key.1, true)
-            .override_global("BUCKET_MASK", &u64::from(claims_buckets - 1), true)
             .override_global("WORKERS", &workers, true)
             .override_global("FLOW_MASK", &u64::from(flow_buckets - 1), true)
             .override_global("START_NS", &start_ns, true)
             .override_global("TICK_NS", &tick_ns, true)
-            .map_max_entries("CLAIMS", claims_buckets)
             .map_max_entries("FLOWS", flow_buckets)
             .map_max_entries("RECORDS", max_flows)
             .map_max_entries("STEPS", max_flows)
@@ -249,7 +222,6 @@ impl Programs {
             door,
             _filters: filters,
             fanout,
-            claims: map_claims(&mut ebpf, claims_buckets)?,
             services: Table::take(&mut ebpf, "SERVICES")?,
             vips: Table::take(&mut ebpf, "VIPS")?,
             pips: Table::take(&mut ebpf, "PIPS")?,
@@ -320,10 +292,6 @@ impl Programs {
 
     fn flags(&self, address: IpAddr) -> u32 {
         if self.owned.contains(&address) { OWNED } else { 0 }
-    }
-
-    pub fn claims(&self) -> Claims {
-        self.claims.clone()
     }
 
     /// The memory that the programs share with the workers; once.
@@ -464,15 +432,6 @@ fn rows<T: Plain>(ebpf: &Ebpf, name: &str, len: usize) -> io::Result<Rows<T>> {
 fn array<V: Pod>(ebpf: &mut Ebpf, name: &str) -> io::Result<Array<MapData, V>> {
     let map = ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("farside.o lacks {name}")))?;
     Array::try_from(map).map_err(|error| sentence(name, &error))
-}
-
-fn map_claims(ebpf: &mut Ebpf, buckets: u32) -> io::Result<Claims> {
-    let Some(aya::maps::Map::Array(data)) = ebpf.map("CLAIMS") else {
-        return Err(io::Error::other("farside.o lacks CLAIMS"));
-    };
-    let words = buckets as usize * BUCKET_WORDS;
-    let map = Mapping::new(data.fd().as_fd(), words * size_of::<AtomicU64>())?;
-    Ok(Claims { map: Arc::new(map), words })
 }
 
 impl From<IpAddr> for AddressKey {

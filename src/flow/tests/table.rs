@@ -72,13 +72,13 @@ fn per_packet_flows_have_the_servers_key_alone() {
         find(&table, &new.server_key().unwrap()).map(|found| (found.at, found.side)),
         Some((flow.at, Side::Server))
     );
-    assert_eq!((table.words(), table.claims().len()), (1, 1));
+    assert_eq!(table.words(), 1);
     // The same client by the same VIP to another server, and to this one again.
     insert(&table, &NewFlow { target: v4(21, 53), ..new }, 5).expect("a record of its own");
     assert_eq!(insert(&table, &new, 5), Err(Refused::ServerTwin));
-    assert_eq!((table.words(), table.claims().len(), table.len()), (2, 2, 2));
+    assert_eq!((table.words(), table.len()), (2, 2));
     table.remove(flow.at).expect("it stands");
-    assert_eq!((table.words(), table.claims().len(), table.len()), (1, 1, 1));
+    assert_eq!((table.words(), table.len()), (1, 1));
 }
 
 #[test]
@@ -102,22 +102,8 @@ fn one_sided_flows_have_one_key() {
     let flow = insert(&table, &new, 0).expect("room");
     assert!(find(&table, &new.client_key()).is_some());
     assert!(find(&table, &flow.key(Side::Server)).is_none());
-    assert!(table.claims().is_empty());
     assert!(table.remove(flow.at).is_some() && table.is_empty());
     assert!(find(&table, &new.client_key()).is_none());
-}
-
-#[test]
-fn nat_flows_claim_the_answers_of_their_servers() {
-    let table = table(16, 1);
-    let new = nat(v4(1, 40_000));
-    let flow = insert(&table, &new, 0).expect("room");
-    assert!(table.claims().contains(table.hash(&flow.key(Side::Server))));
-    assert_eq!(table.claims().len(), 1);
-    assert_eq!(insert(&table, &new, 0), Err(Refused::Twin));
-    assert_eq!(table.claims().len(), 1);
-    table.remove(flow.at).expect("it stands");
-    assert!(table.claims().is_empty());
 }
 
 #[test]
@@ -145,7 +131,7 @@ fn a_full_table_refuses_and_takes_again_after_a_removal() {
 #[test]
 fn crowded_buckets_refuse_and_leave_nothing() {
     // One bucket of 8 for 20 records: four flows of two words.
-    let table = FlowTable::with_buckets(20, 1, 1, KEY, Claims::none());
+    let table = FlowTable::with_buckets(20, 1, 1, KEY);
     let flows: Vec<Flow> = (0..4).map(|i| insert(&table, &nat(v4(1, i)), 0).expect("room")).collect();
     assert_eq!(insert(&table, &nat(v4(1, 4)), 0), Err(Refused::NoRoom));
     assert_eq!(insert(&table, &direct(v4(1, 4)), 0), Err(Refused::NoRoom));
@@ -160,7 +146,7 @@ fn crowded_buckets_refuse_and_leave_nothing() {
 /// Keys are looked for in one bucket until one of those that begin there has been put elsewhere, and then in both.
 #[test]
 fn flows_are_found_wherever_their_words_went() {
-    let table = FlowTable::with_buckets(60, 8, 1, KEY, Claims::none());
+    let table = FlowTable::with_buckets(60, 8, 1, KEY);
     let news: Vec<NewFlow> = (0..48).map(|port| direct(v4(1, port))).collect();
     let hint = |new: &NewFlow| {
         let hint = table.prefetch(&new.client_key());
@@ -280,7 +266,7 @@ fn the_hand_takes_what_has_been_silent_too_long() {
     assert_eq!(sweep(start.wrapping_add(120)), [State::SynSent]);
     assert_eq!(sweep(start.wrapping_add(29_879)), [State::Closing, State::Udp]);
     assert_eq!(sweep(start.wrapping_add(29_880)), [State::Established]);
-    assert!(table.is_empty() && table.claims().is_empty());
+    assert!(table.is_empty());
 }
 
 #[test]

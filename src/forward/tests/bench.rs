@@ -3,7 +3,7 @@
 use crate::config::{self, Config, OnDown, Protocol, Scheduler};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
-use crate::flow::{Claims, FlowTable, HashKey, Hint, Ledger, Timeouts};
+use crate::flow::{FlowTable, HashKey, Hint, Ledger, Timeouts};
 use crate::forward::ahead::{self, Ahead};
 use crate::forward::cut::Cutter;
 use crate::forward::fragment::{Fragments, SCRATCH};
@@ -183,7 +183,7 @@ impl Bench {
 
     pub fn with(config: Config) -> Bench {
         let flows = config.datapath.max_flows;
-        let table = FlowTable::new(flows, 1, KEY, Claims::own(flows));
+        let table = FlowTable::new(flows, 1, KEY);
         Bench::in_memory(config, table, HopTable::new(), StatusTable::new())
     }
 

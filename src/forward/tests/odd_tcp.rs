@@ -310,7 +310,7 @@ fn flags_that_no_sender_sets_are_refused_by_name_on_a_connection_too() {
     }
 }
 
-/// The server's next SYN-ACK would find neither flow nor claim, and a host that forwards would send it on untranslated.
+/// The server's next SYN-ACK would find no flow, and a host that forwards would send it on untranslated.
 #[test]
 fn a_handshake_that_expires_half_way_is_reset_at_the_server() {
     for local in [true, false] {

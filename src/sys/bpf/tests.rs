@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::sys::pin::{allowed_cpus, pin_to};
+use crate::sys::rows::FLOW_BUCKET;
 use crate::sys::testing::test_run;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
@@ -10,7 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 const KEY: (u64, u64) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
 const WORKERS: u32 = 7;
-const BUCKETS: u32 = 64;
 const FLOW_BUCKETS: u32 = 16;
 const FLOWS: u32 = 32;
 
@@ -36,7 +36,7 @@ fn ip(text: &str) -> IpAddr {
 fn programs() -> Programs {
     // The programs leave each other word by CPU.
     pin_to(allowed_cpus().unwrap()[0]).unwrap();
-    let sizes = Sizes { claims_buckets: BUCKETS, flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
+    let sizes = Sizes { flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
     let mut programs = Programs::load(KEY, &sizes, 0, 1).expect("loading kernel programs (are you root?)");
     programs
         .set_services(&[(ip(VIP), 110, TCP), (ip(VIP), 53, UDP), (ip(VIP6), 110, TCP), (ip(HOST_VIP), 110, TCP)])
@@ -187,10 +187,47 @@ fn flow_hash(src: &str, sport: u16, dst: &str, dport: u16, protocol: u8) -> u64 
     hasher.finish().max(1)
 }
 
-/// Puts a hash into its first or second bucket.
-fn claim(programs: &Programs, hash: u64, second: bool) {
-    let bucket = if second { hash >> 32 } else { hash } & u64::from(BUCKETS - 1);
-    programs.claims().as_ref()[bucket as usize * BUCKET_WORDS + 5].store(hash, Relaxed);
+/// A packet's addresses, ports and protocol.
+type Tuple<'t> = (&'t str, u16, &'t str, u16, u8);
+
+/// Phases of a record, as in `flow/record.rs`.
+const OFFERED: u32 = 2;
+const LIVE: u32 = 3;
+
+/// Writes a record as the flow table would, of a flow whose server sends these packets.
+fn write(memory: &SharedMaps, index: u32, phase: u32, (src, sport, dst, dport, protocol): Tuple) {
+    let words = |text: &str| -> [u64; 4] {
+        let octets = match ip(text) {
+            IpAddr::V4(ip) => [&ip.octets()[..], &[0; 12]].concat(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        std::array::from_fn(|i| u32::from_ne_bytes(octets[4 * i..4 * i + 4].try_into().unwrap()).into())
+    };
+    let (src_words, dst_words, record) = (words(src), words(dst), &memory.records[index as usize]);
+    let pair = |i: usize| src_words[i] | dst_words[i] << 32;
+    record.addrs[1].store(pair(0), Relaxed);
+    (1..4).for_each(|i| record.more[1][i - 1].store(pair(i), Relaxed));
+    record.ports.store((u64::from(sport) | u64::from(dport) << 16) << 32, Relaxed);
+    let kind = u32::from(ip(src).is_ipv6()) | u32::from(protocol == UDP) << 1;
+    record.version.store(GENERATION << 11 | kind << 3 | phase, Relaxed);
+}
+
+const GENERATION: u32 = 9;
+
+/// Puts a word for the server's side of a record into a place of one of a hash's buckets.
+fn point(memory: &SharedMaps, index: u32, generation: u32, hash: u64, second: bool, place: usize) {
+    let bucket = if second { hash >> 32 } else { hash } % u64::from(FLOW_BUCKETS);
+    let tag = ((hash >> 48) as u16 ^ (hash >> 16) as u16).max(1);
+    let (server, used) = (1 << 31, 1 << 30);
+    let word = u64::from(tag) << 48 | u64::from(generation) << 32 | server | used | u64::from(index);
+    memory.flows[bucket as usize].0[place % FLOW_BUCKET].store(word, Relaxed);
+}
+
+/// Puts a flow on record whose server sends these packets.
+fn await_answer(memory: &SharedMaps, index: u32, answer: Tuple, second: bool) {
+    let (src, sport, dst, dport, protocol) = answer;
+    write(memory, index, LIVE, answer);
+    point(memory, index, GENERATION, flow_hash(src, sport, dst, dport, protocol), second, 5);
 }
 
 macro_rules! says {
@@ -250,12 +287,14 @@ fn a_lent_port_is_farsides_and_goes_to_its_worker() {
 }
 
 #[test]
-fn a_real_servers_answer_is_farsides_only_on_a_claimed_flow() {
+fn a_real_servers_answer_is_farsides_only_on_a_flow_that_is_on_record() {
     let mut programs = programs();
-    for (real, client, second) in [(REAL, CLIENT, false), (REAL, "192.0.2.2", true), (REAL6, CLIENT6, false)] {
+    let memory = programs.memory().unwrap();
+    let cases = [(REAL, CLIENT, false), (REAL, "192.0.2.2", true), (REAL6, CLIENT6, false)];
+    for ((real, client, second), index) in cases.into_iter().zip(0..) {
         let answer = packet(real, 110, client, 4000, TCP);
         says!(programs, "host's", answer);
-        claim(&programs, flow_hash(real, 110, client, 4000, TCP), second);
+        await_answer(&memory, index, (real, 110, client, 4000, TCP), second);
         says!(programs, "ours", answer);
         says!(
             programs,
@@ -268,11 +307,33 @@ fn a_real_servers_answer_is_farsides_only_on_a_claimed_flow() {
 }
 
 #[test]
+fn a_word_of_the_index_alone_makes_no_answer_and_hides_none() {
+    let mut programs = programs();
+    let memory = programs.memory().unwrap();
+    let answer = (REAL, 110, CLIENT, 4000, TCP);
+    let hash = flow_hash(REAL, 110, CLIENT, 4000, TCP);
+    let frame = packet(REAL, 110, CLIENT, 4000, TCP);
+    // Others with the same tag, before and behind: another flow's, another life's.
+    write(&memory, 1, LIVE, (REAL, 110, CLIENT, 4001, TCP));
+    write(&memory, 2, LIVE, answer);
+    point(&memory, 1, GENERATION, hash, false, 0);
+    point(&memory, 1, GENERATION, hash, false, 7);
+    point(&memory, 2, GENERATION - 1, hash, false, 6);
+    // Not to be found yet.
+    write(&memory, 3, OFFERED, answer);
+    point(&memory, 3, GENERATION, hash, false, 2);
+    says!(programs, "host's", frame);
+    write(&memory, 3, LIVE, answer);
+    says!(programs, "ours", frame);
+}
+
+#[test]
 fn both_directions_of_a_flow_meet_on_one_worker() {
-    let programs = programs();
+    let mut programs = programs();
+    let memory = programs.memory().unwrap();
     let mut seen = [0; WORKERS as usize];
     for port in 4000..4500 {
-        claim(&programs, flow_hash(REAL, 110, CLIENT, port, TCP), false);
+        await_answer(&memory, 0, (REAL, 110, CLIENT, port, TCP), false);
         let there = worker(&programs, &packet(CLIENT, port, VIP, 110, TCP));
         assert_eq!(there, worker(&programs, &packet(REAL, 110, CLIENT, port, TCP)));
         seen[there as usize] += 1;
@@ -351,8 +412,9 @@ fn an_icmp_error_follows_the_packet_it_quotes() {
         icmp_error(CLIENT, 3, (CLIENT, 4000, REAL, 110)),
         icmp_error(CLIENT6, 2, (CLIENT6, 4000, REAL6, 110)),
     );
-    claim(&programs, flow_hash(REAL, 110, CLIENT, 4000, TCP), false);
-    claim(&programs, flow_hash(REAL6, 110, CLIENT6, 4000, TCP), false);
+    let memory = programs.memory().unwrap();
+    await_answer(&memory, 0, (REAL, 110, CLIENT, 4000, TCP), false);
+    await_answer(&memory, 1, (REAL6, 110, CLIENT6, 4000, TCP), false);
     says!(
         programs,
         "ours",
@@ -364,8 +426,9 @@ fn an_icmp_error_follows_the_packet_it_quotes() {
 #[test]
 fn an_icmp_error_follows_a_first_fragment_too() {
     let mut programs = programs();
+    let memory = programs.memory().unwrap();
     for (client, real, kind) in [(CLIENT, REAL, 3), (CLIENT6, REAL6, 2)] {
-        claim(&programs, flow_hash(real, 53, client, 4000, UDP), false);
+        await_answer(&memory, 0, (real, 53, client, 4000, UDP), false);
         let about = |fragment, payload: &[u8]| {
             icmp_error_about(client, kind, &ip_packet(client, real, UDP, fragment, 9, payload))
         };
@@ -393,6 +456,7 @@ fn farside_is_asked_for_its_addresses_hardware_and_the_host_for_its_own() {
 #[test]
 fn fragments_follow_the_first_of_them() {
     let mut programs = programs();
+    let memory = programs.memory().unwrap();
     let at = |src: &str, dst: &str, fragment, id, payload: &[u8]| {
         ethernet(kind(dst), &ip_packet(src, dst, UDP, fragment, id, payload))
     };
@@ -410,7 +474,7 @@ fn fragments_follow_the_first_of_them() {
         says!(programs, "host's", at(client, vip, (0, true), 8, &ports(4000, 2049)));
 
         says!(programs, "host's", at(real, client, (2, false), 7, &[0; 16]));
-        claim(&programs, flow_hash(real, 53, client, 4000, UDP), false);
+        await_answer(&memory, 0, (real, 53, client, 4000, UDP), false);
         says!(programs, "ours", at(real, client, (0, true), 7, &ports(53, 4000)));
         says!(programs, "ours", at(real, client, (2, false), 7, &[0; 16]));
         says!(programs, "host's", at(real, client, (2, false), 8, &[0; 16]));
@@ -426,6 +490,7 @@ fn fragments_follow_the_first_of_them() {
 #[test]
 fn a_real_servers_later_fragment_that_comes_first_goes_to_both() {
     let mut programs = programs();
+    let memory = programs.memory().unwrap();
     let at = |src: &str, dst: &str, fragment, id, payload: &[u8]| {
         ethernet(kind(dst), &ip_packet(src, dst, UDP, fragment, id, payload))
     };
@@ -440,7 +505,7 @@ fn a_real_servers_later_fragment_that_comes_first_goes_to_both() {
         // The first one says whose it is.
         says!(programs, "host's", at(real, client, (0, true), 90, &ports(2049, 4000)), later(90));
         assert!(!reaches_farside(&programs, &later(90)), "the host's alone");
-        claim(&programs, flow_hash(real, 53, client, 4000, UDP), false);
+        await_answer(&memory, 0, (real, 53, client, 4000, UDP), false);
         says!(programs, "ours", at(real, client, (0, true), 91, &ports(53, 4000)), later(91));
         programs.set_reals(&[]).unwrap();
     }
@@ -483,7 +548,7 @@ fn what_sockets_are_charged_for_fits_on_old_kernels() {
 
 #[test]
 fn a_kernel_without_af_xdp_is_told_the_same_things() {
-    let sizes = Sizes { claims_buckets: BUCKETS, flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
+    let sizes = Sizes { flow_buckets: FLOW_BUCKETS, max_flows: FLOWS, workers: WORKERS };
     let mut plain = Programs::load_object(PLAIN, KEY, &sizes, 0, 1).unwrap();
     plain.set_services(&[(ip(VIP), 110, TCP)]).unwrap();
     let ours = packet(CLIENT, 4000, VIP, 110, TCP);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{OnDown, Scheduler};
-use crate::flow::{Claims, FlowTable, HashKey};
+use crate::flow::{FlowTable, HashKey};
 use crate::route::HopTable;
 use crate::service::status::StatusTable;
 use crate::wire::l4::{ACK, FIN, RST, SYN};
@@ -103,7 +103,7 @@ fn two_boxes_choose_the_same_server_for_a_new_connection() {
     let mut one = bench_of(hashed());
     let config = hashed();
     let flows = config.datapath.max_flows;
-    let table = FlowTable::new(flows, 1, HashKey { k0: 77, k1: 78 }, Claims::own(flows));
+    let table = FlowTable::new(flows, 1, HashKey { k0: 77, k1: 78 });
     let mut other = Bench::in_memory(config, table, HopTable::new(), StatusTable::new());
     let fib = bench_of(hashed());
     (other.shared.hops, other.fib) = (fib.shared.hops, fib.fib);
