@@ -126,7 +126,9 @@ pub fn open_to(
         Mode::Remote => {
             let pools = if probe { &target.probe_pools } else { &target.pools };
             let Some((local, pool)) = lend(pools, hash, ctx) else {
-                give_up(target, probe, shared);
+                if !probe {
+                    shared.status.give_up(target.slot);
+                }
                 return Err(Refusal::PortsExhausted);
             };
             (local, Some(pool))
@@ -137,8 +139,9 @@ pub fn open_to(
     if !mode.one_sided() && !probe {
         flow.hops[Side::Server as usize] = ctx.ahead.ways.toward(&target.endpoint.addr, target.family, ctx.fib);
     }
-    let slot = shared.status.slot(target.slot);
-    slot.begin();
+    if probe {
+        shared.status.slot(target.slot).begin_check();
+    }
     let insert = |flow: &NewFlow| match foreseen {
         Some(known) if std::ptr::eq(known.target, target) => {
             shared.table.insert_by(flow, [hash, known.server_hash], ctx.now.tick)
@@ -151,9 +154,6 @@ pub fn open_to(
     }
     let refusal = match inserted {
         Ok(at) => {
-            if probe {
-                slot.leave_out();
-            }
             let count = match mode {
                 _ if probe => Count::FlowsProbe,
                 Mode::Remote => Count::FlowsRemote,
@@ -164,9 +164,11 @@ pub fn open_to(
         }
         Err(refused) => refused,
     };
-    slot.leave_out();
-    slot.end();
-    give_up(target, probe, shared);
+    if probe {
+        shared.status.slot(target.slot).end();
+    } else {
+        shared.status.give_up(target.slot);
+    }
     if let Some(pool) = pool {
         shared.ledger.give_back(pool, local.port, ctx.now.tick);
     }
@@ -177,12 +179,6 @@ pub fn open_to(
         }
         Refused::ServerTwin => Err(Refusal::TupleClash),
         Refused::Full | Refused::NoRoom => Err(Refusal::TableFull),
-    }
-}
-
-pub fn give_up(target: &Target, probe: bool, shared: &Shared) {
-    if !probe {
-        shared.status.release(target.slot);
     }
 }
 

@@ -2,7 +2,7 @@
 //! it stands in [`crate::flow`], "One packet, one choice".
 
 use super::Context;
-use super::open::{flow_to, give_up, open_to};
+use super::open::{flow_to, open_to};
 use crate::counters::Refusal;
 use crate::flow::{Flow, Side};
 use crate::service::{Service, Target};
@@ -14,11 +14,11 @@ use crate::wire::ip::{Endpoint, FlowKey, UDP};
 /// without one, or with an old one, it is given back.
 pub fn flow(target: &Target, service: &Service, key: &FlowKey, hash: u64, ctx: &mut Context) -> Result<Flow, Refusal> {
     if service.mode.one_sided() {
-        give_up(target, false, ctx.shared);
+        ctx.shared.status.give_up(target.slot);
         return Ok(flow_to(target, service.mode, service, key, key.src, None, ctx).unrecorded());
     }
     if let Some(found) = find(target, key, ctx) {
-        give_up(target, false, ctx.shared);
+        ctx.shared.status.give_up(target.slot);
         return found;
     }
     match open_to((target, service.mode), service, key, (hash, None), ctx) {

@@ -453,7 +453,7 @@ impl Control {
         };
         let slot = self.world.shared.status.slot(target.slot);
         slot.set_drained(on);
-        let active = slot.active.load(Relaxed);
+        let active = slot.active();
         Ok(if on {
             format!("{name} takes no new connections; {active} run on")
         } else {

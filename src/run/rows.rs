@@ -13,7 +13,6 @@ use crate::service::build::is_probe;
 use crate::wire::ip::{Addr, Endpoint, TCP};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Records looked at in one call for flows: about a millisecond's worth.
@@ -32,7 +31,7 @@ impl Answers for Control {
                 status: health.get(&target.name).cloned().unwrap_or("down".into()),
                 weight: target.weight,
                 priority: (kind == "remote").then_some(target.priority),
-                active: slot.active.load(Relaxed).into(),
+                active: slot.active().into(),
                 max_connections: target.max_connections,
                 backup: target.backup,
                 total: slot.total(),

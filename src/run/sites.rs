@@ -314,7 +314,7 @@ fn row(report: &Report) -> SiteRow {
 fn served(service: &Service, status: &StatusTable) -> Served {
     let takes = |real: &&Target| real.weight > 0 && status.slot(real.slot).takes_new();
     let has_room = |real: &Target| {
-        let active = status.slot(real.slot).active.load(std::sync::atomic::Ordering::Relaxed);
+        let active = status.slot(real.slot).active();
         real.max_connections == 0 || active < real.max_connections
     };
     let most = service.terms.max_connections;

@@ -45,7 +45,7 @@ struct Tier {
 #[derive(Debug)]
 pub enum Choice<'a> {
     /// It has a place there and at the service, and whoever does not put it on record gives both back
-    /// ([`StatusTable::release`]).
+    /// ([`StatusTable::give_up`]).
     Real(&'a Target),
     /// Likewise.
     Remote(&'a Target),
@@ -146,7 +146,7 @@ impl Tier {
             for number in before.iter().chain(after) {
                 let real = &reals[usize::from(*number)];
                 let slot = status.slot(real.slot);
-                let active = slot.active.load(Relaxed);
+                let active = slot.active();
                 if !takes_new(real, status) || is_full(real, active) {
                     continue;
                 }
@@ -273,7 +273,7 @@ impl Service {
             Kept::Mine { evicted: false } | Kept::Nothing => {}
             Kept::Others(other) => {
                 if let Some(others) = self.return_to(other, status) {
-                    status.slot(real.slot).put_back();
+                    status.slot(real.slot).give_up();
                     return others;
                 }
             }
@@ -361,7 +361,7 @@ fn takes_new(target: &Target, status: &StatusTable) -> bool {
 }
 
 fn has_room(target: &Target, status: &StatusTable) -> bool {
-    takes_new(target, status) && !is_full(target, status.slot(target.slot).active.load(Relaxed))
+    takes_new(target, status) && !is_full(target, status.slot(target.slot).active())
 }
 
 fn is_full(target: &Target, active: u32) -> bool {

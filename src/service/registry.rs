@@ -105,7 +105,6 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::Ordering::Relaxed;
 
     /// A worker that still follows the old snapshot may put a connection to a target on record after that was found
     /// without any.
@@ -114,11 +113,13 @@ mod tests {
         let (mut registry, status) = (Registry::default(), StatusTable::new());
         let slot = registry.slot("pop3/a", Endpoint::default(), &status).unwrap();
         registry.retire_others(&[], &status);
-        status.slot(slot).active.fetch_add(1, Relaxed);
+        status.slot(slot).set_up(true);
+        assert!(status.slot(slot).take(0, status.slot(slot).life()));
+        status.slot(slot).set_up(false);
         let other = registry.slot("pop3/b", Endpoint::default(), &status).unwrap();
         assert_ne!(other, slot);
-        assert_eq!(status.slot(slot).active.load(Relaxed), 1);
-        status.slot(slot).active.fetch_sub(1, Relaxed);
+        assert_eq!(status.slot(slot).active(), 1);
+        status.slot(slot).give_up();
         assert_eq!(registry.slot("pop3/c", Endpoint::default(), &status), Some(slot));
     }
 
@@ -139,8 +140,8 @@ mod tests {
     fn targets_that_come_and_go_are_awaited_meanwhile() {
         let (mut registry, status) = (Registry::default(), StatusTable::new());
         let old = registry.slot("pop3/a", Endpoint::default(), &status).unwrap();
-        status.slot(old).active.fetch_add(1, Relaxed);
         status.slot(old).set_up(true);
+        assert!(status.slot(old).take(0, status.slot(old).life()));
         let new = registry.slot("pop3/b", Endpoint::default(), &status).unwrap();
         assert!(status.slot(new).is_awaited());
         registry.retire_others(&[new], &status);

@@ -6,8 +6,12 @@
 //! A limit is kept by all workers together, without a lock: who wants to give a target a connection first *takes* a place,
 //! which is one CAS of `active` from n to n + 1, n below the limit. So `active` is never above the limit, and never below the
 //! open connections; between the two are those that are being put on record at this moment. A place is given back
-//! ([`StatusTable::release`]) by exactly one: by the one who had it and put nothing on record, or whose packet was the one that
-//! closed the connection ([`crate::flow::is_open`]), or who takes it off the record while it is open.
+//! by exactly one: by the one who had it and put nothing on record ([`StatusTable::give_up`]), or whose packet was the one that
+//! closed the connection ([`crate::flow::is_open`]), or who takes it off the record while it is open ([`StatusTable::release`]).
+//!
+//! A closed connection stays on record for its stragglers, so flows are counted besides: with the place its flow begins, and it ends
+//! when it goes off the record ([`TargetSlot::end`]). Both counts are one word: each more would cost a new connection another trip to
+//! a line that all workers write.
 //!
 //! Nothing stands between the look at the status word and the taking but a few instructions, and still control may mark the
 //! target down in them, find that it has no connection, and give its slot to another target ([`super::registry`]). Therefore
@@ -44,18 +48,19 @@ pub const AWAITED: u32 = 4;
 /// The lowest bit of what a remote site says of its load.
 const HEADROOM: u32 = 8;
 
+/// One flow that began, in [`TargetSlot::taken`]; one active connection is 1.
+const BEGUN: u64 = 1 << 32;
+
 pub struct TargetSlot {
     /// All slots' status words, and which is this one's: [`UP`], [`DRAINED`], [`AWAITED`] and [`REFUSES`], and from bit
     /// [`HEADROOM`] on a byte of [`TargetSlot::headroom`]. The kernel programs read them too.
     words: Arc<Rows<StatusCell>>,
     at: usize,
-    /// Open connections, and those that are being made.
-    pub active: AtomicU32,
-    /// Flows ever that were to be put on record, checks included: [`TargetSlot::begin`].
-    begun: AtomicU64,
-    /// Those among them that are not on record any more, or never were.
+    /// `{flows that began 32 | active 32}`. The former, checks included, wrap. Active: open connections, and those that are being made.
+    taken: AtomicU64,
+    /// Flows ever that began and are not on record any more, or never were.
     ended: AtomicU64,
-    /// Those among them that were no connections: checks, and what was never on record.
+    /// Those that began and were no connections: checks.
     others: AtomicU64,
     /// Smoothed time from SYN to SYN-ACK in microseconds, 0 until one was measured. See
     /// [`TargetSlot::note_connect`].
@@ -75,8 +80,7 @@ impl TargetSlot {
         TargetSlot {
             words: words.clone(),
             at,
-            active: AtomicU32::new(0),
-            begun: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             others: AtomicU64::new(0),
             connect_us: AtomicU32::new(0),
@@ -131,42 +135,57 @@ impl TargetSlot {
         self.life.load(Relaxed)
     }
 
+    /// Open connections, and those that are being made.
+    pub fn active(&self) -> u32 {
+        self.taken.load(SeqCst) as u32
+    }
+
     /// Counts one more connection to the target that has the slot in `life`, if that takes new ones and has fewer than
-    /// `limit` (0: no limit). True: it is counted.
+    /// `limit` (0: no limit), and begins its flow. True: it is counted.
     pub fn take(&self, limit: u32, life: u32) -> bool {
         let counted = match limit {
             0 => {
-                self.active.fetch_add(1, SeqCst);
+                self.taken.fetch_add(BEGUN + 1, SeqCst);
                 true
             }
-            _ => self.active.fetch_update(SeqCst, Relaxed, |active| (active < limit).then(|| active + 1)).is_ok(),
+            _ => self.take_if(|active| active < limit),
         };
         counted && self.confirm(life)
     }
 
     /// As [`TargetSlot::take`], if exactly `seen` are counted still: then the comparison that chose it by this number holds.
     pub fn take_at(&self, seen: u32, life: u32) -> bool {
-        self.active.compare_exchange(seen, seen + 1, SeqCst, Relaxed).is_ok() && self.confirm(life)
+        self.take_if(|active| active == seen) && self.confirm(life)
     }
 
-    /// Gives a place back while the service's is kept: for another of its targets.
-    pub fn put_back(&self) {
-        self.active.fetch_sub(1, SeqCst);
+    fn take_if(&self, may: impl Fn(u32) -> bool) -> bool {
+        let more = |taken: u64| may(taken as u32).then(|| taken.wrapping_add(BEGUN + 1));
+        self.taken.fetch_update(SeqCst, Relaxed, more).is_ok()
+    }
+
+    /// A connection is closed; its flow stays on record.
+    fn close(&self) {
+        self.taken.fetch_sub(1, SeqCst);
+    }
+
+    /// Nothing comes of a connection that was counted. The service's count stays: for another of its targets.
+    pub fn give_up(&self) {
+        self.taken.fetch_sub(BEGUN + 1, SeqCst);
     }
 
     /// The second look; see the head of this file.
     fn confirm(&self, life: u32) -> bool {
         let stays = self.takes_new() && self.life.load(SeqCst) == life;
         if !stays {
-            self.put_back();
+            self.give_up();
         }
         stays
     }
 
-    /// A flow is about to be put on record. One count, which says two things: each more would cost a new connection another trip to a
-    /// line that all workers write.
-    pub fn begin(&self) {
-        self.begun.fetch_add(1, SeqCst);
+    /// The flow of a check is about to be put on record: it has no place.
+    pub fn begin_check(&self) {
+        self.taken.fetch_add(BEGUN, SeqCst);
+        self.others.fetch_add(1, Relaxed);
     }
 
     /// A flow that began is off the record.
@@ -174,28 +193,30 @@ impl TargetSlot {
         self.ended.fetch_add(1, SeqCst);
     }
 
-    /// A flow that began is a check, or nothing came of it.
-    pub fn leave_out(&self) {
-        self.others.fetch_add(1, Relaxed);
-    }
-
     /// Flows on record, the closed ones and checks included, and those that are about to be: as long as there are any, the slot is not
     /// another's.
-    pub fn on_record(&self) -> u64 {
-        // In this order it is never less than it should be.
+    pub fn on_record(&self) -> u32 {
+        self.flows().1
+    }
+
+    /// Those that are not on record any more, and those that are.
+    fn flows(&self) -> (u64, u32) {
+        // In this order the latter is never less than it should be.
         let ended = self.ended.load(SeqCst);
-        self.begun.load(SeqCst).wrapping_sub(ended)
+        let begun = (self.taken.load(SeqCst) / BEGUN) as u32;
+        (ended, begun.wrapping_sub(ended as u32))
     }
 
     /// Connections ever.
     pub fn total(&self) -> u64 {
-        self.begun.load(Relaxed).saturating_sub(self.others.load(Relaxed))
+        let others = self.others.load(Relaxed);
+        let (ended, on_record) = self.flows();
+        (ended + u64::from(on_record)).saturating_sub(others)
     }
 
     /// Nothing on record, and nothing about to be; if the target is marked down it stays so.
     pub fn is_idle(&self) -> bool {
-        // In this order: what has a place is on record before it gives that back.
-        self.active.load(SeqCst) == 0 && self.on_record() == 0
+        self.on_record() == 0
     }
 
     /// As new, for another target. It must be idle, and down.
@@ -203,7 +224,7 @@ impl TargetSlot {
         self.word().store(AWAITED, SeqCst);
         self.life.store(self.life().wrapping_add(1), SeqCst);
         // Which are none of its own.
-        self.others.store(self.begun.load(Relaxed), Relaxed);
+        self.others.store(self.ended.load(Relaxed), Relaxed);
         self.connect_us.store(0, Relaxed);
         self.one_sided.store(false, Relaxed);
         self.evidence.clear();
@@ -313,12 +334,21 @@ impl StatusTable {
         self.services[usize::from(service)].fetch_sub(1, SeqCst);
     }
 
-    /// Gives a place at the target in `slot` back, and its service's.
+    /// A connection to the target in `slot` is closed: gives its place back, and its service's. The flow stays on record.
     pub fn release(&self, slot: u16) {
+        self.with_service(slot, TargetSlot::close);
+    }
+
+    /// Nothing comes of a connection that has a place at the target in `slot`: gives it back, and its service's.
+    pub fn give_up(&self, slot: u16) {
+        self.with_service(slot, TargetSlot::give_up);
+    }
+
+    fn with_service(&self, slot: u16, give_back: impl Fn(&TargetSlot)) {
         let target = self.slot(slot);
         // Read first: with the last connection gone the slot may become another's.
         let service = target.service.load(Relaxed);
-        target.put_back();
+        give_back(target);
         self.leave(service);
     }
 }
@@ -351,17 +381,21 @@ mod tests {
     fn connections_ever_are_those_that_came_on_record_and_were_no_checks() {
         let status = StatusTable::new();
         let slot = status.slot(3);
-        (0..4).for_each(|_| slot.begin());
-        // One came to nothing, one is a check.
-        slot.leave_out();
-        slot.end();
-        slot.leave_out();
-        assert_eq!((slot.total(), slot.on_record(), slot.is_idle()), (2, 3, false));
+        slot.set_up(true);
+        assert!((0..3).all(|_| slot.take(0, 0)));
+        // One comes to nothing.
+        slot.give_up();
+        slot.begin_check();
+        assert_eq!((slot.total(), slot.on_record(), slot.active(), slot.is_idle()), (2, 3, 2, false));
+        (0..2).for_each(|_| slot.close());
+        assert_eq!((slot.on_record(), slot.active(), slot.is_idle()), (3, 0, false), "closed, and still on record");
         (0..3).for_each(|_| slot.end());
         assert_eq!((slot.total(), slot.on_record(), slot.is_idle()), (2, 0, true));
+        slot.set_up(false);
         slot.reset();
         assert_eq!((slot.total(), slot.is_idle()), (0, true));
-        slot.begin();
+        slot.set_up(true);
+        assert!(slot.take(0, 1));
         assert_eq!((slot.total(), slot.on_record()), (1, 1), "of the next target");
     }
 }

@@ -290,7 +290,7 @@ impl Bench {
     }
 
     pub fn active(&self, target: &str) -> u32 {
-        self.shared.status.slot(self.slot_named(target)).active.load(std::sync::atomic::Ordering::Relaxed)
+        self.shared.status.slot(self.slot_named(target)).active()
     }
 
     /// The slot of the target that has this IPv4 connection.

@@ -349,6 +349,6 @@ fn per_packet_every_record_has_one_place_at_its_server() {
         bench.run(WAN, &Build::udp(CLIENT, VIP, b"question").frame(), Offload::default()).unwrap();
     }
     let slots = bench.services.services()[0].reals.iter().map(|real| real.slot);
-    let active = |slot| bench.shared.status.slot(slot).active.load(std::sync::atomic::Ordering::Relaxed);
+    let active = |slot| bench.shared.status.slot(slot).active();
     assert_eq!(slots.map(active).sum::<u32>(), 0);
 }

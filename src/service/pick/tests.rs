@@ -83,7 +83,7 @@ impl Shop {
     }
 
     pub fn active(&self, slot: u16) -> u32 {
-        self.status.slot(slot).active.load(Relaxed)
+        self.status.slot(slot).active()
     }
 
     fn up(&self, slot: u16, up: bool) {
@@ -128,8 +128,8 @@ fn enormous_weights_keep_their_proportion() {
 fn least_connections_looks_at_connections_and_its_weighted_kin_at_weights_too() {
     for (scheduler, chosen) in [(Scheduler::LeastConnections, 1), (Scheduler::WeightedLeastConnections, 0)] {
         let shop = Shop::new(scheduler, &[9, 1], &[]);
-        shop.status.slot(0).active.store(10, Relaxed);
-        shop.status.slot(1).active.store(9, Relaxed);
+        (0..10).for_each(|_| assert!(shop.status.slot(0).take(0, 0)));
+        (0..9).for_each(|_| assert!(shop.status.slot(1).take(0, 0)));
         assert_eq!(shop.pick(0), Ok(chosen));
     }
 }
@@ -393,7 +393,7 @@ fn a_client_whose_server_takes_none_moves_and_stays_where_it_moved() {
         assert_eq!(shop.visit(7), Ok(1), "{away}");
         shop.up(0, true);
         shop.status.slot(0).set_drained(false);
-        shop.status.slot(0).active.store(0, Relaxed);
+        (0..shop.active(0)).for_each(|_| shop.status.slot(0).give_up());
         assert_eq!([7; 4].map(|client| shop.visit(client)), [Ok(1); 4], "{away}");
         assert_eq!((shop.count(Count::PersistenceMoved), shop.count(Count::PersistenceHits)), (1, 4));
     }

@@ -117,7 +117,7 @@ fn a_slot_that_was_found_empty_after_it_went_down_stays_empty() {
                 held.store(1, SeqCst);
                 (0..20).for_each(|_| std::hint::spin_loop());
                 held.store(0, SeqCst);
-                slot.put_back();
+                slot.give_up();
             }
             (0..20).for_each(|_| std::hint::spin_loop());
         }
