@@ -25,6 +25,7 @@
 //! | 4 | [`redis`] | resolvers' sites shared through a Redis or Valkey server |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
 //! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
+//! | 4 | [`survey`] | measures how far resolvers are from this site |
 //! | 4 | [`worker`] | a pinned thread: receive, forward, transmit, and the chores of a tick |
 //! | 3 | [`forward`] | THE JOURNEY: (frame, state, now) -> verdict. Knows no device, clock or file |
 //! | 2 | [`affinity`] on `sites` | the dynamic store: which site each resolver was sent to |
@@ -202,5 +203,7 @@ pub mod run;
 pub mod service;
 #[cfg(not(loom))]
 pub mod setup;
+#[cfg(not(loom))]
+pub mod survey;
 #[cfg(not(loom))]
 pub mod worker;

@@ -4,12 +4,13 @@
 //!
 //! Of two sites the one dials whose name comes first; it tries again for ever, at longer and longer intervals. Both show a certificate,
 //! and take none but the one of the configuration ([`tls`]). Then both say who they are, and from then on, every second: how the site is
-//! (what is up there, how much it does), which records of resolvers have changed, and what time it is ([`message`]). So each
+//! (what is up there, how much it does), which records of resolvers have changed, which ways to resolvers it has measured, and what time
+//! it is ([`message`]). So each
 //! measures how far away the other is and how its clock differs ([`clock`]); records' stamps are corrected by that. Once a
 //! minute, and twice at the beginning of a link, who dials sends a digest of all records ([`crate::affinity::Store::digest`]); where
 //! the other's differs both tell all that they have. That finds what was missed while a link was down, or too slow.
 //!
-//! What comes in changes nothing but three things: the board, which control reads, the [`SiteTable`] and the [`Store`]. A
+//! What comes in changes nothing but four things: the board, which control reads, the [`SiteTable`], the [`Store`] and the [`Ways`]. A
 //! link that is lost takes the site off the table: then it is known by this site's own checks alone.
 //!
 //! All of it is one thread's work (`post`), off the data path, and bounded: strangers, what is kept of a message, what waits to be sent.
@@ -24,7 +25,7 @@ mod share;
 pub mod tls;
 
 use crate::affinity::Store;
-use crate::sites::{Registry, SiteNumber, SiteTable};
+use crate::sites::{Registry, SiteNumber, SiteTable, Ways};
 use crate::sys::tcp_info::keep_first_packets;
 use clock::Clock;
 use message::State;
@@ -57,6 +58,8 @@ pub struct Common {
     pub table: Arc<SiteTable>,
     /// None: no records are exchanged.
     pub store: Option<Arc<Store>>,
+    /// None: ways to resolvers are not exchanged.
+    pub ways: Option<Arc<Ways>>,
 }
 
 /// One link, for people and for who decides by it.
@@ -145,6 +148,7 @@ struct Shared {
     sites: Arc<Registry>,
     table: Arc<SiteTable>,
     store: Option<Arc<Store>>,
+    ways: Option<Arc<Ways>>,
     /// Of control.
     waker: OnceLock<Arc<mio::Waker>>,
     /// How often something has been heard that control should look at.
@@ -211,12 +215,13 @@ impl Links {
             reports: peers.iter().enumerate().map(report).collect(),
             counts: Counts::default(),
         };
-        let Common { own, sites, table, store } = common;
+        let Common { own, sites, table, store, ways } = common;
         let shared = Arc::new(Shared {
             own,
             sites,
             table,
             store,
+            ways,
             waker: OnceLock::new(),
             news: AtomicU64::new(0),
             board: Mutex::new(board),

@@ -2,10 +2,12 @@
 //! for itself, so numbers never leave the process.
 
 pub mod table;
+pub mod ways;
 
 use siphasher::sip::SipHasher13;
 use std::sync::OnceLock;
 pub use table::{Load, SiteTable};
+pub use ways::Ways;
 
 /// The most sites that one node knows of, over all reloads.
 pub const MAX_SITES: usize = 64;

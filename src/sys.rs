@@ -8,6 +8,7 @@ pub mod bpf;
 mod clsact;
 pub mod datagrams;
 pub mod decap;
+pub mod echo;
 pub mod ethtool;
 pub mod huge;
 mod ingress;

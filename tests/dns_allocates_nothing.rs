@@ -3,12 +3,13 @@
 use farside::affinity::{Share, Store};
 use farside::dns::dnssec::{Algorithm, Key, Signer};
 use farside::dns::steer::prefixes::Prefixes;
-use farside::dns::steer::{Dynamic, Memory, Place, Plan, Steering, Stripe};
+use farside::dns::steer::{Dynamic, Memory, Place, Plan, Steering, Stripe, Survey};
 use farside::dns::{
     Asked, Cookies, Count, Counts, Member, Name, Outcome, Pool, PoolState, RateLimit, Scratch, Settings, Silence,
     Snapshot, Transport, WhenDown, Zone, answer, master,
 };
-use farside::sites::SiteNumber;
+use farside::sites::ways::Way;
+use farside::sites::{Load, SiteNumber, SiteTable, Ways};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,15 +72,26 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
     let (by_stripe, in_turn) = (Some(plan(Some(Stripe::Rendezvous))), Some(plan(None)));
     let web = Pool { slot: 1, names: name("web.company.example."), plan: by_stripe, ..mail.clone() };
     let turn = Pool { slot: 2, names: name("turn.company.example."), plan: in_turn, ..mail.clone() };
-    let pools = [mail, web, turn].map(Arc::new);
+    let by_way = Plan { dynamic: None, topology: false, client_subnet: false, ..plan(None) };
+    let near = Pool { slot: 3, names: name("near.company.example."), plan: Some(by_way), ..mail.clone() };
+    let pools = [mail, web, turn, near].map(Arc::new);
+    // Of one network the ways are known, of the other they are not.
+    let (loads, ways) = (Arc::new(SiteTable::default()), Arc::new(Ways::new(64, SiteNumber(0), (1, 2))));
+    (0..2).for_each(|site| loads.set(SiteNumber(site), &Load::default()));
+    ways.set_measuring(true, 600);
+    let way = Way { round_trip_us: Some(9000), loss_permille: 0, hops: Some(3), age_s: 0 };
+    ways.measured([192, 0, 2, 9].into(), &way, 5);
+    ways.hear(SiteNumber(1), [192, 0, 2, 9].into(), &way, 5);
     let steering = Steering {
         topology: Arc::new(Prefixes::new(&[("192.0.2.64/26".parse().unwrap(), 1)]).unwrap()),
         memory: Memory::Kept(Arc::new(Store::new(64, (1, 2)))),
+        loads,
+        ways: Survey::Kept(ways.clone()),
         ..Steering::default()
     };
     let mut read = |_: &Path| Ok(ZONE.as_bytes().to_vec());
     let contents = master::load_signed(&origin, Path::new("zone"), &pools, signer.as_ref(), &mut read).unwrap();
-    let zone = Zone::new(Arc::new(contents), &[PoolState { up: 7, ttl_most_s: u32::MAX }; 3], 1, 0);
+    let zone = Zone::new(Arc::new(contents), &[PoolState { up: 7, ttl_most_s: u32::MAX }; 4], 1, 0);
     let settings = Settings {
         nsid: b"ns1".into(),
         cookies: Some(Cookies { secret: [1; 16], previous: Some([2; 16]) }),
@@ -90,7 +102,7 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
     let mut scratch = Scratch::new(counts.clone(), &settings, 1);
     let snapshot = Snapshot::new(vec![Arc::new(zone)], Arc::new(settings)).with(steering);
     let queries: Vec<Vec<u8>> =
-        ["", "mail.", "web.", "turn.", "www.", "x.wild.", "x.child.", "x.old.", "nothing.", "x.y.z."]
+        ["", "mail.", "web.", "turn.", "near.", "www.", "x.wild.", "x.child.", "x.old.", "nothing.", "x.y.z."]
             .iter()
             .flat_map(|front| [1, 2, 6, 15, 28, 255].map(|rtype| query(&format!("{front}company.example."), rtype)))
             .chain([query("elsewhere.example.", 1), vec![0; 11], vec![0xff; 40], vec![1; 40]])
@@ -100,7 +112,8 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
     let calls = counted(|| {
         for round in 0..100_u64 {
             for message in &queries {
-                let (from, to) = ([192, 0, 2, round as u8].into(), [192, 0, 2, 1].into());
+                let network = if round % 2 == 0 { [192, 0, 2] } else { [198, 51, 100] };
+                let (from, to) = ([network[0], network[1], network[2], round as u8].into(), [192, 0, 2, 1].into());
                 let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: round, unix_ms: 5000 };
                 answers += u64::from(matches!(answer(&asked, &snapshot, &mut scratch, &mut out), Outcome::Answer(_)));
             }
@@ -108,6 +121,7 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
     });
     assert_eq!(calls, 0);
     assert!(answers > 3000, "{answers}");
+    assert!(ways.next_noted().is_some());
     for count in
         [Count::Nxdomain, Count::Nodata, Count::Referrals, Count::PoolAnswers, Count::Refused, Count::Badcookie]
     {

@@ -115,6 +115,9 @@ pub struct DnsRows {
     /// What it is shared through, if there is a [dns.redis].
     #[serde(default)]
     pub redis: Option<RedisRow>,
+    /// How far resolvers are, if a pool chooses by metrics.
+    #[serde(default)]
+    pub ways: Option<WaysRow>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,6 +171,19 @@ pub struct StoreRow {
     /// Taken over from other nodes.
     #[serde(default)]
     pub merged: u64,
+}
+
+/// Ways to resolvers: what is known and what has happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WaysRow {
+    /// Of which something is known, from this site or another.
+    pub networks: u64,
+    pub measured: u64,
+    pub unanswered: u64,
+    pub rate_limited: u64,
+    pub evicted: u64,
+    pub told: u64,
+    pub taken_over: u64,
 }
 
 /// A server through which resolvers' sites are shared.
@@ -247,10 +263,25 @@ pub struct ExplainRow {
     /// In the order in which they decide.
     pub modes: Vec<ModeRow>,
     pub answer: AnswerRow,
+    /// From each site, where the pool chooses by metrics.
+    #[serde(default)]
+    pub ways: Vec<WayRow>,
     /// What is remembered of who asks.
     pub record: Option<RecordRow>,
     /// For so long no member comes or goes by its checks; None: nothing is checked.
     pub lasts_s: Option<u64>,
+}
+
+/// What is known of the way from a site to the resolver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WayRow {
+    pub site: String,
+    /// None: it was never measured, or too long ago. So below.
+    pub age_s: Option<u32>,
+    /// None as well: nobody answered.
+    pub round_trip_ms: Option<f64>,
+    pub loss_permille: Option<u16>,
+    pub hops: Option<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,8 +5,8 @@ mod explain;
 pub use explain::explain;
 
 use super::rows::{
-    DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, SiteRow, StateRow, StoreRow, TargetRow, What, WorkerRow,
-    ZoneRow,
+    DnsRows, FlowRow, HealthRow, ServiceRow, SignedRow, SiteRow, StateRow, StoreRow, TargetRow, WaysRow, What,
+    WorkerRow, ZoneRow,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -138,13 +138,27 @@ fn dns_text(out: &mut impl Write, dns: &DnsRows) -> io::Result<()> {
         .redis
         .iter()
         .map(|redis| vec![redis.address.clone(), if redis.connected { "connected" } else { "does not answer" }.into()]);
-    let tables: [(&[Column], Vec<Vec<String>>); 6] = [
+    let ways = dns.ways.iter().map(|ways| {
+        let WaysRow { networks, measured, unanswered, rate_limited, evicted, told, taken_over } = ways;
+        [networks, measured, unanswered, rate_limited, evicted, told, taken_over].map(u64::to_string).to_vec()
+    });
+    const WAYS: [Column; 7] = [
+        Column("NETWORKS", Right),
+        Column("MEASURED", Right),
+        Column("UNANSWERED", Right),
+        Column("RATE LIMITED", Right),
+        Column("EVICTED", Right),
+        Column("TOLD", Right),
+        Column("TAKEN OVER", Right),
+    ];
+    let tables: [(&[Column], Vec<Vec<String>>); 7] = [
         (&[Column("ZONE", Left), Column("SERIAL", Left), Column("SIGNED", Left)], dns.zones.iter().map(zone).collect()),
         (&[Column("LINE", Left), Column("STATUS", Left), Column("WHY", Left)], lines),
         (&[Column("MEMBER", Left), Column("STATUS", Left), Column("WHY", Left)], members.collect()),
         (&STORE, if used { vec![store] } else { Vec::new() }),
         (&[Column("LEARNED GROUP", Left)], learned.collect()),
         (&[Column("SHARED THROUGH", Left), Column("STATUS", Left)], redis.collect()),
+        (&WAYS, ways.collect()),
     ];
     let mut first = true;
     for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
@@ -465,7 +479,8 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
             "pools": [{"name": "mail", "members": [{"name": "a", "up": true, "reason": "nothing is checked"}]}],
             "store": {"records": 3, "hits": 1000, "misses": 4},
             "learned": [["192.0.2.1", "192.0.2.2"]],
-            "redis": {"address": "10.0.0.5:6379", "connected": false}
+            "redis": {"address": "10.0.0.5:6379", "connected": false},
+            "ways": {"networks": 5, "measured": 4, "unanswered": 1, "rate_limited": 0, "evicted": 0, "told": 8, "taken_over": 3}
         });
         assert_eq!(
             printed(What::Dns, false, &[dns]),
@@ -475,7 +490,9 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
              MEMBER  STATUS  WHY\nmail/a  in      nothing is checked\n\n\
              REMEMBERED  HITS  MISSES  EVICTED  EXPIRED  FROM OTHERS\n         3  1000       4        0        0            0\n\n\
              LEARNED GROUP\n192.0.2.1, 192.0.2.2\n\n\
-             SHARED THROUGH  STATUS\n10.0.0.5:6379   does not answer\n"
+             SHARED THROUGH  STATUS\n10.0.0.5:6379   does not answer\n\n\
+             NETWORKS  MEASURED  UNANSWERED  RATE LIMITED  EVICTED  TOLD  TAKEN OVER\n\
+            \x20      5         4           1             0        0     8           3\n"
         );
         let nothing = json!({"zones": [], "lines": [], "pools": [], "store": {"records": 0, "hits": 0, "misses": 0}});
         assert!(printed(What::Dns, false, &[nothing]).starts_with("no zones"));

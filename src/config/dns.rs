@@ -78,6 +78,10 @@ pub struct Dns {
     pub max_records: u32,
     /// Below it are clients' own names, by which groups of resolvers are learned; as [`Zone::origin`].
     pub learn_groups: Option<String>,
+    /// How many resolvers' ways may be measured in a second; 0: none.
+    pub measure_resolvers: u32,
+    /// A network's way is measured so often at most.
+    pub measure_every: Duration,
     pub redis: Option<Redis>,
 }
 
@@ -85,6 +89,11 @@ impl Dns {
     /// Where the keys are that zones are signed by.
     pub fn keys_dir(&self) -> PathBuf {
         self.state_dir.join("keys")
+    }
+
+    /// Some pool chooses by metrics.
+    pub fn is_metric(&self) -> bool {
+        self.pools.iter().any(|pool| pool.modes.contains(&Mode::Metrics))
     }
 
     /// Some pool remembers.

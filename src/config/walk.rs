@@ -155,6 +155,8 @@ pub(super) const DNS: &[&str] = &[
     "tcp_idle",
     "max_records",
     "learn_groups",
+    "measure_resolvers",
+    "measure_every",
     "redis",
     "geo_database",
     "group_mask_v4",

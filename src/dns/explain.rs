@@ -11,6 +11,8 @@ use super::zone::Zone;
 use super::{Asked, Name, Outcome, Transport, answer};
 use crate::affinity;
 use crate::config::dns::Prefix;
+use crate::sites::SiteNumber;
+use crate::sites::ways::Way;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,6 +54,8 @@ pub struct Choice {
     pub counts_as: Option<IpAddr>,
     /// What is remembered of it, whether it holds or not.
     pub record: Option<affinity::Record>,
+    /// From each site that has a member up, where the pool chooses by metrics: what is known of the way to the resolver.
+    pub ways: Vec<(SiteNumber, Option<Way>)>,
 }
 
 /// Of a snapshot without rate limit.
@@ -83,7 +87,13 @@ pub fn explain(snapshot: &Snapshot, wanted: &Wanted) -> Explained {
     let Some(image) = zone.image_for(reply.pool, wanted.name) else { return explained };
     explained.pool = Some(image.pool().clone());
     let steering = snapshot.steering();
-    let client = Client { from: wanted.resolver, subnet: option.as_deref(), now_ms: wanted.unix_ms, steering };
+    let client = Client {
+        from: wanted.resolver,
+        to: wanted.resolver,
+        subnet: option.as_deref(),
+        now_ms: wanted.unix_ms,
+        steering,
+    };
     let qtype = if wanted.v6 { rtype::AAAA } else { rtype::A };
     if let Some((plan, sites)) = image.sites()
         && let Some(family) = sites.family(qtype)
@@ -97,7 +107,10 @@ pub fn explain(snapshot: &Snapshot, wanted: &Wanted) -> Explained {
         };
         let group = steering.groups.name(asker.network).map(str::to_owned);
         let counts_as = asker.who.address();
-        explained.choice = Some(Choice { steps, network: asker.network, group, counts_as, record });
+        let seen = client.ways(&asker, family.up());
+        let way = |(site, _)| (site, seen.as_ref().and_then(|seen| seen.from(site)));
+        let ways = if plan.metrics { family.sites().map(way).collect() } else { Vec::new() };
+        explained.choice = Some(Choice { steps, network: asker.network, group, counts_as, record, ways });
     }
     explained
 }

@@ -8,7 +8,8 @@
 //!    If it remembers none, the site of the one that asked last of the resolver's learned group ([`learn`]);
 //! 2. *topology*: the site that the resolver's address belongs to by the longest network that holds it, if a member is up there;
 //! 3. *stripe*: the member that the resolver's number falls on, among those that are up ([`stripe`]);
-//! 4. *metrics*: the site with the least load, as far as loads are known; or else, and for "round_robin", the members in turn.
+//! 4. *metrics*: the site with the least load, of these the nearest, as far as that is known; or else, and for "round_robin", the members
+//!    in turn.
 //!
 //! What 2 to 4 have chosen the store remembers for the next time, if the pool's modes have "dynamic".
 //!
@@ -29,8 +30,10 @@ mod who;
 
 use crate::affinity::{Record, Share, Store, Who};
 use crate::config::dns::Prefix;
-use crate::sites::{SiteNumber, SiteTable, same_hash};
+use crate::sites::ways::{Network, Seen};
+use crate::sites::{SiteNumber, SiteTable, Ways, same_hash};
 use learn::Learner;
+use metrics::Least;
 use prefixes::Prefixes;
 pub(super) use sites::{Family, Sites};
 use std::net::IpAddr;
@@ -95,6 +98,7 @@ pub struct Steering {
     pub places: Arc<Prefixes>,
     pub memory: Memory,
     pub loads: Arc<SiteTable>,
+    pub ways: Survey,
     /// Of groups, if they are to be learned.
     pub learner: Option<Arc<Learner>>,
 }
@@ -107,6 +111,25 @@ pub enum Memory {
     Kept(Arc<Store>),
     /// Read, never written: for who only wants to know what would be answered.
     Looked(Arc<Store>),
+}
+
+/// How far resolvers are from sites.
+#[derive(Clone, Default)]
+pub enum Survey {
+    #[default]
+    None,
+    Kept(Arc<Ways>),
+    /// Read; who asks is not noted: for who only wants to know what would be answered.
+    Looked(Arc<Ways>),
+}
+
+impl Survey {
+    pub fn ways(&self) -> Option<&Arc<Ways>> {
+        match self {
+            Survey::None => None,
+            Survey::Kept(ways) | Survey::Looked(ways) => Some(ways),
+        }
+    }
 }
 
 impl Steering {
@@ -153,6 +176,8 @@ impl Memory {
 #[derive(Clone, Copy)]
 pub(super) struct Client<'c> {
     pub from: IpAddr,
+    /// The address that was asked.
+    pub to: IpAddr,
     /// RFC 7871: the option's data, found to be in order.
     pub subnet: Option<&'c [u8]>,
     /// Milliseconds since 1970.
@@ -166,6 +191,26 @@ impl Client<'_> {
         let subnet =
             self.subnet.filter(|_| client_subnet).and_then(|option| Asker::of_subnet(option, &self.steering.groups));
         subnet.unwrap_or_else(|| Asker::of(self.from, &self.steering.groups))
+    }
+
+    fn now_s(&self) -> u32 {
+        (self.now_ms / 1000) as u32
+    }
+
+    /// What is known of the ways to who asks, from these sites by their bits. A client's network is somewhere else than the resolver that
+    /// names it, and is not measured.
+    pub fn ways(&self, asker: &Asker, sites: u64) -> Option<Seen> {
+        let ways = self.steering.ways.ways().filter(|_| asker.scope == 0)?;
+        ways.seen(Network::of(self.from), sites, self.now_s())
+    }
+
+    /// The way to who asks is measured, if that is wanted and has not been done yet.
+    fn note(&self, asker: &Asker) {
+        if let Survey::Kept(ways) = &self.steering.ways
+            && asker.scope == 0
+        {
+            ways.note(self.from, self.to, self.now_s());
+        }
     }
 }
 
@@ -190,9 +235,10 @@ pub enum Step {
         member: usize,
         site: SiteNumber,
     },
-    /// The least load is this; of the sites that have it, in turn, this one.
+    /// The least load is this; of the sites that have it and are the nearest, in turn, this one. `by`: what near goes by.
     Least {
         load: u32,
+        by: Near,
         site: SiteNumber,
     },
     /// Not of all sites the load is known: the next one in turn.
@@ -203,6 +249,17 @@ pub enum Step {
         turn: usize,
         site: SiteNumber,
     },
+}
+
+/// By what the nearest of the sites with the least load are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// The ways from them to the resolver.
+    Resolver,
+    /// The ways from this site to them.
+    Site,
+    /// Not all of them are known, one way or the other: all are as near.
+    Unknown,
 }
 
 /// Is told why.
@@ -228,6 +285,10 @@ pub(super) fn choose<W: Witness>(
     witness: &mut W,
 ) -> (SiteNumber, u32) {
     let Client { now_ms, steering, .. } = *client;
+    if plan.metrics {
+        // Also where another mode decides: what is remembered ends one day, and then the way is known.
+        client.note(asker);
+    }
     let mut remember = None;
     if let Some(dynamic) = &plan.dynamic {
         match steering.memory.follow(asker.who, dynamic.share, now_ms, up) {
@@ -246,7 +307,7 @@ pub(super) fn choose<W: Witness>(
             }
         }
     }
-    let chosen = afresh(plan, family, asker, (steering, turn), witness);
+    let chosen = afresh(plan, family, asker, (client, turn), witness);
     match remember {
         Some(dynamic) => (steering.memory.put(asker.who, dynamic, chosen.0, now_ms, family.up()), chosen.1),
         None => chosen,
@@ -257,9 +318,10 @@ fn afresh<W: Witness>(
     plan: &Plan,
     family: &Family,
     asker: &Asker,
-    (steering, turn): (&Steering, u32),
+    (client, turn): (&Client, u32),
     witness: &mut W,
 ) -> (SiteNumber, u32) {
+    let steering = client.steering;
     if plan.topology {
         match steering.topology.find(asker.network).or_else(|| steering.places.find(asker.network)) {
             Some((network, site)) => {
@@ -285,9 +347,10 @@ fn afresh<W: Witness>(
     // A site's own turns go on when its own come.
     let own = turn.checked_div(turns as u32).unwrap_or(turn);
     if plan.metrics {
-        if let Some((sites, load)) = metrics::least(&steering.loads, family) {
+        let ways = client.ways(asker, family.up());
+        if let Some(Least { sites, load, by }) = metrics::least(&steering.loads, family, ways.as_ref()) {
             let (_, site) = family.turn(turn, sites);
-            witness.see(Step::Least { load, site });
+            witness.see(Step::Least { load, by, site });
             return (site, own);
         }
         witness.see(Step::LoadsUnknown);

@@ -36,6 +36,8 @@ pub struct Connection {
     pub compared: Option<Instant>,
     /// How often this side has begun that.
     pub comparisons: u32,
+    /// Up to which of this site's ways to resolvers have been told ([`crate::sites::Ways::news`]).
+    pub ways: u64,
     marks: VecDeque<(Instant, TcpInfo)>,
 }
 
@@ -67,6 +69,7 @@ impl Connection {
             repair: None,
             compared: None,
             comparisons: 0,
+            ways: 0,
             marks,
         }
     }

@@ -5,6 +5,7 @@
 //! so is what stands behind the fields that it knows: later versions add at the end.
 
 use crate::affinity::RANGES;
+use crate::sites::ways::{OwnWay, Way};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Of what is said here.
@@ -17,6 +18,9 @@ pub const MOST: usize = 256 << 10;
 pub const MOST_SERVICES: usize = 8192;
 pub const MOST_MEMBERS: usize = 8192;
 pub const MOST_RECORDS: usize = 4096;
+
+/// The most ways of one message.
+pub const MOST_WAYS: usize = 4096;
 
 /// The longest name of a site, in bytes.
 const MOST_NAME: usize = 255;
@@ -31,6 +35,7 @@ const STATE: u8 = 4;
 const RECORDS: u8 = 5;
 const DIGEST: u8 = 6;
 const WANT: u8 = 7;
+const WAYS: u8 = 8;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
@@ -62,6 +67,8 @@ pub enum Message {
     },
     /// The digests differ in these ranges: their records are exchanged.
     Want([u64; WORDS]),
+    /// Ways to resolvers, as the site has measured them. At most [`MOST_WAYS`].
+    Ways(Vec<OwnWay>),
 }
 
 /// How a site is.
@@ -166,6 +173,10 @@ impl Message {
                 out.push(WANT);
                 words.iter().for_each(|word| out.extend_from_slice(&word.to_be_bytes()));
             }
+            Message::Ways(ways) => {
+                out.push(WAYS);
+                write_ways(ways, out);
+            }
         }
         let length = (out.len() - start - 4) as u32;
         out[start..start + 4].copy_from_slice(&length.to_be_bytes());
@@ -197,6 +208,7 @@ impl Message {
                 }
                 Message::Want(words)
             }
+            WAYS => Message::Ways(fields.list(MOST_WAYS, 27, read_way)?),
             _ => return Ok(None),
         }))
     }
@@ -279,6 +291,27 @@ impl Records {
         })?;
         Ok(Records { sites, records })
     }
+}
+
+/// Of each: an address, microseconds there and back (0: nobody answers), loss, 1 and the routers between (0: not known), and how many
+/// seconds ago that was.
+fn write_ways(ways: &[OwnWay], out: &mut Vec<u8>) {
+    let ways = &ways[..ways.len().min(MOST_WAYS)];
+    out.extend_from_slice(&(ways.len() as u16).to_be_bytes());
+    for OwnWay { address, way } in ways {
+        out.extend_from_slice(&octets(*address));
+        out.extend_from_slice(&way.round_trip_us.unwrap_or(0).to_be_bytes());
+        out.extend_from_slice(&way.loss_permille.to_be_bytes());
+        out.push(way.hops.map_or(0, |hops| hops.saturating_add(1)));
+        out.extend_from_slice(&way.age_s.to_be_bytes());
+    }
+}
+
+fn read_way(fields: &mut Fields) -> Result<OwnWay, Malformed> {
+    let (address, us, loss_permille) = (address(fields.array()?), fields.u32()?, fields.u16()?.min(1000));
+    let (hops, age_s) = (fields.u8()?.checked_sub(1), fields.u32()?);
+    let way = Way { round_trip_us: (us > 0).then_some(us), loss_permille, hops, age_s };
+    Ok(OwnWay { address, way })
 }
 
 fn octets(address: IpAddr) -> [u8; 16] {

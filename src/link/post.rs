@@ -1,7 +1,7 @@
 //! The thread that has the connections: dials, answers, tells, hears.
 
 use super::connection::{Connection, Over};
-use super::message::{Message, State};
+use super::message::{MOST_WAYS, Message, State};
 use super::session::{Said, Session};
 use super::share;
 use super::tls::{self, Identity};
@@ -302,6 +302,10 @@ impl Post {
                 }
             }
             Said::Want(words) => self.repair(slot, Ranges::from_words(words)),
+            Said::Ways(told) => {
+                let (Some(ways), site) = (&self.shared.ways, self.peers[peer].site) else { return };
+                told.iter().for_each(|told| ways.hear(site, told.address, &told.way, now_s()));
+            }
         }
     }
 
@@ -345,6 +349,7 @@ impl Post {
         }
         if beat {
             self.tell_changes();
+            self.tell_ways();
         }
         for slot in 0..self.connections.len() {
             self.tell_repair(slot);
@@ -416,6 +421,20 @@ impl Post {
             messages.iter().for_each(|message| session.say(message));
         }
         self.board(|board| board.counts.records_sent += records.len() as u64);
+    }
+
+    /// Tells each who listens which ways to resolvers have been measured anew: all of them, if it has been told of none.
+    fn tell_ways(&mut self) {
+        let Some(ways) = &self.shared.ways else { return };
+        for connection in self.connections.iter_mut().flatten().filter(|one| one.stands() && one.has_room()) {
+            let Some(session) = &mut connection.session else { continue };
+            let (news, told) = ways.news(connection.ways, MOST_WAYS, now_s());
+            connection.ways = told;
+            if !news.is_empty() {
+                ways.told(news.len());
+                session.say(&Message::Ways(news));
+            }
+        }
     }
 
     /// Goes on telling records of ranges that differ.
@@ -519,6 +538,11 @@ impl Post {
             }
         }
     }
+}
+
+/// Seconds since 1970.
+fn now_s() -> u32 {
+    (now_us() / 1_000_000) as u32
 }
 
 /// Microseconds since 1970.

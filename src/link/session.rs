@@ -10,6 +10,7 @@ pub enum Said {
     Records(super::message::Records),
     Digest { before_ms: u64, sums: Box<[u64; crate::affinity::RANGES]> },
     Want([u64; crate::affinity::RANGES / 64]),
+    Ways(Vec<crate::sites::ways::OwnWay>),
 }
 
 /// Bytes in one call: what is left over waits.
@@ -113,6 +114,7 @@ impl Session {
             Message::Records(records) => said.push(Said::Records(records)),
             Message::Digest { before_ms, sums } => said.push(Said::Digest { before_ms, sums }),
             Message::Want(words) => said.push(Said::Want(words)),
+            Message::Ways(ways) => said.push(Said::Ways(ways)),
         }
         Ok(())
     }

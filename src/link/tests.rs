@@ -11,6 +11,7 @@ struct Node {
     table: Arc<SiteTable>,
     sites: Arc<Registry>,
     store: Arc<Store>,
+    ways: Arc<Ways>,
     links: Links,
 }
 
@@ -56,9 +57,11 @@ fn node(own: &str, identity: Identity, peers: &[(&str, Option<SocketAddr>)], lis
     };
     let peers = peers.iter().map(peer).collect();
     let (table_of, sites_of) = (table.clone(), sites.clone());
-    let common = Common { own: own.into(), sites: sites_of, table: table_of, store: Some(store.clone()) };
+    let ways = Arc::new(Ways::new(1 << 16, sites.find(own).unwrap(), (own.len() as u64, 7)));
+    let (store_of, ways_of) = (Some(store.clone()), Some(ways.clone()));
+    let common = Common { own: own.into(), sites: sites_of, table: table_of, store: store_of, ways: ways_of };
     let links = Links::start(common, identity, peers, &[listen.parse().unwrap()]).unwrap();
-    Node { table, sites, store, links }
+    Node { table, sites, store, ways, links }
 }
 
 /// South listens, north dials.
@@ -167,6 +170,36 @@ fn what_was_missed_while_the_link_was_down_is_found_by_digests() {
     let same = |n: u32| !south.site_of(n).is_empty() && south.site_of(n) == north.site_of(n);
     until("the rest", || (0..5000).all(same));
     assert!(south.links.counts().repairs + north.links.counts().repairs >= 2);
+}
+
+#[test]
+fn ways_to_resolvers_are_told_once_and_all_again_to_who_begins_anew() {
+    use crate::sites::ways::{Network, Way};
+    let keys = Keys::new(&["south", "north"]);
+    let (south, north) = pair(&keys);
+    let now_s = || (now_ms() / 1000) as u32;
+    let resolver = |n: u16| std::net::IpAddr::from([10, (n >> 8) as u8, n as u8, 53]);
+    let way = Way { round_trip_us: Some(12_000), loss_permille: 250, hops: Some(7), age_s: 0 };
+    let heard = |by: &Node, of: &str, n: u16| {
+        let site = by.sites.find(of).unwrap();
+        by.ways.seen(Network::of(resolver(n)), u64::MAX, now_s()).and_then(|seen| seen.from(site))
+    };
+    let is_told = |by: &Node, of: &str, n: u16| heard(by, of, n).is_some_and(|heard| Way { age_s: 0, ..heard } == way);
+    // More than one message holds.
+    (0..5000).for_each(|n| south.ways.measured(resolver(n), &way, now_s()));
+    north.ways.measured(resolver(7), &Way { round_trip_us: None, ..way }, now_s());
+    until("all of south's", || (0..5000).all(|n| is_told(&north, "south", n)));
+    until("north's", || heard(&south, "north", 7).is_some_and(|way| way.round_trip_us.is_none()));
+    assert_eq!((south.ways.counts().told, north.ways.counts().taken), (5000, 5000));
+    assert!(heard(&south, "south", 4999).is_some(), "its own stays its own");
+    south.ways.measured(resolver(7), &way, now_s());
+    until("one more", || north.ways.counts().taken == 5001);
+    // Another node takes north's place and knows nothing.
+    let to = south.links.listening()[0];
+    drop(north);
+    let north = node("north", keys.identity("north", &["south"]).unwrap(), &[("south", Some(to))], "127.0.0.1:0");
+    until("all again", || (0..5000).all(|n| is_told(&north, "south", n)));
+    assert_eq!(north.ways.counts().taken, 5000);
 }
 
 #[test]

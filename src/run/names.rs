@@ -23,6 +23,9 @@ use crate::link::message::member_id;
 use crate::redis::Sharer;
 use crate::run::sites::{Heard, Known};
 use crate::service::status::StatusTable;
+use crate::sites::Ways;
+use crate::sites::ways::NETWORKS;
+use crate::survey::Survey;
 use crate::sys::wake::Waker;
 use fast::Fast;
 use keeper::{Keeper, Learning};
@@ -69,6 +72,8 @@ pub struct Names {
     /// Once a pool remembers resolvers' sites.
     keeper: Option<Keeper>,
     sharer: Option<Sharer>,
+    /// Once a pool chooses by metrics.
+    survey: Option<Survey>,
     cookies: Option<Cookies>,
     notifier: Notifier,
     shared: Arc<Shared>,
@@ -138,6 +143,7 @@ impl Names {
             zones,
             keeper,
             sharer: None,
+            survey: None,
             cookies,
             notifier,
             udp_wakers: servers.iter().map(udp::Server::waker).collect(),
@@ -154,6 +160,7 @@ impl Names {
         names.warn_of_addresses();
         names.learn()?;
         names.share()?;
+        names.survey()?;
         names.health.set_targets(names.checked.targets.clone(), Instant::now());
         Ok(Some(names))
     }
@@ -193,6 +200,24 @@ impl Names {
                 self.sharer = Some(Sharer::start(redis, keeper.store().clone(), self.slots.sites.clone())?);
             }
             None => warn!("[dns.redis] has nothing to share: no pool has the mode \"dynamic\""),
+        }
+        Ok(())
+    }
+
+    /// Has resolvers' ways measured as the configuration says; what is known stays.
+    fn survey(&mut self) -> Result<(), String> {
+        let Some(dns) = &self.config.dns else { return Ok(()) };
+        if self.survey.is_none() && dns.is_metric() {
+            let too_many = || format!("site {} is one more than can be known from start to end", self.config.site);
+            let own = self.slots.sites.number(&self.config.site).ok_or_else(too_many)?;
+            let random = || getrandom::u64().map_err(|why| format!("[dns] no random numbers: {why}"));
+            let ways = Arc::new(Ways::new(NETWORKS, own, (random()?, random()?)));
+            self.zones.survey(ways.clone());
+            self.survey = Some(Survey::start(ways)?);
+        }
+        if let Some(survey) = &self.survey {
+            let per_second = if dns.is_metric() { dns.measure_resolvers } else { 0 };
+            survey.set(per_second, dns.measure_every);
         }
         Ok(())
     }
@@ -374,7 +399,7 @@ impl Names {
         self.lines_up = config.lines.iter().map(|line| was.remove(&line.name).unwrap_or(true)).collect();
         self.config = config.clone();
         self.checked = Checked::of(config);
-        if let Err(sentence) = self.learn().and_then(|()| self.share()) {
+        if let Err(sentence) = self.learn().and_then(|()| self.share()).and_then(|()| self.survey()) {
             error!("{sentence}");
         }
         self.health.set_targets(self.checked.targets.clone(), now);
@@ -387,7 +412,8 @@ impl Names {
     /// Which sites there are, and what is remembered of resolvers.
     pub fn sites(&self) -> Known {
         let (sites, table) = (self.slots.sites.clone(), self.slots.table.clone());
-        Known { sites, table, store: self.keeper.as_ref().map(|keeper| keeper.store().clone()) }
+        let store = self.keeper.as_ref().map(|keeper| keeper.store().clone());
+        Known { sites, table, store, ways: self.survey.as_ref().map(|survey| survey.ways().clone()) }
     }
 
     /// The members that are `site`'s, and whether they are in; see [`crate::link::message::member_id`]. Empty before anything is answered.
@@ -429,6 +455,7 @@ impl Names {
             let _ = thread.join();
         }
         self.sharer = None;
+        self.survey = None;
         self.keeper.iter_mut().for_each(Keeper::stop);
     }
 }

@@ -11,7 +11,7 @@ use crate::link::tls::Identity;
 use crate::link::{Common, Links, PeerOf, Report};
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
-use crate::sites::{Load, Registry, SiteTable};
+use crate::sites::{Load, Registry, SiteTable, Ways};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub struct Known {
     pub table: Arc<SiteTable>,
     /// None: no resolver is remembered.
     pub store: Option<Arc<Store>>,
+    /// None: no pool chooses by metrics.
+    pub ways: Option<Arc<Ways>>,
 }
 
 pub struct Sites {
@@ -84,6 +86,9 @@ impl Sites {
             heard: Arc::default(),
             heeded: None,
         };
+        if let Some(own) = made.known.sites.number(&config.site) {
+            made.known.table.set_own(own);
+        }
         let prepared = made.prepare(config)?;
         made.link(config, prepared)?;
         Ok(made)
@@ -122,13 +127,14 @@ impl Sites {
     pub fn adopt(&mut self, config: &Config, prepared: Prepared, known: Option<Known>) {
         self.heeded = None;
         let known = known.unwrap_or_else(|| self.known.clone());
-        let remembers = self.known.store.is_some() == known.store.is_some();
+        let tells = |known: &Known| (known.store.is_some(), known.ways.is_some());
+        let same_tables = tells(&self.known) == tells(&known);
         self.known = known;
         let was = self.linked.as_ref().map(|was| (&was.identity, &was.peers));
         let same = prepared.0.as_ref().map(|(identity, peers)| (identity, peers)) == was;
         let listen = config.link.as_ref().map(|link| &link.listen);
         let settings = self.linked.as_ref().map(|was| (&was.own, &was.listen));
-        if same && remembers && settings.is_none_or(|was| was == (&config.site, listen.unwrap_or(&Vec::new()))) {
+        if same && same_tables && settings.is_none_or(|was| was == (&config.site, listen.unwrap_or(&Vec::new()))) {
             return;
         }
         // The old listeners must be closed before the new ones can be opened.
@@ -145,6 +151,7 @@ impl Sites {
             sites: self.known.sites.clone(),
             table: self.known.table.clone(),
             store: self.known.store.clone(),
+            ways: self.known.ways.clone(),
         };
         let links = Links::start(common, identity.clone(), peers.clone(), &link.listen)?;
         if let Some(waker) = &self.waker {

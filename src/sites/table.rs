@@ -2,8 +2,8 @@
 
 use super::{MAX_SITES, SiteNumber};
 use crossbeam_utils::CachePadded;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicU32};
 
 /// Something is known: the site says it, or it is this one.
 const KNOWN: u32 = 1;
@@ -42,11 +42,13 @@ struct Row {
 /// By [`SiteNumber`]. Each word is whole by itself; words of two reports may be read together, which does no harm to a comparison.
 pub struct SiteTable {
     rows: Box<[CachePadded<Row>]>,
+    /// This site's number; all ones before it is known.
+    own: AtomicU8,
 }
 
 impl Default for SiteTable {
     fn default() -> SiteTable {
-        SiteTable { rows: (0..MAX_SITES).map(|_| CachePadded::default()).collect() }
+        SiteTable { rows: (0..MAX_SITES).map(|_| CachePadded::default()).collect(), own: AtomicU8::new(u8::MAX) }
     }
 }
 
@@ -61,6 +63,16 @@ impl SiteTable {
         row.loss_permille.store(load.loss_permille.into(), Relaxed);
         row.hops.store(load.hops.into(), Relaxed);
         row.status.store(KNOWN | if load.full { FULL } else { 0 }, Release);
+    }
+
+    /// Which one is this site.
+    pub fn set_own(&self, site: SiteNumber) {
+        self.own.store(site.0, Relaxed);
+    }
+
+    pub fn own(&self) -> Option<SiteNumber> {
+        let own = self.own.load(Relaxed);
+        (usize::from(own) < MAX_SITES).then_some(SiteNumber(own))
     }
 
     /// Nothing is known of it any more.

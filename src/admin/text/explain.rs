@@ -1,7 +1,8 @@
 //! What would be answered to whom, for people.
 
-use super::super::rows::{ExplainRow, RecordRow};
-use super::{Align::Left, Column, Table, age, printable};
+use super::super::rows::{ExplainRow, RecordRow, WayRow};
+use super::Align::{Left, Right};
+use super::{Column, Table, age, printable};
 use std::io::{self, Write};
 
 /// Errors are the writer's.
@@ -46,7 +47,7 @@ pub fn explain(out: &mut impl Write, row: &ExplainRow) -> io::Result<()> {
             vec![member.name.clone(), member.site.clone(), is.into(), member.addresses.join(" "), member.reason.clone()]
         })
         .collect();
-    let tables: [(&[Column], Vec<Vec<String>>); 2] = [
+    let tables: [(&[Column], Vec<Vec<String>>); 3] = [
         (&[Column("MODE", Left), Column("DECIDES", Left), Column("WHY", Left)], modes),
         (
             &[
@@ -58,12 +59,39 @@ pub fn explain(out: &mut impl Write, row: &ExplainRow) -> io::Result<()> {
             ],
             members,
         ),
+        (
+            &[
+                Column("WAY FROM", Left),
+                Column("RTT", Right),
+                Column("LOSS", Right),
+                Column("HOPS", Right),
+                Column("MEASURED", Left),
+            ],
+            row.ways.iter().map(way).collect(),
+        ),
     ];
     for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
         writeln!(out)?;
         Table::default().print(out, columns, rows)?;
     }
     Ok(())
+}
+
+fn way(way: &WayRow) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or("-".into());
+    let known = way.round_trip_ms.is_some();
+    let measured = match (way.age_s, known) {
+        (None, _) => "no".into(),
+        (Some(age_s), true) => format!("{} ago", age(age_s.into())),
+        (Some(age_s), false) => format!("{} ago: nobody answers", age(age_s.into())),
+    };
+    vec![
+        way.site.clone(),
+        or_dash(way.round_trip_ms.map(|ms| format!("{ms:.1}ms"))),
+        or_dash(way.loss_permille.map(|permille| format!("{:.1}%", f64::from(permille) / 10.0))),
+        or_dash(way.hops.map(|hops| hops.to_string())),
+        measured,
+    ]
 }
 
 fn remembered(record: &RecordRow) -> String {
@@ -98,6 +126,10 @@ mod tests {
                 {"mode": "stripe", "decides": true, "why": "member 1 of the 1 that are up, at site south"}
             ],
             "answer": {"rcode": "NOERROR", "addresses": ["192.0.2.1"], "ttl_s": 30, "scope": 16},
+            "ways": [
+                {"site": "south", "age_s": 61, "round_trip_ms": 12.34, "loss_permille": 125, "hops": 7},
+                {"site": "north", "age_s": 5}, {"site": "east"}
+            ],
             "record": {"site": "south", "age_s": 61, "ttl_s": 3600, "left_s": 3539, "hits": 4}, "lasts_s": 8
         }))
         .unwrap();
@@ -121,6 +153,11 @@ stripe    yes      member 1 of the 1 that are up, at site south
 MEMBER  SITE   STATUS  ADDRESSES  WHY
 a       south  in      192.0.2.1  nothing is checked
 b       north  out     192.0.2.2  drained
+
+WAY FROM     RTT   LOSS  HOPS  MEASURED
+south     12.3ms  12.5%     7  1m1s ago
+north          -      -     -  5s ago: nobody answers
+east           -      -     -  no
 "
         );
     }

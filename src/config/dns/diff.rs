@@ -53,6 +53,8 @@ pub(in super::super) fn dns(changes: &mut Changes, old: &Dns, new: &Dns) {
         changes.say("dns: the password file of redis changed".into());
     }
     changes.value("dns", "learn_groups", &or_none(&old.learn_groups), &or_none(&new.learn_groups));
+    changes.value("dns", "measure_resolvers", &old.measure_resolvers, &new.measure_resolvers);
+    changes.duration("dns", "measure_every", old.measure_every, new.measure_every);
     changes.value("dns", "redis", &server(old), &server(new));
     changes.named(&old.keys, &new.keys, |key| key.name.clone(), keys);
     changes.named(&old.zones, &new.zones, |zone| zone.origin.clone(), zones);

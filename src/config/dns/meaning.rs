@@ -311,6 +311,8 @@ pub(in super::super) fn dns(dns: written::Dns, site: &str) -> Option<Dns> {
         group_mask_v6: dns.group_mask_v6,
         max_records: dns.max_records,
         learn_groups: dns.learn_groups.map(|name| name.value),
+        measure_resolvers: dns.measure_resolvers,
+        measure_every: dns.measure_every,
         redis: match dns.redis {
             Some(written) => Some(redis::meant(written)?),
             None => None,

@@ -230,6 +230,7 @@ fn topology_and_groups_mean_what_they_say() {
     let resolvers = vec![prefix("192.0.2.1/32"), prefix("198.51.100.0/28")];
     assert_eq!(dns.groups, [Group { name: "isp".into(), resolvers }]);
     assert_eq!((dns.group_mask_v4, dns.group_mask_v6), (32, 128));
+    assert_eq!((dns.measure_resolvers, dns.measure_every), (0, Duration::from_secs(600)));
 }
 
 #[test]

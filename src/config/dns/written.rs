@@ -37,6 +37,8 @@ pub(in super::super) struct Dns {
     pub group_mask_v6: u8,
     pub max_records: u32,
     pub learn_groups: Option<At<String>>,
+    pub measure_resolvers: u32,
+    pub measure_every: Duration,
     pub redis: Option<redis::Written>,
 }
 
@@ -178,6 +180,10 @@ pub(in super::super) fn dns(walk: &mut Walk, table: &DeTable, place: Place) -> D
         learn_groups: section
             .read(walk, "learn_groups", optional_name)
             .and_then(|name| Some(At { value: name.value?, place: name.place })),
+        measure_resolvers: section
+            .or(walk, "measure_resolvers", value::number("a number of measurements a second", 0..=1000), 0)
+            .value,
+        measure_every: section.or(walk, "measure_every", value::duration(SECOND..=DAY), 600 * SECOND).value,
         redis: section.table(walk, "redis", "dns.redis").map(|(table, place)| redis::read(walk, table, place)),
     }
 }

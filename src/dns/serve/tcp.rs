@@ -4,6 +4,7 @@
 
 mod connection;
 
+use super::super::steer::Survey;
 use super::super::{Scratch, Transport};
 use super::serial::unix_ms;
 use super::{Served, Shared, Tally};
@@ -245,6 +246,11 @@ impl Server {
 
     fn close(&mut self, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot).and_then(Option::take) else { return };
+        if let Survey::Kept(ways) = &self.shared.served.load().snapshot.steering().ways
+            && let Some((from, round_trip_us)) = connection.round_trip()
+        {
+            ways.note_connection(from, round_trip_us, (unix_ms() / 1000) as u32);
+        }
         self.leave(connection.client);
         self.free.push(slot);
         self.open -= 1;

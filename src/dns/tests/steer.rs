@@ -1,5 +1,6 @@
 //! Pools that send resolvers to sites.
 
+mod metrics;
 mod model;
 
 use super::*;
@@ -8,7 +9,7 @@ use crate::config::dns::Prefix;
 use crate::dns::explain::{Wanted, explain};
 use crate::dns::steer::prefixes::Prefixes;
 use crate::dns::steer::stripe::hash_of;
-use crate::dns::steer::{Dynamic, Group, Groups, Memory, Place, Plan, Steering, Step, Stripe};
+use crate::dns::steer::{Dynamic, Group, Groups, Memory, Near, Place, Plan, Steering, Step, Stripe, Survey};
 use crate::sites::{Load, SiteNumber, SiteTable};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -344,11 +345,11 @@ fn by_metrics_the_least_load_is_asked_and_what_is_not_known_is_not_compared() {
     let all: BTreeSet<char> = ['1', '2', '3'].into();
     let set = |site, load: Load| loads.set(SiteNumber(site), &load);
     set(1, Load { cpu_permille: 900, ..Load::default() });
-    set(2, Load { cpu_permille: 300, ..Load::default() });
+    set(2, Load { cpu_permille: 300, round_trip_us: 5000, ..Load::default() });
     assert_eq!(chosen(), all, "of the third nothing is known");
-    set(3, Load { cpu_permille: 350, ..Load::default() });
+    set(3, Load { cpu_permille: 350, round_trip_us: 5100, ..Load::default() });
     assert_eq!(chosen(), ['2', '3'].into(), "a hair's breadth is none");
-    set(3, Load { cpu_permille: 350, hops: 9, ..Load::default() });
+    set(3, Load { cpu_permille: 350, round_trip_us: 5100, hops: 9, ..Load::default() });
     assert_eq!(chosen(), ['2'].into());
     set(2, Load { cpu_permille: 300, full: true, ..Load::default() });
     assert_eq!(chosen(), ['3'].into());

@@ -15,6 +15,15 @@ fn told(sites: usize) -> impl Strategy<Value = Told> {
         .prop_map(|(who, share, site, ttl_s, stamp_ms, hits)| Told { who, share, site, ttl_s, stamp_ms, hits })
 }
 
+fn way() -> impl Strategy<Value = OwnWay> {
+    let us = any::<u32>().prop_map(|us| (us > 0).then_some(us));
+    let way = (any::<IpAddr>(), us, 0u16..=1000, prop::option::of(0..=254u8), any::<u32>());
+    way.prop_map(|(address, round_trip_us, loss_permille, hops, age_s)| OwnWay {
+        address: address.to_canonical(),
+        way: Way { round_trip_us, loss_permille, hops, age_s },
+    })
+}
+
 fn messages() -> impl Strategy<Value = Message> {
     let state = (
         (any::<bool>(), any::<u32>(), any::<u32>(), 0u16..=1000),
@@ -40,6 +49,7 @@ fn messages() -> impl Strategy<Value = Message> {
             before_ms: word / 2,
             sums: Box::new(std::array::from_fn(|n| word.wrapping_mul(n as u64))),
         }),
+        prop::collection::vec(way(), 0..30).prop_map(Message::Ways),
         any::<u64>().prop_map(|word| Message::Want(std::array::from_fn(|n| word.rotate_left(n as u32)))),
     ]
 }
@@ -110,6 +120,7 @@ fn lengths_that_lie_take_no_memory() {
     state.extend([0xff, 0xff]);
     assert_eq!(Message::read(&state), Err(Malformed));
     assert_eq!(Message::read(&[RECORDS, 0, 0, 0, 1, 0, 0]), Err(Malformed));
+    assert_eq!(Message::read(&[WAYS, 0x10, 0, 1]), Err(Malformed));
     assert_eq!(Message::read(&[200, 1, 2]), Ok(None), "a later version's");
     assert_eq!(Message::read(&[]), Err(Malformed));
 }
@@ -126,4 +137,9 @@ fn the_longest_lists_fit_one_message() {
     assert!(bytes.len() <= MOST + 4, "{}", bytes.len());
     let Some(Message::Records(read)) = Message::read(&bytes[4..]).unwrap() else { panic!() };
     assert_eq!((read.sites.len(), read.records.len()), (MOST_SITES, MOST_RECORDS));
+    let way = Way { round_trip_us: Some(1), loss_permille: 0, hops: None, age_s: 0 };
+    let bytes = written(&Message::Ways(vec![OwnWay { address: [192, 0, 2, 1].into(), way }; MOST_WAYS + 5]));
+    assert!(bytes.len() <= MOST + 4, "{}", bytes.len());
+    let Some(Message::Ways(read)) = Message::read(&bytes[4..]).unwrap() else { panic!() };
+    assert_eq!(read.len(), MOST_WAYS);
 }

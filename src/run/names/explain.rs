@@ -2,7 +2,7 @@
 
 use super::truth::Truth;
 use super::{Names, Services};
-use crate::admin::rows::{AnswerRow, ExplainRow, MemberRow, ModeRow, RecordRow, Wish};
+use crate::admin::rows::{AnswerRow, ExplainRow, MemberRow, ModeRow, RecordRow, WayRow, Wish};
 use crate::config::Word;
 use crate::config::dns::{Mode, Pool, Prefix, WhenDown};
 use crate::dns::Name;
@@ -10,8 +10,9 @@ use crate::dns::explain::{Choice, Explained, Wanted, explain};
 use crate::dns::pool::PoolState;
 use crate::dns::serve::serial::unix_ms;
 use crate::dns::snapshot::{Settings, Snapshot};
-use crate::dns::steer::{Memory, Step};
+use crate::dns::steer::{Memory, Near, Step, Survey};
 use crate::sites::SiteNumber;
+use crate::sites::ways::Way;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,9 @@ impl Names {
         let mut steering = served.snapshot.steering().clone();
         if let Memory::Kept(store) = steering.memory {
             steering.memory = Memory::Looked(store);
+        }
+        if let Survey::Kept(ways) = steering.ways {
+            steering.ways = Survey::Looked(ways);
         }
         // A name that tells of a client would be noted.
         steering.learner = steering.learner.filter(|learner| !learner.is_telling(name.wire()));
@@ -110,6 +114,7 @@ impl Names {
                 ttl_s: explained.ttl_s,
                 scope: explained.scope,
             },
+            ways: Vec::new(),
             record: None,
             lasts_s: None,
         };
@@ -129,6 +134,8 @@ impl Names {
         let lasts = (0..pool.members.len()).map(|m| truth.member_lasts(p, pool, m, &lasting)).min();
         row.lasts_s = lasts.filter(|lasts| *lasts < Duration::MAX).map(|lasts| lasts.as_secs());
         row.modes = modes(pool, explained, &site);
+        let ways = explained.choice.iter().flat_map(|choice| &choice.ways);
+        row.ways = ways.map(|(of, way)| way_row(site(*of), way.as_ref())).collect();
         row.record = explained.choice.as_ref().and_then(|choice| choice.record).map(|record| RecordRow {
             site: site(record.site),
             age_s: now_ms.saturating_sub(record.stamp_ms) / 1000,
@@ -138,6 +145,17 @@ impl Names {
             hits: record.hits,
         });
         row
+    }
+}
+
+fn way_row(site: String, way: Option<&Way>) -> WayRow {
+    let answered = way.filter(|way| way.round_trip_us.is_some());
+    WayRow {
+        site,
+        age_s: way.map(|way| way.age_s),
+        round_trip_ms: way.and_then(|way| Some(f64::from(way.round_trip_us?) / 1000.0)),
+        loss_permille: answered.map(|way| way.loss_permille),
+        hops: answered.and_then(|way| way.hops),
     }
 }
 
@@ -206,8 +224,13 @@ fn modes(pool: &Pool, explained: &Explained, site: &dyn Fn(SiteNumber) -> String
             let why = format!("member {} of the {members} that are up, at site {}", member + 1, site(at));
             (Mode::Stripe, true, why)
         }
-        Step::Least { load, site: at } => {
-            (Mode::Metrics, true, format!("site {} is of those with the least load, {load}", site(at)))
+        Step::Least { load, by, site: at } => {
+            let near = match by {
+                Near::Resolver => ", and of these the nearest to the resolver",
+                Near::Site => ", and of these the nearest to this site",
+                Near::Unknown => "",
+            };
+            (Mode::Metrics, true, format!("site {} is of those with the least load, {load}{near}", site(at)))
         }
         Step::LoadsUnknown => (Mode::Metrics, false, "not of all sites the load is known".into()),
         Step::Turn { turns, turn, site: at } => {

@@ -2,13 +2,14 @@
 
 use super::truth::{State, Truth};
 use super::{Names, Services};
-use crate::admin::rows::{DnsRows, HealthRow, PoolRow, RedisRow, SignedRow, StateRow, StoreRow, ZoneRow};
+use crate::admin::rows::{DnsRows, HealthRow, PoolRow, RedisRow, SignedRow, StateRow, StoreRow, WaysRow, ZoneRow};
 use crate::affinity::Who;
 use crate::dns::Count;
 use crate::dns::dnssec::LEAST_S;
 use crate::dns::serve::serial::unix_s;
 use crate::health::TargetHealth;
 use crate::run::metrics::Page;
+use crate::sites::ways::Counts;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -47,7 +48,15 @@ impl Names {
                 address: sharer.config().address.to_string(),
                 connected: sharer.is_connected(),
             }),
+            ways: self.ways(),
         }
+    }
+
+    /// None: no pool chooses by metrics.
+    fn ways(&self) -> Option<WaysRow> {
+        let Counts { networks, measured, unanswered, rate_limited, evicted, told, taken } =
+            self.survey.as_ref()?.ways().counts();
+        Some(WaysRow { networks, measured, unanswered, rate_limited, evicted, told, taken_over: taken })
     }
 
     /// Learned groups, the first ones of many.
@@ -91,6 +100,17 @@ impl Names {
             ("dns_tcp_evicted", &tcp.evicted),
         ];
         sums.extend(connections.map(|(name, count)| (name.to_string(), count.load(Relaxed))));
+        if let Some(ways) = self.ways() {
+            let ways = [
+                ("dns_ways_measured", ways.measured),
+                ("dns_ways_unanswered", ways.unanswered),
+                ("dns_ways_rate_limited", ways.rate_limited),
+                ("dns_ways_evicted", ways.evicted),
+                ("dns_ways_told", ways.told),
+                ("dns_ways_taken_over", ways.taken_over),
+            ];
+            sums.extend(ways.map(|(name, count)| (name.to_string(), count)));
+        }
         sums
     }
 
@@ -143,6 +163,11 @@ impl Names {
         if let Some(redis) = &rows.redis {
             page.metric("farside_dns_redis_up", "gauge", "1: the server through which records are shared answers.");
             page.sample("farside_dns_redis_up", &[], u8::from(redis.connected));
+        }
+        if let Some(ways) = &rows.ways {
+            let help = "Networks of resolvers of which it is known how far they are from this site or another.";
+            page.metric("farside_dns_ways_networks", "gauge", help);
+            page.sample("farside_dns_ways_networks", &[], ways.networks);
         }
         page.metric("farside_line_up", "gauge", "1: what is checked through the line answers.");
         for line in &rows.lines {

@@ -11,9 +11,9 @@ use crate::dns::serve::sign::Keys;
 use crate::dns::serve::{Access, SLOTS, Served, Transfers, VERSIONS};
 use crate::dns::snapshot::{Cookies, RateLimit, Settings, Snapshot};
 use crate::dns::steer::learn::Learner;
-use crate::dns::steer::{Memory, Steering};
+use crate::dns::steer::{Memory, Steering, Survey};
 use crate::dns::{Contents, Name, Zone};
-use crate::sites::{Registry, SiteTable};
+use crate::sites::{Registry, SiteTable, Ways};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tracing::{error, info};
@@ -185,19 +185,25 @@ pub struct Zones {
     /// What pools remember by, and the sites' loads.
     memory: Memory,
     loads: Arc<SiteTable>,
+    ways: Survey,
     learner: Option<Arc<Learner>>,
 }
 
 impl Zones {
     pub fn new(serials: Serials, settings: Settings, loads: Arc<SiteTable>) -> Zones {
         let (entries, keys, lists) = (Vec::new(), Keys::default(), Lists::default());
-        let (memory, learner) = (Memory::None, None);
-        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory, loads, learner }
+        let (memory, ways, learner) = (Memory::None, Survey::None, None);
+        Zones { entries, keys, serials, settings: Arc::new(settings), lists, memory, loads, ways, learner }
     }
 
     /// Resolvers' sites are remembered there, from the next [`Zones::put_out`] on.
     pub fn remember(&mut self, store: Arc<Store>) {
         self.memory = Memory::Kept(store);
+    }
+
+    /// How far resolvers are is known there, from the next [`Zones::put_out`] on.
+    pub fn survey(&mut self, ways: Arc<Ways>) {
+        self.ways = Survey::Kept(ways);
     }
 
     /// Groups of resolvers are learned there, from the next [`Zones::put_out`] on.
@@ -280,7 +286,7 @@ impl Zones {
         let zones = put_out().map(|entry| entry.versions[0].clone()).collect();
         let Lists { groups, topology, places } = self.lists.clone();
         let (memory, loads, learner) = (self.memory.clone(), self.loads.clone(), self.learner.clone());
-        let steering = Steering { groups, topology, places, memory, loads, learner };
+        let steering = Steering { groups, topology, places, memory, loads, ways: self.ways.clone(), learner };
         Served {
             snapshot: Snapshot::new(zones, self.settings.clone()).with(steering),
             transfers: put_out().map(transfers).collect(),

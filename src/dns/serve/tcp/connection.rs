@@ -11,6 +11,7 @@ use super::super::super::{Asked, Scratch, Transport};
 use super::super::respond::{Response, respond};
 use super::super::sign::{LONGEST_SIGNATURE, Signed};
 use super::super::{Served, Tally};
+use crate::sys::tcp_info::tcp_info;
 use mio::net::TcpStream;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::IpAddr;
@@ -67,6 +68,7 @@ pub(super) struct Connection {
     transfer: Option<(Transfer, Option<Box<Signed>>)>,
     /// The client sends no more.
     leaving: bool,
+    has_asked: bool,
 }
 
 impl Connection {
@@ -83,7 +85,14 @@ impl Connection {
             sent: 0,
             transfer: None,
             leaving: false,
+            has_asked: false,
         }
+    }
+
+    /// Who has asked, and how far away it is, in microseconds.
+    pub fn round_trip(&self) -> Option<(IpAddr, u32)> {
+        let info = tcp_info(&self.stream).ok().filter(|_| self.has_asked)?;
+        Some((self.peer, info.least_us))
     }
 
     /// Does what can be done now, and not more than a bounded piece of it.
@@ -113,6 +122,7 @@ impl Connection {
             }
         } else if let Some(length) = whole_message(&self.asked) {
             self.moved = desk.now;
+            self.has_asked = true;
             self.answer(length, desk);
         } else {
             self.flush(desk.now)?;
