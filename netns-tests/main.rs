@@ -47,5 +47,6 @@ mod topology;
 mod tunnel;
 mod tunnel_sizes;
 mod udp;
+mod ways;
 mod wrong;
 mod zones;

@@ -6,6 +6,7 @@ pub mod config;
 pub mod crowd;
 pub mod dovecot;
 pub mod download;
+pub mod echo;
 pub mod farside;
 pub mod lines;
 pub mod link;

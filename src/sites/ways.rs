@@ -31,6 +31,10 @@ const CORNER: usize = 8;
 /// Addresses that wait to be measured.
 pub const QUEUE: usize = 1024;
 
+/// Who asks on and on is noted once in so many seconds.
+const AGAIN_S: u32 = 2;
+const LATELY: usize = 4096;
+
 /// What was measured longer ago is not known any more, in seconds.
 pub const LASTS_S: u32 = 86_400;
 
@@ -187,6 +191,8 @@ pub struct Ways {
     /// As [`Writer::serial`], for who only wants to know whether anything has changed.
     serial: AtomicU64,
     queue: ArrayQueue<Noted>,
+    /// Who was noted lately, by hashes of the network and the time: two that share a place are noted more often, and that is all.
+    lately: Box<[AtomicU64]>,
     /// Echoes are sent, and what they have measured is good for so many seconds.
     measures: AtomicBool,
     every_s: AtomicU32,
@@ -208,6 +214,7 @@ impl Ways {
             writer: Mutex::new(Writer { origins: vec![origin; rows].into(), serial: 0 }),
             serial: AtomicU64::new(0),
             queue: ArrayQueue::new(QUEUE),
+            lately: words(LATELY),
             measures: AtomicBool::new(false),
             every_s: AtomicU32::new(0),
             counters: Counters::default(),
@@ -260,8 +267,19 @@ impl Ways {
     /// Somebody has asked at an address of this host. Neither waits nor allocates; when the queue is full it is only counted.
     #[inline]
     pub fn note(&self, from: IpAddr, at: IpAddr, now_s: u32) {
-        if self.measures.load(Relaxed) && self.is_due(Network::of(from), now_s) {
-            self.push(Noted::Asked { from, at: Some(at) });
+        self.ask(from, Some(at), now_s);
+    }
+
+    #[inline]
+    fn ask(&self, from: IpAddr, at: Option<IpAddr>, now_s: u32) {
+        let network = Network::of(from);
+        if self.measures.load(Relaxed) && self.is_due(network, now_s) {
+            let hash = self.hasher.hash(&network.0.to_ne_bytes());
+            let (place, now) = (&self.lately[hash as usize % LATELY], hash ^ u64::from(now_s / AGAIN_S));
+            if place.load(Relaxed) != now {
+                place.store(now, Relaxed);
+                self.push(Noted::Asked { from, at });
+            }
         }
     }
 
@@ -348,9 +366,7 @@ impl Ways {
         self.put(row, site, way, now_s);
         drop(writer);
         self.counters.taken.fetch_add(1, Relaxed);
-        if self.measures.load(Relaxed) && self.is_due(network, now_s) {
-            self.push(Noted::Asked { from: address, at: None });
-        }
+        self.ask(address, None, now_s);
     }
 
     /// At most `most` of the ways from here that have changed after `serial`, the first ones of them, and the serial up to which that is.

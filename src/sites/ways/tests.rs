@@ -66,8 +66,11 @@ fn what_was_measured_is_known_for_a_day() {
 #[test]
 fn who_asks_is_noted_once_it_is_due() {
     let (ways, at) = (ways(100), "203.0.113.1".parse().unwrap());
-    ways.note(address(1), at, NOW_S);
+    (0..9).for_each(|_| ways.note(address(1), at, NOW_S));
     assert_eq!(ways.next_noted(), Some(Noted::Asked { from: address(1), at: Some(at) }));
+    assert_eq!(ways.next_noted(), None, "once");
+    ways.note(address(1), at, NOW_S + AGAIN_S);
+    assert_eq!(asked(&ways), [address(1)], "it may have been left out");
     ways.measured(address(1), &way(5), NOW_S);
     ways.note(address(1), at, NOW_S + 599);
     assert!(asked(&ways).is_empty());
