@@ -9,8 +9,7 @@
 //! as loss.
 //!
 //! *Forged questions*: anybody can ask in anybody's name, and have farside send pings to whom he likes. So measurements are few: so many
-//! in a second as the configuration says, whoever asks, and one of a network at a time and in a while. An echo is smaller than the
-//! question that it was caused by, or about as large; what is noted beyond that is dropped and counted.
+//! in a second as the configuration says, whoever asks, and one of a network in a while. What is noted beyond that is dropped and counted.
 
 mod schedule;
 
