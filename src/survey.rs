@@ -20,6 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use schedule::{Echo, Schedule};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
@@ -206,27 +207,23 @@ fn send_from(
     poll: &Poll,
     told: &mut bool,
 ) -> bool {
-    if !sockets.contains_key(&source) {
-        let opened = EchoSocket::open(source);
-        match opened.and_then(|socket| register(poll, socket.fd()).map(|()| socket)) {
-            Ok(socket) => _ = sockets.insert(source, socket),
-            Err(why) => {
-                if source.is_unspecified() && !std::mem::replace(told, true) {
-                    warn!("ways to resolvers cannot be measured: no ICMP socket can be opened: {why}");
+    let socket = match sockets.entry(source) {
+        Entry::Occupied(socket) => socket,
+        Entry::Vacant(place) => {
+            let opened = EchoSocket::open(source);
+            match opened.and_then(|socket| register(poll, socket.fd()).map(|()| socket)) {
+                Ok(socket) => place.insert_entry(socket),
+                Err(why) => {
+                    if source.is_unspecified() && !std::mem::replace(told, true) {
+                        warn!("ways to resolvers cannot be measured: no ICMP socket can be opened: {why}");
+                    }
+                    return false;
                 }
-                return false;
             }
         }
-    }
-    match sockets.get(&source).map(|socket| socket.send(&echo.message, echo.to)) {
-        Some(Ok(())) => true,
-        // The address may be gone, and come back: the next one opens another.
-        Some(Err(_)) => {
-            sockets.remove(&source);
-            false
-        }
-        None => false,
-    }
+    };
+    // It stays, whatever the error: an address that is gone may come back, and answers to other echoes are on their way to it.
+    socket.get().send(&echo.message, echo.to).is_ok()
 }
 
 fn register(poll: &Poll, fd: RawFd) -> std::io::Result<()> {

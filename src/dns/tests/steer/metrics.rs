@@ -35,8 +35,14 @@ enum Event {
     },
 }
 
-/// Few values, so that they are often equal or near.
+/// Sites that do nothing are told apart by how far away they are.
 fn load() -> impl Strategy<Value = Load> {
+    let idle = |load: Load| Load { connections: 0, packets_per_s: 0, cpu_permille: 0, loss_permille: 0, ..load };
+    prop_oneof![2 => any_load().prop_map(idle), 1 => any_load()]
+}
+
+/// Few values, so that they are often equal or near.
+fn any_load() -> impl Strategy<Value = Load> {
     let cpu = prop_oneof![Just(0u16), Just(60), Just(200), Just(900)];
     let count = prop_oneof![Just(0u32), Just(10), Just(11), Just(1000)];
     let us = prop_oneof![Just(0u32), Just(10_000), Just(10_900), Just(11_100)];
@@ -57,10 +63,10 @@ fn load() -> impl Strategy<Value = Load> {
 fn way() -> impl Strategy<Value = Way> {
     let us = prop_oneof![
         1 => Just(None),
-        9 => prop_oneof![Just(300), Just(1200), Just(20_000), Just(21_900), Just(22_100), Just(60_000)].prop_map(Some)
+        12 => prop_oneof![Just(300), Just(1200), Just(20_000), Just(21_900), Just(22_100), Just(60_000)].prop_map(Some)
     ];
-    let hops = prop_oneof![1 => Just(None), 6 => (3..7u8).prop_map(Some)];
-    let loss = prop_oneof![4 => Just(0u16), 1 => Just(90), 1 => Just(500)];
+    let hops = prop_oneof![1 => Just(None), 3 => (3..7u8).prop_map(Some)];
+    let loss = prop_oneof![8 => Just(0u16), 1 => Just(90), 1 => Just(500)];
     (us, loss, hops).prop_map(|(round_trip_us, loss_permille, hops)| Way {
         round_trip_us,
         loss_permille,
@@ -73,7 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
     let site = || 0..SITES;
     let said = prop_oneof![8 => load().prop_map(Some), 1 => Just(None)];
     let measured = (0..RESOLVERS.len(), site(), way());
-    let asks = (0..RESOLVERS.len(), any::<bool>(), prop::bool::weighted(0.1));
+    let asks = (0..RESOLVERS.len(), any::<bool>(), prop::bool::weighted(0.3));
     prop_oneof![
         4 => (site(), said).prop_map(|(site, said)| Event::Says(site, said)),
         6 => measured.prop_map(|(resolver, site, way)| Event::Measured { resolver, site, way }),
@@ -127,7 +133,7 @@ impl Model {
         let part = |of: &dyn Fn(u8) -> u32, site: u8| {
             let each = |site: u8| u64::from(of(site)) * 1000 / up[&site];
             let most = open.iter().map(|site| each(*site)).max().unwrap();
-            if most == 0 { 0 } else { each(site) * 1000 / most }
+            (each(site) * 1000).checked_div(most).unwrap_or(0)
         };
         let sum = |site: u8| {
             let mut sum = u64::from(load(site).cpu_permille) + u64::from(load(site).loss_permille);
@@ -196,7 +202,10 @@ proptest! {
         let mut lab = lab(&pool(&list, plan), steering);
         let now_s = (lab.unix_ms / 1000) as u32;
         let mut model = Model { members, up: u64::MAX, loads: BTreeMap::new(), ways: BTreeMap::new() };
-        // What could not be told apart otherwise: that some were sent here or there at all.
+        for site in 0..SITES {
+            loads.set(SiteNumber(site), &Load::default());
+            model.loads.insert(site, Load::default());
+        }
         for event in events {
             match event {
                 Event::Says(site, Some(load)) => {
@@ -325,4 +334,17 @@ fn loss_on_the_way_to_the_resolver_weighs_as_load_does() {
     // What is not known of one does not count against the others.
     ways.hear(SiteNumber(3), resolver, &Way { round_trip_us: None, ..way(1, 0) }, now_s);
     assert_eq!(chosen(&mut lab, "10.0.0.53").len(), 3);
+}
+
+#[test]
+fn hops_count_among_ways_that_are_as_long_where_all_are_known() {
+    let (mut lab, _, ways) = three();
+    let (resolver, now_s) = ("10.0.0.53".parse().unwrap(), (lab.unix_ms / 1000) as u32);
+    let way = |hops| Way { round_trip_us: Some(10_000), loss_permille: 0, hops, age_s: 0 };
+    ways.measured(resolver, &way(Some(3)), now_s);
+    ways.hear(SiteNumber(2), resolver, &way(Some(9)), now_s);
+    ways.hear(SiteNumber(3), resolver, &way(None), now_s);
+    assert_eq!(chosen(&mut lab, "10.0.0.53").len(), 3, "of the third they are not known");
+    ways.hear(SiteNumber(3), resolver, &way(Some(4)), now_s);
+    assert_eq!(chosen(&mut lab, "10.0.0.53"), ["192.0.2.1", "192.0.2.3"].map(String::from).into());
 }
