@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -253,4 +253,40 @@ fn without_the_key_no_ping_is_sent_and_connections_measure_all_the_same() {
         stage.ask(1, Family::V4, &[]);
         stage.echo.came(stage.world.site(1).wan_address(Family::V4)) > 0
     });
+}
+
+#[test]
+fn a_flood_of_forged_questions_makes_few_pings() {
+    const PER_SECOND: u32 = 3;
+    const NETWORKS: u32 = 4000;
+    let stage = stage(2, &format!("measure_resolvers = {PER_SECOND}\n"));
+    // All of these are the client's, so that it can ask in their names, and sees who is pinged.
+    stage.world.client.ip("route add local 100.64.0.0/10 dev lo");
+    stage.world.router.ip("route add 100.64.0.0/10 via 192.0.2.10");
+    let victims = Echo::start(&stage.world.client, &["0.0.0.0".parse().expect("an address")]);
+    let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in NAME.split('.') {
+        question.push(label.len() as u8);
+        question.extend_from_slice(label.as_bytes());
+    }
+    question.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let to = SocketAddr::new(stage.world.site(1).wan_address(Family::V4), 53);
+    let start = Instant::now();
+    stage.world.client.inside(|| {
+        for n in 0..NETWORKS {
+            let from = IpAddr::from((0x6440_0001 + (n << 8)).to_be_bytes());
+            let socket = UdpSocket::bind((from, 0)).expect("an address of the client's");
+            socket.send_to(&question, to).expect("a question");
+        }
+    });
+    until("a refusal", || stage.farside(1).counter("dns_ways_rate_limited") > 0);
+    let came = |site: u8| victims.came(stage.world.site(site).wan_address(Family::V4));
+    for site in 1..=2 {
+        until("pings", || came(site) > 6 * PER_SECOND);
+        // Four each; a measurement goes on into the next second.
+        let most = 4 * PER_SECOND * (start.elapsed().as_secs() as u32 + 2);
+        assert!(came(site) <= most, "{} pings of {}, {most} are the most", came(site), site_name(site));
+    }
+    let row = &stage.farside(1).show("dns")["ways"];
+    assert!(row["rate_limited"].as_u64().is_some_and(|count| count < u64::from(NETWORKS)), "{row:#}");
 }
