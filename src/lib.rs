@@ -121,6 +121,7 @@
 //! | twin | of a flow: the same one, put on record by another worker at the same moment |
 //! | verdict | what shall become of a frame ([`Verdict`]) |
 //! | VIP | virtual IP: the address that clients connect to |
+//! | way (to a resolver) | how far a resolver's network is from a site, as that measures it ([`sites::ways`]) |
 //! | worker | a thread with a CPU, a receive queue per interface and counters of its own ([`worker`]) |
 //!
 //! [`Cutter::piece`]: forward::cut::Cutter::piece

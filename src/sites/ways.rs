@@ -17,7 +17,7 @@
 use super::{MAX_SITES, SiteNumber};
 use crossbeam_queue::ArrayQueue;
 use siphasher::sip::SipHasher13;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -113,6 +113,13 @@ pub enum Noted {
     Asked { from: IpAddr, at: Option<IpAddr> },
     /// It has come by TCP, which has measured the way already, in microseconds.
     Connected { from: IpAddr, round_trip_us: u32 },
+}
+
+/// Nobody asks from another kind of address, and a ping to one could be answered by many.
+fn is_one(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_multicast() || address.is_unspecified() || broadcast)
 }
 
 /// What is known of one network at one moment.
@@ -273,7 +280,7 @@ impl Ways {
     #[inline]
     fn ask(&self, from: IpAddr, at: Option<IpAddr>, now_s: u32) {
         let network = Network::of(from);
-        if self.measures.load(Relaxed) && self.is_due(network, now_s) {
+        if self.measures.load(Relaxed) && is_one(from) && self.is_due(network, now_s) {
             let hash = self.hasher.hash(&network.0.to_ne_bytes());
             let (place, now) = (&self.lately[hash as usize % LATELY], hash ^ u64::from(now_s / AGAIN_S));
             if place.load(Relaxed) != now {

@@ -91,6 +91,17 @@ fn who_asks_is_noted_once_it_is_due() {
 }
 
 #[test]
+fn what_is_no_hosts_address_is_not_measured() {
+    let ways = ways(100);
+    for address in ["255.255.255.255", "224.0.0.1", "ff02::1", "0.0.0.0", "::"] {
+        let address = address.parse().unwrap();
+        ways.note(address, "203.0.113.1".parse().unwrap(), NOW_S);
+        ways.hear(OTHER, address, &way(1), NOW_S);
+    }
+    assert_eq!(ways.next_noted(), None);
+}
+
+#[test]
 fn a_full_queue_is_counted_and_nobody_waits() {
     let (ways, at) = (ways(100), "203.0.113.1".parse().unwrap());
     (0..QUEUE as u32 + 7).for_each(|n| ways.note(address(n), at, NOW_S));
