@@ -1,13 +1,14 @@
 //! The thread that has the connections: dials, answers, tells, hears.
 
 use super::connection::{Connection, Over};
-use super::message::{Message, State};
+use super::message::Message;
 use super::session::{Said, Session};
 use super::share;
 use super::tls::{self, Identity};
 use super::{Board, PeerOf, Refusals, Shared};
 use crate::affinity::{Consumer, RANGES, Ranges, Store};
 use crate::sites::Load;
+use crate::sites::state::State;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::io::ErrorKind;

@@ -19,10 +19,10 @@ use crate::dns::serve::{Shared, listen, tcp, udp};
 use crate::dns::snapshot::Cookies;
 use crate::dns::steer::learn::Learner;
 use crate::health::{self, Health, TargetKind, Transition};
-use crate::link::message::member_id;
 use crate::redis::Sharer;
 use crate::run::sites::{Heard, Known};
 use crate::service::status::StatusTable;
+use crate::sites::state::member_id;
 use crate::sys::wake::Waker;
 use fast::Fast;
 use keeper::{Keeper, Learning};
@@ -390,7 +390,7 @@ impl Names {
         Known { sites, table, store: self.keeper.as_ref().map(|keeper| keeper.store().clone()) }
     }
 
-    /// The members that are `site`'s, and whether they are in; see [`crate::link::message::member_id`]. Empty before anything is answered.
+    /// The members that are `site`'s, and whether they are in; see [`crate::sites::state::member_id`]. Empty before anything is answered.
     pub fn own_members(&self, site: &str) -> Vec<(u64, bool)> {
         let pools = self.config.dns.iter().flat_map(|dns| &dns.pools);
         let states = pools.filter_map(|pool| Some((pool, self.states.get(&self.slots.known_pool(&pool.name)?)?)));

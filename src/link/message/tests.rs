@@ -1,4 +1,6 @@
 use super::*;
+use crate::sites::state::{MOST_MEMBERS, MOST_SERVICES, Served};
+use std::net::IpAddr;
 use proptest::prelude::*;
 
 fn names() -> impl Strategy<Value = String> {
