@@ -271,9 +271,9 @@ impl Post {
                         connections: state.connections,
                         packets_per_s: state.packets_per_s,
                         cpu_permille: state.cpu_permille,
-                        round_trip_us: clock.round_trip_us().unwrap_or(0),
-                        loss_permille: loss_permille.unwrap_or(0),
-                        hops: hops.unwrap_or(0),
+                        round_trip_us: clock.round_trip_us(),
+                        loss_permille,
+                        hops,
                     },
                 );
                 self.board(|board| board.hear(peer, state, &clock, (loss_permille, hops)));

@@ -170,7 +170,7 @@ impl Sites {
             self.state = self.measure(config, own, names);
             if let Some(site) = self.known.sites.number(&config.site) {
                 let State { full, connections, packets_per_s, cpu_permille, .. } = self.state;
-                let load = Load { full, connections, packets_per_s, cpu_permille, ..Load::default() };
+                let load = Load { full, connections, packets_per_s, cpu_permille, ..Load::HERE };
                 self.known.table.set(site, &load);
             }
             if let Some(linked) = &self.linked {

@@ -11,8 +11,9 @@ const NEAR_PERMILLE: u64 = 100;
 /// what is not known cannot be compared.
 ///
 /// A load is the sum of four numbers: CPU in permille; open connections and packets per second, each per member that is up and in
-/// permille of the site that has most; and lost packets in permille. A site that says it is full counts only where all do. Of sites
-/// with equal loads those count that are within a tenth of the shortest round-trip time, and one hop of the fewest.
+/// permille of the site that has most; and lost packets in permille, where they are measured for all. A site that says it is full counts
+/// only where all do. Of sites with equal loads those count that are within a tenth of the shortest round-trip time, and one hop of the
+/// fewest. How far away a site is that nobody has measured is not known: it counts as farther than all that were.
 pub(super) fn least(table: &SiteTable, family: &Family) -> Option<(u64, u32)> {
     let known = || family.sites().filter_map(|(site, members)| Some((site.bit(), members, table.get(site)?)));
     if known().count() < family.sites().count() {
@@ -25,16 +26,20 @@ pub(super) fn least(table: &SiteTable, family: &Family) -> Option<(u64, u32)> {
     let packets = |load: &Load, members| per_member(load.packets_per_s, members);
     let most_connections = candidates().map(|(_, members, load)| connections(&load, members)).max()?.max(1);
     let most_packets = candidates().map(|(_, members, load)| packets(&load, members)).max()?.max(1);
+    let lossy = candidates().all(|(.., load)| load.loss_permille.is_some());
     let sum = |load: &Load, members| {
         let shares =
             connections(load, members) * 1000 / most_connections + packets(load, members) * 1000 / most_packets;
-        u64::from(load.cpu_permille) + shares + u64::from(load.loss_permille)
+        let lost = load.loss_permille.filter(|_| lossy).unwrap_or(0);
+        u64::from(load.cpu_permille) + shares + u64::from(lost)
     };
     let least = candidates().map(|(_, members, load)| sum(&load, members)).min()?;
     let light = || candidates().filter(move |(_, members, load)| sum(load, *members) <= least + NEAR_PERMILLE);
-    let nearest_us = light().map(|(.., load)| load.round_trip_us).min()?;
-    let near = || light().filter(move |(.., load)| load.round_trip_us <= nearest_us + nearest_us / 10);
-    let fewest = near().map(|(.., load)| load.hops).min()?;
-    let bits = near().filter(|(.., load)| load.hops <= fewest.saturating_add(1)).fold(0, |bits, (bit, ..)| bits | bit);
+    let far_us = |load: &Load| load.round_trip_us.unwrap_or(u32::MAX);
+    let hops = |load: &Load| load.hops.unwrap_or(u8::MAX);
+    let nearest_us = light().map(|(.., load)| far_us(&load)).min()?;
+    let near = || light().filter(move |(.., load)| far_us(load) <= nearest_us.saturating_add(nearest_us / 10));
+    let fewest = near().map(|(.., load)| hops(&load)).min()?;
+    let bits = near().filter(|(.., load)| hops(load) <= fewest.saturating_add(1)).fold(0, |bits, (bit, ..)| bits | bit);
     Some((bits, u32::try_from(least).unwrap_or(u32::MAX)))
 }
