@@ -192,7 +192,11 @@ impl Names {
             Some(keeper) => {
                 self.sharer = Some(Sharer::start(redis, keeper.store().clone(), self.slots.sites.clone())?);
             }
-            None => warn!("[dns.redis] has nothing to share: no pool has the mode \"dynamic\""),
+            // Sites' states are shared all the same, where there are other sites.
+            None if !self.config.peers.is_empty() => {}
+            None => {
+                warn!("[dns.redis] has nothing to share: no pool has the mode \"dynamic\", and there is no [[peer]]")
+            }
         }
         Ok(())
     }
