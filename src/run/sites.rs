@@ -378,6 +378,11 @@ impl Sites {
         });
         let full = "1: the site says that it takes no new connection.";
         gauge("farside_site_full", full, &|row| row.full.map(|full| f64::from(u8::from(full))));
+        if let Some(voices) = &self.voices {
+            let help = "1: the server through which sites tell each other how they are answers.";
+            page.metric("farside_redis_states_up", "gauge", help);
+            page.sample("farside_redis_states_up", &[], u8::from(voices.states.is_connected()));
+        }
     }
 }
 
