@@ -37,13 +37,24 @@ fn asked(play: &Play, command: &[&str]) -> String {
     redis::ask(&play.world.router, server_address(Family::V4), command)
 }
 
-/// `[dns.redis]`; the second site gets there by IPv6.
+/// [`named`] with the server.
 fn through_redis(world: &World, site: u8, config: Config) -> Config {
+    shared(world, site, named(world, site, config))
+}
+
+/// A site that serves no names, with the server.
+fn only_forwards(world: &World, site: u8, config: Config) -> Config {
+    let state_dir = world.site(site).directory().join("state");
+    let dns = format!("[dns]\nlisten = [\"127.0.0.1:5353\"]\nstate_dir = {state_dir:?}\n");
+    shared(world, site, config.with(|config| config.more += &dns))
+}
+
+/// `[dns.redis]`; the second site gets there by IPv6.
+fn shared(world: &World, site: u8, config: Config) -> Config {
     let password = world.site(site).directory().join("password");
     fs::write(&password, redis::PASSWORD).expect("a password");
     let server = SocketAddr::new(server_address(if site == 2 { Family::V6 } else { Family::V4 }), redis::PORT);
-    named(world, site, config)
-        .with(|config| config.more += &format!("[dns.redis]\naddress = \"{server}\"\npassword_file = {password:?}\n"))
+    config.with(|config| config.more += &format!("[dns.redis]\naddress = \"{server}\"\npassword_file = {password:?}\n"))
 }
 
 /// `[dns]` with a pool of all sites' VIPs. Of other sites' members nothing is checked.
@@ -74,7 +85,7 @@ fn stage(change: impl Fn(&World, u8, Config) -> Config) -> (Play, Process) {
     let mut process = None;
     let play = Play::with(3, |world: &World, site, config: Config| {
         process.get_or_insert_with(|| server(world));
-        let config = change(world, site, through_redis(world, site, config));
+        let config = change(world, site, config);
         match site {
             1 => config.each(|service| service.check = "kind = \"none\"".into()),
             2 => config.each(|service| service.extra = "max_connections = 1".into()),
@@ -150,7 +161,7 @@ fn answered(play: &Play) -> usize {
 
 #[test]
 fn a_site_that_says_through_redis_that_it_is_full_or_without_servers_gets_no_carried_connection() {
-    let (mut play, _server) = stage(|_, _, config| config);
+    let (mut play, _server) = stage(through_redis);
     all_heard(&play);
     wait_served_by(&play, 2);
     let sessions = BOTH.map(|family| take_the_place(&play, family));
@@ -214,7 +225,7 @@ fn a_site_that_says_through_redis_that_it_is_full_or_without_servers_gets_no_car
 
 #[test]
 fn a_server_that_stands_still_or_dies_leaves_own_checks_and_is_told_of_once_and_so_is_its_return() {
-    let (mut play, mut server) = stage(|_, _, config| config);
+    let (mut play, mut server) = stage(through_redis);
     all_heard(&play);
     play.farside(3).order(&["drain", "mail/east"]);
     wait_member(play.farside(1), "east", false);
@@ -284,7 +295,9 @@ fn a_server_that_stands_still_or_dies_leaves_own_checks_and_is_told_of_once_and_
 
 #[test]
 fn a_links_word_goes_before_redis_and_redis_stands_in_for_a_link_that_is_lost() {
-    let (mut play, mut server) = stage(linked);
+    let (mut play, mut server) = stage(|world, site, config| {
+        linked(world, site, if site == 3 { only_forwards } else { through_redis }(world, site, config))
+    });
     for of in [2, 3] {
         wait_up(play.farside(1), of);
     }
@@ -344,7 +357,7 @@ impl Place {
              proxy_addresses = [\"192.0.2.250\"]\n[dns]\nlisten = [\"10.0.0.{last}:53\"]\nstate_dir = \"{}\"\n\
              [dns.redis]\naddress = \"10.0.0.5:6379\"\npassword_file = \"../password\"\nprefix = \"t*st\"\n\
              [[dns.zone]]\norigin = \"company.example.\"\nfile = \"../zone\"\n\
-             [[dns.pool]]\nname = \"mail\"\nnames = [\"mail.company.example.\"]\n",
+             [[dns.pool]]\nname = \"mail\"\nnames = [\"mail.company.example.\"]\nmodes = [\"metrics\"]\n",
             home.display()
         );
         for (site, address) in [("south", "192.0.2.10"), ("north", "192.0.2.20")] {
@@ -366,6 +379,9 @@ fn several_nodes_of_one_site_are_heard_as_one() {
     let nodes = || redis::ask(&place.machine, address, &["hlen", "t*st:state:north"]);
     until("both are there", || nodes() == "2");
     wait_heard(&south, 2);
+    let explained =
+        |text: &str| south.order(&["explain", "mail.company.example", "--resolver", "10.0.0.1"]).contains(text);
+    until("loads are compared", || explained("with the least load"));
     // A member is out when no node of its site says that it is in.
     one.order(&["drain", "mail/north"]);
     two.order(&["drain", "mail/north"]);
@@ -379,6 +395,7 @@ fn several_nodes_of_one_site_are_heard_as_one() {
     two.stop();
     wait_forgotten(&south, 2);
     wait_member(&south, "north", true);
+    until("loads are not compared", || explained("not of all sites the load is known"));
     south.wait_logged("north is not heard through 10.0.0.5:6379 any more");
     south.stop();
     assert_eq!(redis::ask(&place.machine, address, &["dbsize"]), "0");

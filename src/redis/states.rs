@@ -228,6 +228,13 @@ impl States {
     }
 }
 
+impl States {
+    /// Ends it without waiting: what is left to be done with the server is done beside.
+    pub fn leave(mut self) {
+        self.thread = None;
+    }
+}
+
 impl Drop for States {
     fn drop(&mut self) {
         self.now = None;

@@ -159,8 +159,10 @@ impl Sites {
         if self.voices.as_ref().map_or(voices::wanted(config).is_none(), |voices| voices.is_of(config)) {
             return;
         }
-        // What this site says is taken away under its old name first.
-        self.voices = None;
+        // Control does not wait for a server that may be gone.
+        if let Some(voices) = self.voices.take() {
+            voices.states.leave();
+        }
         match Voices::start(config) {
             Ok(voices) => self.voices = voices,
             Err(why) => error!("{why}; sites say nothing through it"),
