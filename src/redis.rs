@@ -1,7 +1,7 @@
 //! What nodes share through a Redis or Valkey server, for more of them than links suit: what is remembered of resolvers, and how sites
 //! are.
 //!
-//! Each of the two has a thread with a connection of its own, so that neither waits for the other ([`keep`]).
+//! Each of the two has a thread with a connection of its own, so that neither waits for the other ([`mod@keep`]).
 //!
 //! *Resolvers' sites.* Twice a second the thread tells the server of what has changed here, each record once however often its
 //! resolver has asked, and takes over what others have told since ([`session`]). Who answers queries knows nothing of it: the store is all

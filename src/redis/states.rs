@@ -101,7 +101,7 @@ pub struct Counts {
 
 struct Board {
     own: Option<Arc<State>>,
-    /// As [`States::peers`].
+    /// In the order of the peers.
     peers: Vec<Nodes>,
     /// Since when the server answers.
     begun: Option<Instant>,
