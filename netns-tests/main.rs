@@ -41,6 +41,7 @@ mod sessions;
 mod setup;
 mod shared;
 mod sites;
+mod states;
 mod story;
 mod syslog;
 mod topology;

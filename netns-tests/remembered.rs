@@ -2,7 +2,6 @@
 //! whatever becomes of that server.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 use crate::support::farside::Farside;
 use crate::support::namespace::Namespace;
 use crate::support::process::Process;
+use crate::support::redis;
 use crate::support::wait::{eventually, until};
 
 const SERVER: &str = "10.0.0.5:6379";
@@ -71,12 +71,7 @@ impl Place {
     }
 
     fn redis(&self) -> Process {
-        let (address, port) = SERVER.split_once(':').expect("an address and a port");
-        let arguments =
-            ["--bind", address, "--port", port, "--save", "", "--protected-mode", "no", "--requirepass", "secret"];
-        let process = self.machine.spawn("redis", "redis-server", &arguments);
-        until("the Redis server", || self.machine.inside(|| TcpStream::connect(SERVER).is_ok()));
-        process
+        redis::start(&self.machine, &[[10, 0, 0, 5].into()])
     }
 }
 
@@ -114,9 +109,9 @@ fn a_resolver_keeps_its_site_over_a_restart() {
 fn nodes_that_share_through_a_server_agree_whatever_becomes_of_it() {
     let place = Place::new(2001);
     fs::write(place.directory.path().join("password"), "secret\n").expect("write the password");
-    let redis = format!("[dns.redis]\naddress = \"{SERVER}\"\npassword_file = \"../password\"\nprefix = \"t*st\"");
+    let section = format!("[dns.redis]\naddress = \"{SERVER}\"\npassword_file = \"../password\"\nprefix = \"t*st\"");
     let mut server = place.redis();
-    let nodes = [0, 1].map(|at| place.node(at, &redis));
+    let nodes = [0, 1].map(|at| place.node(at, &section));
     // Each node is asked by some resolvers first; then the other knows them.
     let ask_and_compare = |first: std::ops::RangeInclusive<u8>| {
         let all = *first.end();
@@ -153,15 +148,16 @@ fn nodes_that_share_through_a_server_agree_whatever_becomes_of_it() {
     let mut server = place.redis();
     until("the other node knows them", || records(&nodes[0]) == 40);
     assert_eq!((31..=40).map(|resolver| place.ask(0, resolver)).collect::<Vec<_>>(), meanwhile);
-    let count = || place.machine.run("redis-cli", &["-h", "10.0.0.5", "-a", "secret", "--no-auth-warning", "dbsize"]);
-    until("the new server has all", || count().trim() == "41");
+    // All records, their changes, and both sites' states.
+    let count = || redis::ask(&place.machine, [10, 0, 0, 5].into(), &["dbsize"]);
+    until("the new server has all", || count() == "43");
     ask_and_compare(41..=50);
 
     // A node that starts later has all from the server, its own file or not.
     let [south, north] = nodes;
     south.stop();
     fs::remove_file(place.directory.path().join("south/store")).expect("the file that it has left");
-    let south = place.node(0, &redis);
+    let south = place.node(0, &section);
     until("it knows all", || records(&south) == 50);
     assert_eq!((31..=40).map(|resolver| place.ask(0, resolver)).collect::<Vec<_>>(), meanwhile);
     south.stop();

@@ -22,7 +22,7 @@
 //! | 4 | [`health`] | asks every target whether it serves, and writes its status word |
 //! | 4 | [`link`] | what sites tell each other, over TLS, and the certificates for it |
 //! | 4 | [`netlink`] | keeps the routes and next hops as the kernel has them |
-//! | 4 | [`redis`] | resolvers' sites shared through a Redis or Valkey server |
+//! | 4 | [`redis`] | resolvers' sites, and how sites are, shared through a Redis or Valkey server |
 //! | 4 | [`replay`] on `worker` | a capture file through the data path, and another one out |
 //! | 4 | [`setup`] | on a real server: what direct and tunnel mode need of it |
 //! | 4 | [`survey`] | measures how far resolvers are from this site |

@@ -25,10 +25,10 @@ mod share;
 pub mod tls;
 
 use crate::affinity::Store;
+use crate::sites::state::State;
 use crate::sites::{Registry, SiteNumber, SiteTable, Ways};
 use crate::sys::tcp_info::keep_first_packets;
 use clock::Clock;
-use message::State;
 use mio::Poll;
 use mio::net::TcpListener;
 use post::Post;

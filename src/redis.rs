@@ -1,37 +1,42 @@
-//! What is remembered of resolvers, shared through a Redis or Valkey server: for more nodes than links suit.
+//! What nodes share through a Redis or Valkey server, for more of them than links suit: what is remembered of resolvers, and how sites
+//! are.
 //!
-//! A thread of its own has the connection. Twice a second it tells the server of what has changed here, each record once however often its
+//! Each of the two has a thread with a connection of its own, so that neither waits for the other ([`mod@keep`]).
+//!
+//! *Resolvers' sites.* Twice a second the thread tells the server of what has changed here, each record once however often its
 //! resolver has asked, and takes over what others have told since ([`session`]). Who answers queries knows nothing of it: the store is all
 //! there is to be asked, and the thread is one more that writes there. While the server is slow or gone changes stay noted in the
-//! store ([`Store::changes`]), and are told when it is back.
+//! store ([`Store::changes`]), and are told when it is back. On the server each record is a key that is gone when its time is over, and the
+//! changes are a stream of the last so many. Who connects reads all keys first. A server that was started anew may have lost them:
+//! then each node tells of all that it has. Stamps there go by the server's clock; each node allows for the difference to its own.
 //!
-//! On the server each record is a key that is gone when its time is over, and the changes are a stream of the last so many. Who connects
-//! reads all keys first. A server that was started anew may have lost them: then each node tells of all that it has.
-//! Stamps there go by the server's clock; each node allows for the difference to its own.
+//! *Sites' states.* Once a second each node says how its site is and hears the others ([`states`]). What was said is good for five
+//! seconds, whatever becomes of the server meanwhile, and no longer.
 
+mod keep;
+mod nodes;
 mod resp;
 mod session;
+pub mod states;
 mod text;
 
 use crate::affinity::Store;
 use crate::config::dns::Redis;
 use crate::config::file::io_words;
 use crate::sites::Registry;
+use keep::{Words, connect, keep};
 use session::{Ground, Session};
-use std::io::{self, Error};
-use std::net::TcpStream;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
 
 /// The time between two rounds of telling and hearing.
 const ROUND: Duration = Duration::from_millis(500);
 
-/// After a loss the next try is after this time, then after twice as long each time, up to the longest.
-const WAIT: Duration = Duration::from_millis(500);
+/// The longest time between two tries to connect.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The time between two looks at the server's clock.
@@ -87,27 +92,12 @@ impl Drop for Sharer {
 }
 
 fn run(config: &Redis, ground: &Ground, stopped: &Receiver<()>, connected: &AtomicBool) {
-    let (mut wait, mut told, mut life) = (WAIT, false, String::new());
-    loop {
-        let ended = share(config, ground, stopped, &mut life, || {
-            wait = WAIT;
-            connected.store(true, Relaxed);
-            let again = if std::mem::take(&mut told) { " again" } else { "" };
-            info!("resolvers' sites are shared through {}{again}", config.address);
-        });
-        connected.store(false, Relaxed);
-        let Err(why) = ended else { return };
-        if !std::mem::replace(&mut told, true) {
-            let (address, why) = (config.address, io_words(&why));
-            warn!(
-                "resolvers' sites are not shared through {address}: {why}; each node goes by its own until it is back"
-            );
-        }
-        if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-            return;
-        }
-        wait = (wait * 2).min(LONGEST_WAIT);
-    }
+    let words = Words { what: "resolvers' sites", meanwhile: "each node goes by its own until it is back" };
+    let mut life = String::new();
+    let share = |begins: &mut dyn FnMut()| share(config, ground, stopped, &mut life, begins);
+    keep(config, &words, LONGEST_WAIT, connected, share, |wait| {
+        stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout)
+    });
 }
 
 /// Connects and shares until the server is lost, or the end. `life`: of the server that has been told of everything.
@@ -116,12 +106,9 @@ fn share(
     ground: &Ground,
     stopped: &Receiver<()>,
     life: &mut String,
-    mut begins: impl FnMut(),
+    begins: &mut dyn FnMut(),
 ) -> io::Result<()> {
-    let password = config.password_file.as_ref().map(std::fs::read_to_string).transpose();
-    let password = password.map_err(|why| Error::other(format!("cannot read `password_file`: {}", io_words(&why))))?;
-    let stream = TcpStream::connect_timeout(&config.address, resp::PATIENCE)?;
-    let (mut session, is) = Session::open(stream, password.as_deref().map(str::trim_end), ground)?;
+    let (mut session, is) = Session::open(connect(config)?, ground)?;
     session.pull_all()?;
     if *life != is {
         session.tell_all();

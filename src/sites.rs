@@ -1,6 +1,8 @@
 //! Sites by number: a name is what people write and what nodes tell each other; a number fits into a word's bits. Every node counts
 //! for itself, so numbers never leave the process.
 
+pub mod fields;
+pub mod state;
 pub mod table;
 pub mod ways;
 

@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod play;
 pub mod process;
+pub mod redis;
 pub mod resolvers;
 pub mod server;
 pub mod tunnel;

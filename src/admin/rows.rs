@@ -199,9 +199,12 @@ pub struct SiteRow {
     pub site: String,
     /// "own", "up", "down", or "none" where the configuration has no link to it.
     pub link: String,
-    /// Since when the link is up or down, in seconds.
+    /// By which way what it says of itself is known: "link" or "redis".
+    #[serde(default)]
+    pub heard: Option<String>,
+    /// Since when the link is up or down, in seconds; where there is none, since when the site is heard through Redis, or is not.
     pub since_s: Option<u64>,
-    /// Why it is down.
+    /// Why the link is down, or the site is not heard.
     pub why: Option<String>,
     /// The other end.
     pub address: Option<String>,

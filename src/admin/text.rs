@@ -325,6 +325,7 @@ fn health_cells(health: HealthRow) -> Vec<String> {
 const SITE_COLUMNS: &[Column] = &[
     Column("SITE", Left),
     Column("LINK", Left),
+    Column("HEARD BY", Left),
     Column("SINCE", Right),
     Column("RTT", Right),
     Column("LOSS", Right),
@@ -342,6 +343,7 @@ fn site_cells(site: SiteRow) -> Vec<String> {
     vec![
         site.site,
         site.link,
+        or_none(site.heard),
         or_none(site.since_s.map(age)),
         or_none(site.round_trip_ms.map(|ms| format!("{ms:.1}ms"))),
         or_none(site.loss_permille.map(|loss| format!("{:.1}%", f64::from(loss) / 10.0))),
@@ -502,16 +504,19 @@ pop3     [2001:db8::10]:110 tcp  nat     1 of 2 up                    3 of 50   
     fn sites_with_what_is_known_of_them() {
         let rows = json!([
             {"site": "south", "link": "own", "full": false, "connections": 7, "packets_per_s": 1200, "cpu_permille": 125},
-            {"site": "north", "link": "up", "since_s": 100, "address": "198.51.100.2:4353", "certificate_ends": 2000000000,
-             "skew_ms": -3.12, "round_trip_ms": 18.25, "loss_permille": 1, "hops": 7, "full": true, "connections": 9,
-             "packets_per_s": 0, "cpu_permille": 1000},
+            {"site": "north", "link": "up", "heard": "link", "since_s": 100, "address": "198.51.100.2:4353",
+             "certificate_ends": 2000000000, "skew_ms": -3.12, "round_trip_ms": 18.25, "loss_permille": 1, "hops": 7, "full": true,
+             "connections": 9, "packets_per_s": 0, "cpu_permille": 1000},
+            {"site": "west", "link": "none", "heard": "redis", "since_s": 9, "full": false, "connections": 0, "packets_per_s": 4,
+             "cpu_permille": 5},
             {"site": "east", "link": "down", "since_s": 3, "why": "nobody listens there"},
         ]);
         let expected = "\
-SITE   LINK  SINCE     RTT  LOSS  HOPS    SKEW     CPU  CONNECTIONS  PACKETS/S  ROOM  WHY
-south  own       -       -     -     -       -   12.5%            7       1200  yes   -
-north  up    1m40s  18.2ms  0.1%     7  -3.1ms  100.0%            9          0  full  -
-east   down     3s       -     -     -       -       -            -          -  -     nobody listens there
+SITE   LINK  HEARD BY  SINCE     RTT  LOSS  HOPS    SKEW     CPU  CONNECTIONS  PACKETS/S  ROOM  WHY
+south  own   -             -       -     -     -       -   12.5%            7       1200  yes   -
+north  up    link      1m40s  18.2ms  0.1%     7  -3.1ms  100.0%            9          0  full  -
+west   none  redis        9s       -     -     -       -    0.5%            0          4  yes   -
+east   down  -            3s       -     -     -       -       -            -          -  -     nobody listens there
 ";
         assert_eq!(printed(What::Sites, false, &[rows]), expected);
     }

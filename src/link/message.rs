@@ -5,8 +5,9 @@
 //! so is what stands behind the fields that it knows: later versions add at the end.
 
 use crate::affinity::RANGES;
+use crate::sites::fields::{Fields, Malformed};
+use crate::sites::state::{State, address, octets};
 use crate::sites::ways::{OwnWay, Way};
-use std::net::{IpAddr, Ipv6Addr};
 
 /// Of what is said here.
 pub const VERSION: u16 = 1;
@@ -14,9 +15,7 @@ pub const VERSION: u16 = 1;
 /// The longest message, in bytes behind the length.
 pub const MOST: usize = 256 << 10;
 
-/// The most services, members and records of one message.
-pub const MOST_SERVICES: usize = 8192;
-pub const MOST_MEMBERS: usize = 8192;
+/// The most records of one message.
 pub const MOST_RECORDS: usize = 4096;
 
 /// The most ways of one message.
@@ -71,36 +70,6 @@ pub enum Message {
     Ways(Vec<OwnWay>),
 }
 
-/// How a site is.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
-    /// None of its services takes a connection that is new, for want of room.
-    pub full: bool,
-    /// Open ones.
-    pub connections: u32,
-    /// That come in, DNS queries among them.
-    pub packets_per_s: u32,
-    /// Of all its CPUs.
-    pub cpu_permille: u16,
-    /// At most [`MOST_SERVICES`].
-    pub services: Vec<Served>,
-    /// Of pools, those that it manages: by [`member_id`], and whether it is up. At most [`MOST_MEMBERS`].
-    pub members: Vec<(u64, bool)>,
-}
-
-/// One service of a site.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Served {
-    pub vip: IpAddr,
-    pub port: u16,
-    /// The number in the IP header.
-    pub protocol: u8,
-    /// A real server takes connections, or would if it had room.
-    pub up: bool,
-    /// It has no room.
-    pub full: bool,
-}
-
 /// Resolvers and the sites that they were sent to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Records {
@@ -124,16 +93,6 @@ pub struct Told {
 }
 
 const MOST_SITES: usize = crate::config::link::MAX_SITES;
-
-/// By which two sites know that they mean the same member of the same pool.
-pub fn member_id(pool: &str, member: &str) -> u64 {
-    use siphasher::sip::SipHasher13;
-    let mut name = pool.as_bytes().to_vec();
-    // No name has one.
-    name.push(b'/');
-    name.extend_from_slice(member.as_bytes());
-    SipHasher13::new().hash(&name)
-}
 
 impl Message {
     /// Puts it at the end of `out`. Lists that are too long are cut.
@@ -224,45 +183,6 @@ pub fn frame(stream: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     Ok(rest.get(..length))
 }
 
-/// What is no message.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Malformed;
-
-impl State {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.full));
-        out.extend_from_slice(&self.connections.to_be_bytes());
-        out.extend_from_slice(&self.packets_per_s.to_be_bytes());
-        out.extend_from_slice(&self.cpu_permille.to_be_bytes());
-        let services = &self.services[..self.services.len().min(MOST_SERVICES)];
-        out.extend_from_slice(&(services.len() as u16).to_be_bytes());
-        for served in services {
-            out.extend_from_slice(&octets(served.vip));
-            out.extend_from_slice(&served.port.to_be_bytes());
-            out.push(served.protocol);
-            out.push(u8::from(served.up) | u8::from(served.full) << 1);
-        }
-        let members = &self.members[..self.members.len().min(MOST_MEMBERS)];
-        out.extend_from_slice(&(members.len() as u16).to_be_bytes());
-        for (id, up) in members {
-            out.extend_from_slice(&id.to_be_bytes());
-            out.push(u8::from(*up));
-        }
-    }
-
-    fn read(fields: &mut Fields) -> Result<State, Malformed> {
-        let full = fields.u8()? & 1 != 0;
-        let (connections, packets_per_s, cpu_permille) = (fields.u32()?, fields.u32()?, fields.u16()?.min(1000));
-        let services = fields.list(MOST_SERVICES, 20, |fields| {
-            let vip = address(fields.array()?);
-            let (port, protocol, flags) = (fields.u16()?, fields.u8()?, fields.u8()?);
-            Ok(Served { vip, port, protocol, up: flags & 1 != 0, full: flags & 2 != 0 })
-        })?;
-        let members = fields.list(MOST_MEMBERS, 9, |fields| Ok((fields.u64()?, fields.u8()? & 1 != 0)))?;
-        Ok(State { full, connections, packets_per_s, cpu_permille, services, members })
-    }
-}
-
 impl Records {
     fn write(&self, out: &mut Vec<u8>) {
         let sites = &self.sites[..self.sites.len().min(MOST_SITES)];
@@ -314,73 +234,10 @@ fn read_way(fields: &mut Fields) -> Result<OwnWay, Malformed> {
     Ok(OwnWay { address, way })
 }
 
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-fn address(octets: [u8; 16]) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
-}
-
 fn write_name(out: &mut Vec<u8>, name: &str) {
     let name = &name.as_bytes()[..name.len().min(MOST_NAME)];
     out.push(name.len() as u8);
     out.extend_from_slice(name);
-}
-
-/// What has not been read yet of a message.
-struct Fields<'m>(&'m [u8]);
-
-impl Fields<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(*array)
-    }
-
-    fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Result<u16, Malformed> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn name(&mut self) -> Result<String, Malformed> {
-        let length = usize::from(self.u8()?);
-        let (name, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
-        self.0 = rest;
-        String::from_utf8(name.to_vec()).map_err(|_| Malformed)
-    }
-
-    /// At most `most` items of `least` bytes each or more. Memory is taken only for as many as can be there.
-    fn list<T>(
-        &mut self,
-        most: usize,
-        least: usize,
-        mut read: impl FnMut(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, Malformed> {
-        let count = usize::from(self.u16()?);
-        if count > most || count * least > self.0.len() {
-            return Err(Malformed);
-        }
-        let mut items = Vec::with_capacity(count);
-        for _ in 0..count {
-            items.push(read(self)?);
-        }
-        Ok(items)
-    }
 }
 
 #[cfg(test)]

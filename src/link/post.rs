@@ -1,13 +1,14 @@
 //! The thread that has the connections: dials, answers, tells, hears.
 
 use super::connection::{Connection, Over};
-use super::message::{MOST_WAYS, Message, State};
+use super::message::{MOST_WAYS, Message};
 use super::session::{Said, Session};
 use super::share;
 use super::tls::{self, Identity};
 use super::{Board, PeerOf, Refusals, Shared};
 use crate::affinity::{Consumer, RANGES, Ranges, Store};
 use crate::sites::Load;
+use crate::sites::state::State;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::io::ErrorKind;
@@ -270,9 +271,9 @@ impl Post {
                         connections: state.connections,
                         packets_per_s: state.packets_per_s,
                         cpu_permille: state.cpu_permille,
-                        round_trip_us: clock.round_trip_us().unwrap_or(0),
-                        loss_permille: loss_permille.unwrap_or(0),
-                        hops: hops.unwrap_or(0),
+                        round_trip_us: clock.round_trip_us(),
+                        loss_permille,
+                        hops,
                     },
                 );
                 self.board(|board| board.hear(peer, state, &clock, (loss_permille, hops)));

@@ -1,7 +1,9 @@
 //! One connection's talk, without the connection: bytes in, bytes out, and what the other site said.
 
 use super::clock::Clock;
-use super::message::{Malformed, Message, State, VERSION, frame};
+use super::message::{Message, VERSION, frame};
+use crate::sites::fields::Malformed;
+use crate::sites::state::State;
 
 /// What the other site said, as far as it is somebody else's matter.
 #[derive(Debug, PartialEq)]

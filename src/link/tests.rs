@@ -1,6 +1,6 @@
-use super::message::{Served, member_id};
 use super::*;
 use crate::affinity::{Share, Who};
+use crate::sites::state::{Served, member_id};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 

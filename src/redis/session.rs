@@ -5,7 +5,6 @@ use super::text;
 use crate::affinity::{Consumer, Record, Store};
 use crate::sites::Registry;
 use std::io::{self, Error, ErrorKind};
-use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Records of one change.
@@ -70,17 +69,9 @@ fn odd(what: &str) -> Error {
 }
 
 impl<'g> Session<'g> {
-    /// Logs in if there is a password, and gives the number of the server's life, which changes with each of its starts.
-    pub fn open(
-        stream: TcpStream,
-        password: Option<&str>,
-        ground: &'g Ground<'g>,
-    ) -> io::Result<(Session<'g>, String)> {
-        stream.set_nodelay(true)?;
-        let mut session = Session { client: Client::new(stream), ground, ahead_ms: 0, last: "0-0".into() };
-        if let Some(password) = password {
-            session.client.one(&[b"AUTH", password.as_bytes()])?;
-        }
+    /// Gives the number of the server's life too, which changes with each of its starts.
+    pub fn open(client: Client, ground: &'g Ground<'g>) -> io::Result<(Session<'g>, String)> {
+        let mut session = Session { client, ground, ahead_ms: 0, last: "0-0".into() };
         let info = session.client.one(&[b"INFO", b"server"])?;
         let life = info.text().and_then(|info| info.lines().find_map(|line| line.strip_prefix("run_id:")));
         let life = life.ok_or_else(|| odd("INFO"))?.to_string();

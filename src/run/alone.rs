@@ -51,7 +51,8 @@ impl Daemon for Alone {
     }
 
     fn next_deadline(&self) -> Instant {
-        self.names.next_deadline().unwrap_or_else(|| Instant::now() + LOOK)
+        let look = Instant::now() + LOOK;
+        self.names.next_deadline().map_or(look, |at| at.min(look))
     }
 
     fn tick(&mut self, now: Instant) {

@@ -19,11 +19,11 @@ use crate::dns::serve::{Shared, listen, tcp, udp};
 use crate::dns::snapshot::Cookies;
 use crate::dns::steer::learn::Learner;
 use crate::health::{self, Health, TargetKind, Transition};
-use crate::link::message::member_id;
 use crate::redis::Sharer;
 use crate::run::sites::{Heard, Known};
 use crate::service::status::StatusTable;
 use crate::sites::Ways;
+use crate::sites::state::member_id;
 use crate::sites::ways::NETWORKS;
 use crate::survey::Survey;
 use crate::sys::wake::Waker;
@@ -199,7 +199,11 @@ impl Names {
             Some(keeper) => {
                 self.sharer = Some(Sharer::start(redis, keeper.store().clone(), self.slots.sites.clone())?);
             }
-            None => warn!("[dns.redis] has nothing to share: no pool has the mode \"dynamic\""),
+            // Sites' states are shared all the same, where there are other sites.
+            None if !self.config.peers.is_empty() => {}
+            None => {
+                warn!("[dns.redis] has nothing to share: no pool has the mode \"dynamic\", and there is no [[peer]]")
+            }
         }
         Ok(())
     }
@@ -416,7 +420,7 @@ impl Names {
         Known { sites, table, store, ways: self.survey.as_ref().map(|survey| survey.ways().clone()) }
     }
 
-    /// The members that are `site`'s, and whether they are in; see [`crate::link::message::member_id`]. Empty before anything is answered.
+    /// The members that are `site`'s, and whether they are in; see [`crate::sites::state::member_id`]. Empty before anything is answered.
     pub fn own_members(&self, site: &str) -> Vec<(u64, bool)> {
         let pools = self.config.dns.iter().flat_map(|dns| &dns.pools);
         let states = pools.filter_map(|pool| Some((pool, self.states.get(&self.slots.known_pool(&pool.name)?)?)));

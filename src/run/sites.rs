@@ -1,22 +1,25 @@
 //! The other sites as the control thread sees them: it says how this site is, and heeds what they say of themselves.
 
+mod voices;
+
 use super::load::Meter;
 use super::metrics::Page;
 use super::names::Names;
 use crate::admin::rows::SiteRow;
 use crate::affinity::Store;
 use crate::config::Config;
-use crate::link::message::{Served, State, member_id};
 use crate::link::tls::Identity;
 use crate::link::{Common, Links, PeerOf, Report};
 use crate::service::status::StatusTable;
 use crate::service::{Service, ServiceMap, Target};
+use crate::sites::state::{Served, State, member_id};
 use crate::sites::{Load, Registry, SiteTable, Ways};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::error;
+use voices::{Said, Voices, Way};
 
 /// This site is looked at so often at most.
 const LOOK: Duration = Duration::from_millis(250);
@@ -26,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(250);
 pub struct Heard(HashMap<String, HashMap<u64, bool>>);
 
 impl Heard {
-    /// None: the site is not linked, or says nothing of this member.
+    /// None: the site is not heard, or says nothing of this member.
     pub fn is_up(&self, site: &str, pool: &str, member: &str) -> Option<bool> {
         self.0.get(site)?.get(&member_id(pool, member)).copied()
     }
@@ -38,7 +41,7 @@ pub const ARRIVALS: &[&str] = &["rx_packets", "dns_queries_udp", "dns_queries_tc
 /// This site's services and the words of their targets.
 pub type Own<'s> = (&'s ServiceMap, &'s StatusTable);
 
-/// What is known beside the links.
+/// What is known beside what other sites say.
 #[derive(Clone, Default)]
 pub struct Known {
     pub sites: Arc<Registry>,
@@ -53,12 +56,18 @@ pub struct Sites {
     known: Known,
     waker: Option<Arc<mio::Waker>>,
     linked: Option<Linked>,
+    /// Through a Redis server, if the configuration names one.
+    voices: Option<Voices>,
+    /// Whom control has heeded last, and by which way it was heard.
+    ways: HashMap<String, Way>,
+    /// When some of what was heeded ends to be good.
+    ends: Option<Instant>,
     meter: Meter,
     looked: Option<Instant>,
     state: State,
     heard: Arc<Heard>,
-    /// How often something had been heard when it was heeded last; None: it is to be heeded again.
-    heeded: Option<u64>,
+    /// How often something had been heard when it was heeded last, by either way; None: it is to be heeded again.
+    heeded: Option<(u64, u64)>,
 }
 
 /// What the links were made of, and they themselves.
@@ -80,17 +89,18 @@ impl Sites {
             known,
             waker: None,
             linked: None,
+            voices: None,
+            ways: HashMap::new(),
+            ends: None,
             meter: Meter::default(),
             looked: None,
             state: State::default(),
             heard: Arc::default(),
             heeded: None,
         };
-        if let Some(own) = made.known.sites.number(&config.site) {
-            made.known.table.set_own(own);
-        }
         let prepared = made.prepare(config)?;
         made.link(config, prepared)?;
+        made.voices = Voices::start(config)?;
         Ok(made)
     }
 
@@ -102,6 +112,9 @@ impl Sites {
     pub fn set_waker(&mut self, waker: Arc<mio::Waker>) {
         if let Some(linked) = &self.linked {
             linked.links.set_waker(waker.clone());
+        }
+        if let Some(voices) = &self.voices {
+            voices.states.set_waker(waker.clone());
         }
         self.waker = Some(waker);
     }
@@ -126,6 +139,7 @@ impl Sites {
     /// Makes it so, if anything is other than it was.
     pub fn adopt(&mut self, config: &Config, prepared: Prepared, known: Option<Known>) {
         self.heeded = None;
+        self.adopt_voices(config);
         let known = known.unwrap_or_else(|| self.known.clone());
         let tells = |known: &Known| (known.store.is_some(), known.ways.is_some());
         let same_tables = tells(&self.known) == tells(&known);
@@ -141,6 +155,24 @@ impl Sites {
         self.linked = None;
         if let Err(why) = self.link(config, prepared) {
             error!("{why}; other sites hear nothing of this one");
+        }
+    }
+
+    fn adopt_voices(&mut self, config: &Config) {
+        if self.voices.as_ref().map_or(voices::wanted(config).is_none(), |voices| voices.is_of(config)) {
+            return;
+        }
+        // Control does not wait for a server that may be gone.
+        if let Some(voices) = self.voices.take() {
+            voices.states.leave();
+        }
+        match Voices::start(config) {
+            Ok(voices) => self.voices = voices,
+            Err(why) => error!("{why}; sites say nothing through it"),
+        }
+        if let Some(voices) = &self.voices {
+            self.waker.iter().for_each(|waker| voices.states.set_waker(waker.clone()));
+            voices.states.tell(&self.state);
         }
     }
 
@@ -177,17 +209,21 @@ impl Sites {
             self.state = self.measure(config, own, names);
             if let Some(site) = self.known.sites.number(&config.site) {
                 let State { full, connections, packets_per_s, cpu_permille, .. } = self.state;
-                let load = Load { full, connections, packets_per_s, cpu_permille, ..Load::default() };
+                let load = Load { full, connections, packets_per_s, cpu_permille, ..Load::HERE };
                 self.known.table.set(site, &load);
             }
             if let Some(linked) = &self.linked {
                 linked.links.tell(self.state.clone());
             }
+            if let Some(voices) = &self.voices {
+                voices.states.tell(&self.state);
+            }
         }
-        let news = self.linked.as_ref().map_or(0, |linked| linked.links.news());
-        if self.heeded != Some(news) {
+        let linked = self.linked.as_ref().map_or(0, |linked| linked.links.news());
+        let news = (linked, self.voices.as_ref().map_or(0, |voices| voices.states.news()));
+        if self.heeded != Some(news) || self.ends.is_some_and(|ends| ends <= now) {
             self.heeded = Some(news);
-            self.heed(own);
+            self.heed(now, own);
         }
     }
 
@@ -207,22 +243,55 @@ impl Sites {
         }
     }
 
-    /// Marks the forwarder's targets, and keeps what was said of pools' members.
-    fn heed(&mut self, own: Option<Own>) {
-        let reports = self.reports();
+    /// Marks the forwarder's targets, and keeps what was said of pools' members and of loads.
+    fn heed(&mut self, now: Instant, own: Option<Own>) {
+        let said = self.said(now);
         if let Some((services, status)) = own {
             for service in services.services() {
                 for remote in &service.remotes {
-                    let (refuses, headroom) = said_of(remote, service, &reports);
+                    let (refuses, headroom) = said_of(remote, service, &said);
                     status.slot(remote.slot).set_said(refuses, headroom);
                 }
             }
         }
-        let heard = reports.into_iter().filter_map(|report| {
-            let members = report.state?.members.iter().copied().collect();
-            Some((report.name, members))
-        });
-        self.heard = Arc::new(Heard(heard.collect()));
+        let members = |said: &Said| (said.name.clone(), said.state.members.iter().copied().collect());
+        self.heard = Arc::new(Heard(said.iter().map(members).collect()));
+        self.ends = said.iter().filter_map(|said| said.ends).min();
+        let ways = said.iter().map(|said| (said.name.clone(), said.way)).collect();
+        let before = std::mem::replace(&mut self.ways, ways);
+        self.note_loads(&said, &before);
+        if let Some(voices) = &mut self.voices {
+            voices.tell_changes(now, &self.ways);
+        }
+    }
+
+    /// Links note the loads that they hear of themselves, and how far away a site is; through a server that is not known.
+    fn note_loads(&self, said: &[Said], before: &HashMap<String, Way>) {
+        let Known { sites, table, .. } = &self.known;
+        for Said { name, state, .. } in said.iter().filter(|said| said.way == Way::Redis) {
+            let State { full, connections, packets_per_s, cpu_permille, .. } = **state;
+            let load = Load { full, connections, packets_per_s, cpu_permille, ..Load::default() };
+            sites.number(name).iter().for_each(|site| table.set(*site, &load));
+        }
+        let silent = before.iter().filter(|(name, way)| **way == Way::Redis && !self.ways.contains_key(*name));
+        silent.filter_map(|(name, _)| sites.find(name)).for_each(|site| table.forget(site));
+    }
+
+    /// Whoever has said how it is: a link's word goes before what comes through a server.
+    fn said(&self, now: Instant) -> Vec<Said> {
+        let linked = self
+            .reports()
+            .into_iter()
+            .filter_map(|report| Some(Said { name: report.name, state: report.state?, way: Way::Link, ends: None }));
+        let mut said: Vec<Said> = linked.collect();
+        for report in self.voices.iter().flat_map(|voices| voices.states.reports(now)) {
+            if let Some(state) = report.state
+                && said.iter().all(|said| said.name != report.name)
+            {
+                said.push(Said { name: report.name, state, way: Way::Redis, ends: report.ends });
+            }
+        }
+        said
     }
 
     fn reports(&self) -> Vec<Report> {
@@ -241,26 +310,42 @@ impl Sites {
             ..SiteRow::new(&config.site, "own")
         };
         let reports = self.reports();
-        let peer = |peer: &crate::config::Peer| match reports.iter().find(|report| report.name == peer.name) {
-            Some(report) => row(report),
-            None => SiteRow::new(&peer.name, "none"),
-        };
-        [own].into_iter().chain(config.peers.iter().map(peer)).collect()
+        let mut rows = vec![own];
+        for peer in &config.peers {
+            rows.push(match reports.iter().find(|report| report.name == peer.name) {
+                Some(report) => row(report),
+                None => SiteRow::new(&peer.name, "none"),
+            });
+        }
+        if let Some(voices) = &self.voices {
+            voices.complete(Instant::now(), &mut rows);
+        }
+        rows
     }
 
     /// Of `show counters`.
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        let Some(linked) = &self.linked else { return BTreeMap::new() };
-        let counts = linked.links.counts();
-        let all = [
-            ("link_begun", counts.begun),
-            ("link_lost", counts.lost),
-            ("link_refused", counts.refused),
-            ("link_records_sent", counts.records_sent),
-            ("link_records_received", counts.records_received),
-            ("link_records_taken", counts.records_taken),
-            ("link_repairs", counts.repairs),
-        ];
+        let mut all = Vec::new();
+        if let Some(linked) = &self.linked {
+            let counts = linked.links.counts();
+            all.extend([
+                ("link_begun", counts.begun),
+                ("link_lost", counts.lost),
+                ("link_refused", counts.refused),
+                ("link_records_sent", counts.records_sent),
+                ("link_records_received", counts.records_received),
+                ("link_records_taken", counts.records_taken),
+                ("link_repairs", counts.repairs),
+            ]);
+        }
+        if let Some(voices) = &self.voices {
+            let counts = voices.states.counts();
+            all.extend([
+                ("redis_states_rounds", counts.rounds),
+                ("redis_states_unreadable", counts.unreadable),
+                ("redis_states_lost", counts.lost),
+            ]);
+        }
         all.into_iter().map(|(name, count)| (name.to_string(), count)).collect()
     }
 
@@ -293,8 +378,17 @@ impl Sites {
         gauge("farside_site_packets_per_second", packets, &|row| row.packets_per_s.map(f64::from));
         let cpu = "How busy the site's CPUs are, as it says.";
         gauge("farside_site_cpu_ratio", cpu, &|row| Some(f64::from(row.cpu_permille?) / 1000.0));
+        let heard = "1: what the site says of itself is known here, by a link or through Redis.";
+        gauge("farside_site_heard", heard, &|row| {
+            (row.link != "own").then(|| f64::from(u8::from(row.heard.is_some())))
+        });
         let full = "1: the site says that it takes no new connection.";
         gauge("farside_site_full", full, &|row| row.full.map(|full| f64::from(u8::from(full))));
+        if let Some(voices) = &self.voices {
+            let help = "1: the server through which sites tell each other how they are answers.";
+            page.metric("farside_redis_states_up", "gauge", help);
+            page.sample("farside_redis_states_up", &[], u8::from(voices.states.is_connected()));
+        }
     }
 }
 
@@ -314,6 +408,7 @@ fn row(report: &Report) -> SiteRow {
         packets_per_s: state.map(|state| state.packets_per_s),
         cpu_permille: state.map(|state| state.cpu_permille),
         full: state.map(|state| state.full),
+        heard: state.map(|_| Way::Link.word().into()),
         ..SiteRow::new(&report.name, if report.stands { "up" } else { "down" })
     }
 }
@@ -337,10 +432,9 @@ fn served(service: &Service, status: &StatusTable) -> Served {
 }
 
 /// Whether a site refuses what would be carried to `remote`, and what is left of its CPUs, in 255ths and at least 1; 0: not known.
-fn said_of(remote: &Target, service: &Service, reports: &[Report]) -> (bool, u8) {
+fn said_of(remote: &Target, service: &Service, said: &[Said]) -> (bool, u8) {
     let site = remote.name.rsplit_once('/').map_or("", |(_, site)| site);
-    let state = reports.iter().find(|report| report.name == site).and_then(|report| report.state.as_deref());
-    let Some(state) = state else { return (false, 0) };
+    let Some(Said { state, .. }) = said.iter().find(|said| said.name == site) else { return (false, 0) };
     let vip = remote.endpoint.addr.to_ip(service.family);
     let same =
         |served: &&Served| (served.vip, served.port, served.protocol) == (vip, remote.endpoint.port, service.protocol);

@@ -2,8 +2,8 @@
 
 use super::{MAX_SITES, SiteNumber};
 use crossbeam_utils::CachePadded;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU32};
 
 /// Something is known: the site says it, or it is this one.
 const KNOWN: u32 = 1;
@@ -20,12 +20,36 @@ pub struct Load {
     pub packets_per_s: u32,
     /// Of all its CPUs.
     pub cpu_permille: u16,
-    /// There and back. 0: it is this site, or not measured.
-    pub round_trip_us: u32,
+    /// There and back; 0 of this site. None, as of what follows: not measured.
+    pub round_trip_us: Option<u32>,
     /// Of what is sent there.
-    pub loss_permille: u16,
-    /// Routers between. 0: none, or not measured.
-    pub hops: u8,
+    pub loss_permille: Option<u16>,
+    /// Routers between.
+    pub hops: Option<u8>,
+}
+
+impl Load {
+    /// How far away this site is from itself.
+    pub const HERE: Load = Load {
+        full: false,
+        connections: 0,
+        packets_per_s: 0,
+        cpu_permille: 0,
+        round_trip_us: Some(0),
+        loss_permille: Some(0),
+        hops: Some(0),
+    };
+}
+
+/// Stands for what is not measured; none is that long.
+const UNKNOWN: u32 = u32::MAX;
+
+fn word(measured: Option<impl Into<u32>>) -> u32 {
+    measured.map_or(UNKNOWN, Into::into)
+}
+
+fn measured(word: u32) -> Option<u32> {
+    (word != UNKNOWN).then_some(word)
 }
 
 #[derive(Default)]
@@ -42,13 +66,11 @@ struct Row {
 /// By [`SiteNumber`]. Each word is whole by itself; words of two reports may be read together, which does no harm to a comparison.
 pub struct SiteTable {
     rows: Box<[CachePadded<Row>]>,
-    /// This site's number; all ones before it is known.
-    own: AtomicU8,
 }
 
 impl Default for SiteTable {
     fn default() -> SiteTable {
-        SiteTable { rows: (0..MAX_SITES).map(|_| CachePadded::default()).collect(), own: AtomicU8::new(u8::MAX) }
+        SiteTable { rows: (0..MAX_SITES).map(|_| CachePadded::default()).collect() }
     }
 }
 
@@ -59,20 +81,10 @@ impl SiteTable {
         row.connections.store(load.connections, Relaxed);
         row.packets_per_s.store(load.packets_per_s, Relaxed);
         row.cpu_permille.store(load.cpu_permille.into(), Relaxed);
-        row.round_trip_us.store(load.round_trip_us, Relaxed);
-        row.loss_permille.store(load.loss_permille.into(), Relaxed);
-        row.hops.store(load.hops.into(), Relaxed);
+        row.round_trip_us.store(word(load.round_trip_us), Relaxed);
+        row.loss_permille.store(word(load.loss_permille), Relaxed);
+        row.hops.store(word(load.hops), Relaxed);
         row.status.store(KNOWN | if load.full { FULL } else { 0 }, Release);
-    }
-
-    /// Which one is this site.
-    pub fn set_own(&self, site: SiteNumber) {
-        self.own.store(site.0, Relaxed);
-    }
-
-    pub fn own(&self) -> Option<SiteNumber> {
-        let own = self.own.load(Relaxed);
-        (usize::from(own) < MAX_SITES).then_some(SiteNumber(own))
     }
 
     /// Nothing is known of it any more.
@@ -91,9 +103,9 @@ impl SiteTable {
             connections: row.connections.load(Relaxed),
             packets_per_s: row.packets_per_s.load(Relaxed),
             cpu_permille: row.cpu_permille.load(Relaxed) as u16,
-            round_trip_us: row.round_trip_us.load(Relaxed),
-            loss_permille: row.loss_permille.load(Relaxed) as u16,
-            hops: row.hops.load(Relaxed) as u8,
+            round_trip_us: measured(row.round_trip_us.load(Relaxed)),
+            loss_permille: measured(row.loss_permille.load(Relaxed)).map(|loss| loss as u16),
+            hops: measured(row.hops.load(Relaxed)).map(|hops| hops as u8),
         })
     }
 }
@@ -110,8 +122,15 @@ mod tests {
         let load = Load { full: true, connections: 7, packets_per_s: 9, cpu_permille: 500, ..Load::default() };
         table.set(site, &load);
         assert_eq!((table.get(site), table.get(SiteNumber(4))), (Some(load), None));
-        table.set(site, &Load { round_trip_us: 12, loss_permille: 1, hops: 4, ..Load::default() });
-        assert_eq!(table.get(site).map(|load| (load.full, load.hops)), Some((false, 4)));
+        table.set(site, &Load { round_trip_us: Some(12), loss_permille: Some(1), hops: Some(4), ..Load::default() });
+        assert_eq!(
+            table.get(site).map(|load| (load.full, load.round_trip_us, load.hops)),
+            Some((false, Some(12), Some(4)))
+        );
+        table.set(site, &load);
+        assert_eq!(table.get(site), Some(load), "what is not measured any more is not known");
+        table.set(site, &Load { connections: 7, ..Load::HERE });
+        assert_eq!(table.get(site), Some(Load { connections: 7, ..Load::HERE }));
         table.forget(site);
         assert_eq!(table.get(site), None);
         // A number that nobody has.

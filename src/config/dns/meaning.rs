@@ -112,7 +112,8 @@ fn fast_path(walk: &mut Walk, dns: &written::Dns) {
 }
 
 fn zones(walk: &mut Walk, dns: &written::Dns) {
-    if dns.zones.is_empty() {
+    // For sites' states alone no zone is needed.
+    if dns.zones.is_empty() && dns.redis.is_none() {
         walk.absent(
             &dns.place,
             "[dns] has no zone",

@@ -1,4 +1,4 @@
-//! `[dns.redis]`: the server through which nodes share what they remember of resolvers.
+//! `[dns.redis]`: the server through which nodes share what they remember of resolvers, and tell how their sites are.
 
 use super::super::value::{self, Problem, quoted};
 use super::super::walk::{self, At, Place, Section, Walk};

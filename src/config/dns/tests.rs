@@ -55,6 +55,15 @@ fn good(text: &str) -> Config {
 }
 
 #[test]
+fn only_for_sites_states_no_zone_is_needed() {
+    const BARE: &str = "[site]\nname = \"south\"\n[dns]\nlisten = [\"127.0.0.1:5353\"]\n";
+    let error = parse(BARE, "/etc/farside/farside.toml").unwrap_err().to_string();
+    assert!(error.contains("[dns] has no zone"), "{error}");
+    let config = good(&format!("{BARE}[dns.redis]\naddress = \"10.0.0.5:6379\"\n"));
+    assert!(config.dns.is_some_and(|dns| dns.zones.is_empty() && dns.redis.is_some()));
+}
+
+#[test]
 fn a_file_means_what_it_says() {
     let config = good(GOOD);
     assert!(config.is_dns_alone());

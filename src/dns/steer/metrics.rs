@@ -9,6 +9,10 @@ use crate::sites::{Load, MAX_SITES, SiteTable};
 /// site for a hair's breadth.
 const NEAR_PERMILLE: u64 = 100;
 
+/// Of connections, and of packets per second, a member has few with less: what one site has more of them is no load then, but chance.
+const FEW_CONNECTIONS: u64 = 10;
+const FEW_PACKETS: u64 = 100;
+
 /// Ways to a resolver that differ by less count as equally long, in microseconds: what an echo takes on a short way says more of the hosts
 /// than of the way.
 const NEAR_US: u32 = 1000;
@@ -56,8 +60,9 @@ impl Site {
 /// The sites of a family that are the best choice. None: not of all of them the load is known, and what is not known cannot be compared.
 ///
 /// A load is the sum of four numbers: CPU in permille; open connections and packets per second, each per member that is up and in
-/// permille of the site that has most; and lost packets in permille, on the way from here, and on the way to the resolver if `ways`
-/// knows that from all. A site that says it is full counts only where all do.
+/// permille of the site that has most (or of [`FEW_CONNECTIONS`] and [`FEW_PACKETS`], where nobody has as many); and lost packets in
+/// permille, on the way from here and on the way to the resolver, either where it is known of all. A site that says it is full counts only
+/// where all do.
 ///
 /// Of sites with equal loads the nearest count: those that are within a tenth (or a millisecond) of the shortest round-trip time to the
 /// resolver, if that is known from all of them; or else within a tenth of the shortest from here, if that is known of all of them. Of
@@ -70,22 +75,22 @@ pub(super) fn least(table: &SiteTable, family: &Family, ways: Option<&Seen>) -> 
         let way = ways
             .and_then(|ways| ways.from(number))
             .and_then(|way| Some((Distance { round_trip_us: way.round_trip_us?, hops: way.hops }, way.loss_permille)));
-        // The round trip to this very site is 0, and that of another that is not known is written so too.
-        let is_known = load.round_trip_us > 0 || table.own() == Some(number);
-        let from_here = is_known.then_some(Distance { round_trip_us: load.round_trip_us, hops: Some(load.hops) });
+        let from_here = load.round_trip_us.map(|round_trip_us| Distance { round_trip_us, hops: load.hops });
         *site = Site { bit: number.bit(), members, load, way, from_here };
         count += 1;
     }
     let sites = &sites[..count];
     let open = sites.iter().any(|site| !site.load.full);
     let candidates = || sites.iter().filter(move |site| !(open && site.load.full));
-    let most_connections = candidates().map(Site::connections).max()?.max(1);
-    let most_packets = candidates().map(Site::packets).max()?.max(1);
+    let most_connections = candidates().map(Site::connections).max()?.max(FEW_CONNECTIONS * 1000);
+    let most_packets = candidates().map(Site::packets).max()?.max(FEW_PACKETS * 1000);
     let measured = candidates().all(|site| site.way.is_some());
+    let measured_from_here = candidates().all(|site| site.load.loss_permille.is_some());
     let sum = |site: &Site| {
         let shares = site.connections() * 1000 / most_connections + site.packets() * 1000 / most_packets;
         let lost_to_resolver = site.way.filter(|_| measured).map_or(0, |(_, loss_permille)| loss_permille);
-        u64::from(site.load.cpu_permille) + shares + u64::from(site.load.loss_permille) + u64::from(lost_to_resolver)
+        let lost = site.load.loss_permille.filter(|_| measured_from_here).unwrap_or(0);
+        u64::from(site.load.cpu_permille) + shares + u64::from(lost) + u64::from(lost_to_resolver)
     };
     let load = candidates().map(sum).min()?;
     let light = || candidates().filter(move |site| sum(site) <= load + NEAR_PERMILLE);

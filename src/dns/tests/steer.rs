@@ -345,20 +345,40 @@ fn by_metrics_the_least_load_is_asked_and_what_is_not_known_is_not_compared() {
     let all: BTreeSet<char> = ['1', '2', '3'].into();
     let set = |site, load: Load| loads.set(SiteNumber(site), &load);
     set(1, Load { cpu_permille: 900, ..Load::default() });
-    set(2, Load { cpu_permille: 300, round_trip_us: 5000, ..Load::default() });
+    set(2, Load { cpu_permille: 300, round_trip_us: Some(5000), ..Load::default() });
     assert_eq!(chosen(), all, "of the third nothing is known");
-    set(3, Load { cpu_permille: 350, round_trip_us: 5100, ..Load::default() });
+    set(3, Load { cpu_permille: 350, round_trip_us: Some(5100), ..Load::default() });
     assert_eq!(chosen(), ['2', '3'].into(), "a hair's breadth is none");
-    set(3, Load { cpu_permille: 350, round_trip_us: 5100, hops: 9, ..Load::default() });
+    // Of equals the nearest; while of one of them nobody knows how far it is, that is not compared.
+    set(3, Load { cpu_permille: 350, round_trip_us: Some(90_000), ..Load::default() });
     assert_eq!(chosen(), ['2'].into());
+    set(2, Load { cpu_permille: 300, ..Load::default() });
+    assert_eq!(chosen(), ['2', '3'].into());
+    set(2, Load { cpu_permille: 300, ..Load::HERE });
+    assert_eq!(chosen(), ['2'].into());
+    let near = Load { round_trip_us: Some(5000), ..Load::default() };
+    set(2, Load { cpu_permille: 300, hops: Some(2), ..near });
+    set(3, Load { cpu_permille: 350, hops: Some(9), ..near });
+    assert_eq!(chosen(), ['2'].into());
+    set(3, Load { cpu_permille: 350, ..near });
+    assert_eq!(chosen(), ['2', '3'].into());
     set(2, Load { cpu_permille: 300, full: true, ..Load::default() });
     assert_eq!(chosen(), ['3'].into());
+    // A packet or two more make no load.
+    set(1, Load { cpu_permille: 900, ..Load::default() });
+    set(2, Load { packets_per_s: 9, ..Load::default() });
+    set(3, Load { connections: 1, ..Load::default() });
+    assert_eq!(chosen(), ['2', '3'].into());
     // Per member: the busiest is a whole, the others are parts of it.
     set(1, Load { connections: 100, ..Load::default() });
     set(2, Load { connections: 400, ..Load::default() });
-    set(3, Load { connections: 60, packets_per_s: 5, ..Load::default() });
+    set(3, Load { connections: 60, packets_per_s: 500, ..Load::default() });
     assert_eq!(chosen(), ['1'].into());
-    set(1, Load { connections: 100, loss_permille: 950, ..Load::default() });
+    set(1, Load { connections: 100, loss_permille: Some(950), ..Load::default() });
+    assert_eq!(chosen(), ['1'].into(), "nobody knows what others lose");
+    for (site, connections, packets_per_s, lost) in [(1, 100, 0, 950), (2, 400, 0, 0), (3, 60, 500, 0)] {
+        set(site, Load { connections, packets_per_s, loss_permille: Some(lost), ..Load::default() });
+    }
     assert_eq!(chosen(), ['2'].into());
     loads.forget(SiteNumber(2));
     assert_eq!(chosen(), all);

@@ -1,5 +1,7 @@
 use super::*;
+use crate::sites::state::{MOST_MEMBERS, MOST_SERVICES, Served};
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 fn names() -> impl Strategy<Value = String> {
     "[a-zé.-]{1,20}"

@@ -37,17 +37,19 @@ enum Event {
 
 /// Sites that do nothing are told apart by how far away they are.
 fn load() -> impl Strategy<Value = Load> {
-    let idle = |load: Load| Load { connections: 0, packets_per_s: 0, cpu_permille: 0, loss_permille: 0, ..load };
+    let idle = |load: Load| Load { connections: 0, packets_per_s: 0, cpu_permille: 0, loss_permille: Some(0), ..load };
     prop_oneof![2 => any_load().prop_map(idle), 1 => any_load()]
 }
 
 /// Few values, so that they are often equal or near.
 fn any_load() -> impl Strategy<Value = Load> {
     let cpu = prop_oneof![Just(0u16), Just(60), Just(200), Just(900)];
-    let count = prop_oneof![Just(0u32), Just(10), Just(11), Just(1000)];
+    let count = prop_oneof![Just(0u32), Just(1), Just(10), Just(11), Just(99), Just(1000)];
     let us = prop_oneof![Just(0u32), Just(10_000), Just(10_900), Just(11_100)];
-    let loss = prop_oneof![Just(0u16), Just(50), Just(300)];
-    (cpu, count.clone(), count, us, loss, 0..4u8, prop::bool::weighted(0.15)).prop_map(
+    let us = prop::option::weighted(0.9, us);
+    let loss = prop::option::weighted(0.9, prop_oneof![Just(0u16), Just(50), Just(300)]);
+    let hops = prop::option::weighted(0.9, 0..4u8);
+    (cpu, count.clone(), count, us, loss, hops, prop::bool::weighted(0.15)).prop_map(
         |(cpu_permille, connections, packets_per_s, round_trip_us, loss_permille, hops, full)| Load {
             full,
             connections,
@@ -130,14 +132,17 @@ impl Model {
         let way = |site: u8| self.ways.get(&(resolver?, site)).copied().filter(|way| way.round_trip_us.is_some());
         let all_measured = open.iter().all(|site| way(*site).is_some());
         // Connections and packets per member that is up, in thousandths of the site that has most.
-        let part = |of: &dyn Fn(u8) -> u32, site: u8| {
+        // Where nobody has as many as `few` of each member's, in thousandths of these.
+        let part = |of: &dyn Fn(u8) -> u32, few: u64, site: u8| {
             let each = |site: u8| u64::from(of(site)) * 1000 / up[&site];
-            let most = open.iter().map(|site| each(*site)).max().unwrap();
-            (each(site) * 1000).checked_div(most).unwrap_or(0)
+            let most = open.iter().map(|site| each(*site)).max().unwrap().max(few * 1000);
+            each(site) * 1000 / most
         };
         let sum = |site: u8| {
-            let mut sum = u64::from(load(site).cpu_permille) + u64::from(load(site).loss_permille);
-            sum += part(&|site| load(site).connections, site) + part(&|site| load(site).packets_per_s, site);
+            let all_lossy = open.iter().all(|site| load(*site).loss_permille.is_some());
+            let lost = load(site).loss_permille.filter(|_| all_lossy).unwrap_or(0);
+            let mut sum = u64::from(load(site).cpu_permille) + u64::from(lost);
+            sum += part(&|site| load(site).connections, 10, site) + part(&|site| load(site).packets_per_s, 100, site);
             if all_measured { sum + u64::from(way(site).unwrap().loss_permille) } else { sum }
         };
         let least = open.iter().map(|site| sum(*site)).min().unwrap();
@@ -150,19 +155,13 @@ impl Model {
             let near: Vec<u8> = light.into_iter().filter(as_near).collect();
             return Some(fewest_hops(&near, &|site| way(site).unwrap().hops));
         }
-        // Or else the nearest to this site, which is 0 from itself: of others 0 says that nobody knows.
-        let us = |site: u8| {
-            if site == OWN {
-                Some(load(site).round_trip_us)
-            } else {
-                Some(load(site).round_trip_us).filter(|us| *us > 0)
-            }
-        };
+        // Or else the nearest to this site, likewise.
+        let us = |site: u8| load(site).round_trip_us;
         if light.iter().all(|site| us(*site).is_some()) {
             let shortest = light.iter().map(|site| us(*site).unwrap()).min().unwrap();
             let near: Vec<u8> =
                 light.into_iter().filter(|site| us(*site).unwrap() <= shortest + shortest / 10).collect();
-            return Some(fewest_hops(&near, &|site| Some(load(site).hops)));
+            return Some(fewest_hops(&near, &|site| load(site).hops));
         }
         Some(light.into_iter().collect())
     }
@@ -195,7 +194,6 @@ proptest! {
         let lists: Vec<Vec<&str>> = lists.iter().map(|list| list.iter().map(String::as_str).collect()).collect();
         let list: Vec<(u8, &[&str])> = members.iter().zip(&lists).map(|((site, ..), list)| (*site, &list[..])).collect();
         let loads = Arc::new(SiteTable::default());
-        loads.set_own(SiteNumber(OWN));
         let ways = Arc::new(Ways::new(100, SiteNumber(OWN), (1, 2)));
         let plan = Plan { stripe: None, metrics: true, client_subnet: true, ..STRIPE };
         let steering = Steering { loads: loads.clone(), ways: Survey::Kept(ways.clone()), ..Steering::default() };
@@ -262,7 +260,6 @@ proptest! {
 /// Three sites that are equal but for how far away they are.
 fn three() -> (Lab, Arc<SiteTable>, Arc<Ways>) {
     let loads = Arc::new(SiteTable::default());
-    loads.set_own(SiteNumber(OWN));
     (1..=3).for_each(|site| loads.set(SiteNumber(site), &Load::default()));
     let ways = Arc::new(Ways::new(100, SiteNumber(OWN), (1, 2)));
     ways.set_measuring(true, 600);
@@ -280,14 +277,15 @@ fn chosen(lab: &mut Lab, from: &str) -> BTreeSet<String> {
 fn a_round_trip_that_nobody_knows_makes_no_site_the_nearest() {
     let (mut lab, loads, _) = three();
     let set = |site, round_trip_us| loads.set(SiteNumber(site), &Load { round_trip_us, ..Load::default() });
-    set(2, 9000);
-    set(3, 5000);
+    set(1, Some(0));
+    set(2, Some(9000));
+    set(3, Some(5000));
     assert_eq!(chosen(&mut lab, "10.0.0.53"), ["192.0.2.1".to_string()].into(), "this very site");
-    set(3, 0);
+    set(3, None);
     assert_eq!(chosen(&mut lab, "10.0.0.53").len(), 3, "how far the third is is not known");
     loads.set(SiteNumber(1), &Load { cpu_permille: 900, ..Load::default() });
     assert_eq!(chosen(&mut lab, "10.0.0.53").len(), 2, "it is not the nearest of the other two");
-    set(3, 5000);
+    set(3, Some(5000));
     assert_eq!(chosen(&mut lab, "10.0.0.53"), ["192.0.2.3".to_string()].into());
 }
 
