@@ -67,6 +67,7 @@ pub fn explain(snapshot: &Snapshot, wanted: &Wanted) -> Explained {
         transport: Transport::Tcp,
         now_ms: 0,
         unix_ms: wanted.unix_ms,
+        foreseen: None,
     };
     let mut explained =
         Explained { rcode: 0, addresses: Vec::new(), ttl_s: None, scope: 0, zone: None, pool: None, choice: None };
@@ -83,7 +84,8 @@ pub fn explain(snapshot: &Snapshot, wanted: &Wanted) -> Explained {
     let Some(image) = zone.image_for(reply.pool, wanted.name) else { return explained };
     explained.pool = Some(image.pool().clone());
     let steering = snapshot.steering();
-    let client = Client { from: wanted.resolver, subnet: option.as_deref(), now_ms: wanted.unix_ms, steering };
+    let client =
+        Client { from: wanted.resolver, subnet: option.as_deref(), now_ms: wanted.unix_ms, foreseen: None, steering };
     let qtype = if wanted.v6 { rtype::AAAA } else { rtype::A };
     if let Some((plan, sites)) = image.sites()
         && let Some(family) = sites.family(qtype)
