@@ -9,7 +9,8 @@ import subprocess
 from lab import TrialFailed
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-PROGRAMS = {"farside": ("release/farside", "--bin"), "paced": ("release/examples/paced", "--example")}
+PROGRAMS = {"farside": ("release/farside", "--bin"), "paced": ("release/examples/paced", "--example"),
+            "remembered": ("release/examples/remembered", "--example")}
 
 
 @functools.cache

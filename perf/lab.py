@@ -27,6 +27,7 @@ CLIENT, BOX_WAN, VIP = "198.18.1.2", "198.18.1.1", "198.18.1.10"
 BOX_LAN, SERVER = "198.18.2.1", "198.18.2.2"
 BACKUP = "198.18.2.3"  # at the server's link; here when a case asks for it
 MANY_CLIENTS, MANY_CLIENTS_NET = "198.19.0.0", "198.19.0.0/16"  # behind the client, which takes no answers for them
+RESOLVERS, RESOLVERS_NET = "198.18.16.0", "198.18.0.0/15"  # likewise, 126,976 of them from the first one on
 HTTP_PORT, IPERF_PORT, SINK_PORT, NAMED_PORT = 80, 5201, 5202, 5203
 PREFIX = "fsperf"
 ROLES = ("client", "box", "server")
@@ -204,7 +205,7 @@ class Lab:
             _ip("-n", netns, "link", "set", link, "up")
         _ip("-n", client, "route", "add", "default", "via", BOX_WAN)
         _ip("-n", server, "route", "add", "default", "via", BOX_LAN)
-        _ip("-n", box, "route", "add", MANY_CLIENTS_NET, "via", CLIENT)
+        _ip("-n", box, "route", "add", RESOLVERS_NET, "via", CLIENT)
         # Answers of direct and tunnel mode come from the VIP by lan0.
         for link in ("all", "lan0"):
             self.sysctl("box", f"net.ipv4.conf.{link}.rp_filter", 0)
@@ -306,6 +307,17 @@ class Lab:
         if status:
             raise TrialFailed(f"{running.name} ended with {status}: {_last_line(out)}")
         return out
+
+    def stop(self, running):
+        """Asks a started process to end, and waits until it has."""
+        self.processes.remove(running)
+        running.process.terminate()
+        try:
+            running.process.wait(10)
+        except subprocess.TimeoutExpired:
+            running.process.kill()
+            running.process.wait()
+            raise TrialFailed(f"{running.name} did not end when it was asked to") from None
 
     def kill(self, running):
         self.processes.remove(running)

@@ -3,7 +3,9 @@
 ORIGIN = "bench.example"
 POOL = f"pool.{ORIGIN}"
 POOL_TTL_S = 30
+REMEMBERED = f"sites.{ORIGIN}"  # a pool's that sends each resolver to the same site again; as long as POOL nearly
 MEMBERS = ("10.255.0.1", "10.255.0.2", "10.255.0.3", "10.255.0.4")
+MEMBERS_ELSEWHERE = ("10.255.1.1", "10.255.1.2", "10.255.1.3", "10.255.1.4")  # the other site's
 LISTED = 10_000  # names that are asked for, of a larger zone: in another order than they stand in the file
 
 

@@ -22,5 +22,8 @@ class Needs:
     backup: bool = False  # CHECKed, and another server in its place while it is down: on the VIP's port NAMED_PORT
     names: int = 1000  # of the zone that a name server has
     threads: int = 1  # of a name server
+    records: int = 0  # that it remembers of resolvers, of so many that ask
+    resolvers: int = 0
+    shared: bool = False  # with another node, which runs beside it
     flows: int = 0  # so many at a time; 0: what the contender has room for by default
     far_end: bool = True  # of a tunnel: takes the flood apart; else it carries little, and has no program at the server's link

@@ -36,6 +36,7 @@
 
 mod digest;
 pub mod file;
+mod foresee;
 mod place;
 
 use crate::config::dns::MAX_RECORDS;
@@ -43,10 +44,10 @@ use crate::sites::{Registry, SiteNumber, same_hash};
 use crate::sys::atomic::{AtomicU64, Ordering::*};
 use crate::sys::huge;
 pub use digest::{RANGES, Ranges};
+pub use foresee::Hint;
 #[cfg(loom)]
 use loom::sync::{Mutex, MutexGuard};
 use place::{Key, Place, Seen};
-use siphasher::sip::SipHasher13;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::PoisonError;
 #[cfg(not(loom))]
@@ -60,6 +61,9 @@ pub const AHEAD_MOST_MS: u64 = 3_600_000;
 
 /// How often a bucket's lock exists at most.
 const LOCKS: usize = 1024;
+
+/// Of the next store.
+static NUMBERS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// Whose site is remembered, the same value at all sites: an address (IPv4 as an IPv4-mapped address), the first address of
 /// a network, or a group's.
@@ -165,7 +169,9 @@ pub struct Store {
     locks: Box<[Mutex<()>]>,
     /// Of each consumer: a bit per bucket, set: the bucket has records that it has not been told of.
     dirty: [Box<[AtomicU64]>; 2],
-    hasher: SipHasher13,
+    seed: (u64, u64),
+    /// By which hints are known to be its own.
+    number: u32,
     most: u64,
     records: AtomicU64,
     evicted: AtomicU64,
@@ -184,7 +190,8 @@ impl Store {
             buckets: huge::boxed(buckets, |_| std::array::from_fn(|_| Place::default())),
             locks: (0..buckets.min(LOCKS)).map(|_| Mutex::new(())).collect(),
             dirty: [summary(), summary()],
-            hasher: SipHasher13::new_with_keys(seed.0, seed.1),
+            seed,
+            number: NUMBERS.fetch_add(1, Relaxed),
             most: u64::from(most),
             records: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -209,17 +216,19 @@ impl Store {
 
     /// The bucket of a resolver, and the place where it is most likely found.
     fn home(&self, key: &Key) -> (usize, usize) {
-        let hash = self.hasher.hash(&key.octets());
+        let hash = key.hash(self.seed);
         let bucket = (((hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize;
         (bucket, (hash >> 60) as usize % BUCKET)
     }
 
     /// The bucket's places, beginning at `first`.
+    #[inline]
     fn places(&self, (bucket, first): (usize, usize)) -> impl Iterator<Item = &Place> {
-        let (before, from) = self.buckets[bucket].split_at(first);
-        from.iter().chain(before)
+        let places = &self.buckets[bucket];
+        (first..first + BUCKET).map(|at| &places[at % BUCKET])
     }
 
+    #[inline]
     fn find(&self, home: (usize, usize), key: &Key) -> Option<(&Place, Seen)> {
         let mut places = self.places(home).filter(|place| place.may_be(key));
         places.find_map(|place| place.read().filter(|seen| seen.key == *key).map(|seen| (place, seen)))
@@ -241,8 +250,12 @@ impl Store {
     #[inline]
     pub fn follow(&self, who: Who, share: Share, now_ms: u64, up_sites: u64) -> Option<SiteNumber> {
         let key = Key::new(who, share);
-        let home = self.home(&key);
-        let (place, seen) = self.find(home, &key)?;
+        self.follow_from(self.home(&key), &key, now_ms, up_sites)
+    }
+
+    #[inline]
+    fn follow_from(&self, home: (usize, usize), key: &Key, now_ms: u64, up_sites: u64) -> Option<SiteNumber> {
+        let (place, seen) = self.find(home, key)?;
         self.hit(home.0, place, &seen, now_ms, up_sites)
     }
 

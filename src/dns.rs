@@ -37,7 +37,7 @@ pub mod transfer;
 pub mod wire;
 pub mod zone;
 
-pub use ahead::Ahead;
+pub use ahead::{Ahead, Foreseen};
 pub use answer::answer;
 pub use counts::{Count, Counts, Silence};
 pub use name::Name;
@@ -68,6 +68,8 @@ pub struct Asked<'a> {
     pub now_ms: u64,
     /// Milliseconds since 1970: cookies carry it in seconds, and what is remembered of resolvers has it.
     pub unix_ms: u64,
+    /// What [`Ahead`] has found out of this query by the same snapshot. Nothing but time depends on it.
+    pub foreseen: Option<&'a Foreseen>,
 }
 
 impl Asked<'_> {

@@ -21,6 +21,7 @@ pub mod prefetch;
 pub mod questions;
 pub mod ring;
 pub mod rows;
+pub mod sip;
 pub mod socket;
 pub mod tags;
 pub mod tap;

@@ -1,12 +1,13 @@
 //! Answering takes no memory: counted at the allocator.
 
 use farside::affinity::{Share, Store};
+use farside::dns::ahead::MOST;
 use farside::dns::dnssec::{Algorithm, Key, Signer};
 use farside::dns::steer::prefixes::Prefixes;
 use farside::dns::steer::{Dynamic, Memory, Place, Plan, Steering, Stripe, Survey};
 use farside::dns::{
-    Asked, Cookies, Count, Counts, Member, Name, Outcome, Pool, PoolState, RateLimit, Scratch, Settings, Silence,
-    Snapshot, Transport, WhenDown, Zone, answer, master,
+    Ahead, Asked, Cookies, Count, Counts, Member, Name, Outcome, Pool, PoolState, RateLimit, Scratch, Settings,
+    Silence, Snapshot, Transport, WhenDown, Zone, answer, master,
 };
 use farside::sites::ways::Way;
 use farside::sites::{Load, SiteNumber, SiteTable, Ways};
@@ -107,15 +108,20 @@ fn take_no_memory(signer: Option<Arc<Signer>>) {
             .flat_map(|front| [1, 2, 6, 15, 28, 255].map(|rtype| query(&format!("{front}company.example."), rtype)))
             .chain([query("elsewhere.example.", 1), vec![0; 11], vec![0xff; 40], vec![1; 40]])
             .collect();
-    let mut out = vec![0; 1232];
+    let (mut out, mut ahead) = (vec![0; 1232], Ahead::default());
     let mut answers = 0;
     let calls = counted(|| {
         for round in 0..100_u64 {
-            for message in &queries {
-                let network = if round % 2 == 0 { [192, 0, 2] } else { [198, 51, 100] };
-                let (from, to) = ([network[0], network[1], network[2], round as u8].into(), [192, 0, 2, 1].into());
-                let asked = Asked { message, from, to, transport: Transport::Udp, now_ms: round, unix_ms: 5000 };
-                answers += u64::from(matches!(answer(&asked, &snapshot, &mut scratch, &mut out), Outcome::Answer(_)));
+            let network = if round % 2 == 0 { [192, 0, 2] } else { [198, 51, 100] };
+            let from = [network[0], network[1], network[2], round as u8].into();
+            for batch in queries.chunks(MOST) {
+                ahead.look(&snapshot, batch.len(), |i| &batch[i], |_| Some(from));
+                for (i, message) in batch.iter().enumerate() {
+                    let (to, transport, foreseen) = ([192, 0, 2, 1].into(), Transport::Udp, ahead.foreseen(i));
+                    let asked = Asked { message, from, to, transport, now_ms: round, unix_ms: 5000, foreseen };
+                    let outcome = answer(&asked, &snapshot, &mut scratch, &mut out);
+                    answers += u64::from(matches!(outcome, Outcome::Answer(_)));
+                }
             }
         }
     });

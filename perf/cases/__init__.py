@@ -1,5 +1,5 @@
 """What is measured. A case is a file here (or a few that are one case with other numbers)."""
-from cases import dns
+from cases import dns, resolvers
 from cases.bulk import Bulk
 from cases.failover import Failover
 from cases.flood import Flood
@@ -23,4 +23,5 @@ ALL = [
     Failover("failover-silent", silent=True),
     Idle(),
     *dns.ALL,
+    *resolvers.ALL,
 ]

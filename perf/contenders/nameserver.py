@@ -18,6 +18,7 @@ class Nameserver(Contender):
     group = "dns"
     quick = True
     pools = None  # why it has no pools; None if it has
+    memory = "no such mode"  # why it does not remember where resolvers were sent; None if it does
     pool_lines = ()  # of the zone's file
     seconds_to_load = 120
 
@@ -37,6 +38,10 @@ class Nameserver(Contender):
         # Who is not root there reads and writes it too.
         lab.dir.chmod(0o777)
         (lab.dir / "bench.zone").write_text(names.zone(needs.names, VIP, *self.pool_lines))
+        self.run(lab, needs)
+
+    def run(self, lab, needs):
+        """Starts the process, where everything else is as it should be."""
         argv = self.configure(lab, needs)
         cpus = ",".join(map(str, server_cpus(needs.threads)))
         self.running = lab.start("box", ["taskset", "-c", cpus, *argv])

@@ -3,6 +3,7 @@
 use super::{AHEAD_MOST_MS, Consumer, Record, Share, Who, until_ms};
 use crate::sites::SiteNumber;
 use crate::sys::atomic::{AtomicU64, Ordering::*, fence};
+use crate::sys::sip::Sip;
 
 /// How often a step is tried again that another thread has come before.
 const TRIES: usize = if cfg!(loom) { 2 } else { 16 };
@@ -37,6 +38,7 @@ pub(super) struct Key {
 }
 
 impl Key {
+    #[inline]
     pub fn new(who: Who, share: Share) -> Key {
         let who = u128::from_ne_bytes(who.0);
         Key { who: [who as u64, (who >> 64) as u64], share: share.0 }
@@ -46,15 +48,16 @@ impl Key {
         Who((u128::from(self.who[1]) << 64 | u128::from(self.who[0])).to_ne_bytes())
     }
 
-    pub fn octets(&self) -> [u8; 24] {
-        let mut octets = [0; 24];
-        octets[..16].copy_from_slice(&self.who().0);
-        octets[16..].copy_from_slice(&self.share.to_be_bytes());
-        octets
+    #[inline]
+    pub fn hash(&self, (k0, k1): (u64, u64)) -> u64 {
+        let mut sip = Sip::new(k0, k1);
+        [self.who[0], self.who[1], self.share, 24 << 56].into_iter().for_each(|word| sip.word(word));
+        sip.finish()
     }
 }
 
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Place {
     head: AtomicU64,
     tally: AtomicU64,
@@ -110,6 +113,12 @@ fn has_moved(was: u64, is: u64) -> bool {
 }
 
 impl Place {
+    /// Its first word and its last.
+    #[inline]
+    pub fn ends(&self) -> (&AtomicU64, &AtomicU64) {
+        (&self.head, &self.what)
+    }
+
     /// Worth reading? What is being written may be missed: then the record was not there a moment ago.
     #[inline]
     pub fn may_be(&self, key: &Key) -> bool {

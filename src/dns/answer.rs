@@ -220,8 +220,8 @@ fn decide(
     writer.origin_after(scratch.asked.start(skip));
     let Scratch { asked: name, chased, targets, turns, counts, .. } = scratch;
     let subnet = query.edns.and_then(|edns| edns.subnet);
-    let client =
-        &Client { from: asked.from, to: asked.to, subnet, now_ms: asked.unix_ms, steering: snapshot.steering() };
+    let (now_ms, foreseen, steering) = (asked.unix_ms, asked.foreseen, snapshot.steering());
+    let client = &Client { from: asked.from, to: asked.to, subnet, now_ms, foreseen, steering };
     let tools = Tools { asked: name, chased, targets, turns, client, counts };
     let found = resolve(&snapshot.zones()[zone], qtype, tools, writer);
     Decision::Found(found, Some(zone))

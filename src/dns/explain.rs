@@ -71,6 +71,7 @@ pub fn explain(snapshot: &Snapshot, wanted: &Wanted) -> Explained {
         transport: Transport::Tcp,
         now_ms: 0,
         unix_ms: wanted.unix_ms,
+        foreseen: None,
     };
     let mut explained =
         Explained { rcode: 0, addresses: Vec::new(), ttl_s: None, scope: 0, zone: None, pool: None, choice: None };
@@ -92,6 +93,7 @@ pub fn explain(snapshot: &Snapshot, wanted: &Wanted) -> Explained {
         to: wanted.resolver,
         subnet: option.as_deref(),
         now_ms: wanted.unix_ms,
+        foreseen: None,
         steering,
     };
     let qtype = if wanted.v6 { rtype::AAAA } else { rtype::A };

@@ -28,7 +28,8 @@ mod sites;
 pub mod stripe;
 mod who;
 
-use crate::affinity::{Record, Share, Store, Who};
+use super::Foreseen;
+use crate::affinity::{Hint, Record, Share, Store, Who};
 use crate::config::dns::Prefix;
 use crate::sites::ways::{Network, Seen};
 use crate::sites::{SiteNumber, SiteTable, Ways, same_hash};
@@ -150,10 +151,39 @@ impl Memory {
         }
     }
 
-    fn follow(&self, who: Who, share: Share, now_ms: u64, up: u64) -> Option<SiteNumber> {
+    /// Where it is looked up what is remembered of `who`.
+    #[inline]
+    pub(super) fn foresee(&self, who: Who, share: Share) -> Option<Hint> {
+        match self {
+            Memory::None | Memory::Looked(_) => None,
+            Memory::Kept(store) => Some(store.foresee(who, share)),
+        }
+    }
+
+    /// Begins to load what is there.
+    #[inline]
+    pub(super) fn fetch(&self, hint: &Hint) {
+        if let Memory::Kept(store) = self {
+            store.fetch(hint);
+        }
+    }
+
+    /// Goes on with it, when what [`Memory::fetch`] has asked for is there.
+    #[inline]
+    pub(super) fn fetch_more(&self, hint: &Hint, who: Who) {
+        if let Memory::Kept(store) = self {
+            store.fetch_more(hint, who);
+        }
+    }
+
+    #[inline]
+    fn follow(&self, (who, share): (Who, Share), foreseen: Option<&Hint>, now_ms: u64, up: u64) -> Option<SiteNumber> {
         match self {
             Memory::None => None,
-            Memory::Kept(store) => store.follow(who, share, now_ms, up),
+            Memory::Kept(store) => match foreseen {
+                Some(hint) => store.follow_foreseen(hint, (who, share), now_ms, up),
+                None => store.follow(who, share, now_ms, up),
+            },
             Memory::Looked(store) => {
                 store.read(who, share).filter(|record| record.holds(now_ms, up)).map(|record| record.site)
             }
@@ -182,12 +212,22 @@ pub(super) struct Client<'c> {
     pub subnet: Option<&'c [u8]>,
     /// Milliseconds since 1970.
     pub now_ms: u64,
+    /// What has been found out ahead.
+    pub foreseen: Option<&'c Foreseen>,
     pub steering: &'c Steering,
 }
 
 impl Client<'_> {
     /// Who counts as asking where a pool allows clients' networks, or does not.
+    #[inline]
     pub fn asker(&self, client_subnet: bool) -> Asker {
+        match self.foreseen.and_then(|foreseen| foreseen.asker(client_subnet)) {
+            Some(asker) => *asker,
+            None => self.found_asker(client_subnet),
+        }
+    }
+
+    fn found_asker(&self, client_subnet: bool) -> Asker {
         let subnet =
             self.subnet.filter(|_| client_subnet).and_then(|option| Asker::of_subnet(option, &self.steering.groups));
         subnet.unwrap_or_else(|| Asker::of(self.from, &self.steering.groups))
@@ -284,14 +324,15 @@ pub(super) fn choose<W: Witness>(
     (client, turn): (&Client, u32),
     witness: &mut W,
 ) -> (SiteNumber, u32) {
-    let Client { now_ms, steering, .. } = *client;
+    let Client { now_ms, foreseen, steering, .. } = *client;
     if plan.metrics {
         // Also where another mode decides: what is remembered ends one day, and then the way is known.
         client.note(asker);
     }
     let mut remember = None;
     if let Some(dynamic) = &plan.dynamic {
-        match steering.memory.follow(asker.who, dynamic.share, now_ms, up) {
+        let hint = foreseen.and_then(|foreseen| foreseen.hint(asker.who));
+        match steering.memory.follow((asker.who, dynamic.share), hint, now_ms, up) {
             Some(site) if family.up() & site.bit() != 0 => {
                 witness.see(Step::Remembered(site));
                 return (site, turn);

@@ -23,6 +23,7 @@ pub struct Lab {
     pub now_ms: u64,
     pub from: IpAddr,
     pub unix_ms: u64,
+    pub foreseen: Option<Foreseen>,
 }
 
 pub const CLIENT: &str = "192.0.2.77";
@@ -56,7 +57,14 @@ impl Lab {
     }
 
     pub fn over(snapshot: Snapshot, scratch: Scratch) -> Lab {
-        Lab { snapshot, scratch, now_ms: 1000, from: CLIENT.parse().unwrap(), unix_ms: 1_800_000_000_000 }
+        Lab {
+            snapshot,
+            scratch,
+            now_ms: 1000,
+            from: CLIENT.parse().unwrap(),
+            unix_ms: 1_800_000_000_000,
+            foreseen: None,
+        }
     }
 
     /// With all pools of the first zone in these states.
@@ -75,8 +83,10 @@ impl Lab {
 
     pub fn send_into(&mut self, message: &[u8], transport: Transport, size: usize) -> (Outcome, Vec<u8>) {
         let mut out = vec![0; size];
-        let Lab { now_ms, unix_ms, from, .. } = *self;
-        let asked = Asked { message, from, to: "203.0.113.1".parse().unwrap(), transport, now_ms, unix_ms };
+        let Lab { now_ms, unix_ms, from, ref foreseen, .. } = *self;
+        let foreseen = foreseen.as_ref();
+        let to = "203.0.113.1".parse().unwrap();
+        let asked = Asked { message, from, to, transport, now_ms, unix_ms, foreseen };
         let outcome = answer(&asked, &self.snapshot, &mut self.scratch, &mut out);
         let Outcome::Answer(reply) = outcome else { return (outcome, Vec::new()) };
         out.truncate(reply.length);

@@ -1,6 +1,7 @@
 //! The keyed hash of a [`FlowKey`]: SipHash-1-3 under a key that is drawn at every start, so that nobody outside can
 //! choose packets that crowd one bucket. `src/bpf/farside.c` computes the same, bit for bit.
 
+use crate::sys::sip::Sip;
 use crate::wire::ip::{Addr, FlowKey, V4};
 
 /// The key of the flow hash.
@@ -27,7 +28,7 @@ impl HashKey {
             | u64::from(key.dst.port) << 16
             | u64::from(key.protocol) << 32
             | u64::from(key.family) << 40;
-        let mut sip = Sip::new(self);
+        let mut sip = Sip::new(self.k0, self.k1);
         if key.family == V4 {
             sip.word(pair(key.src.addr.0[0], key.dst.addr.0[0]));
             sip.word(last | 14 << 56);
@@ -44,7 +45,7 @@ impl HashKey {
 
     /// The hash of an address as a message of whole words: IPv4, the address; IPv6, its two halves and two words of 0; then `last`.
     pub fn hash_addr(&self, addr: &Addr, family: u8, last: u64) -> u64 {
-        let mut sip = Sip::new(self);
+        let mut sip = Sip::new(self.k0, self.k1);
         let [low, high] = halves(addr);
         let words: &[u64] = if family == V4 { &[low, last] } else { &[low, high, 0, 0, last] };
         words.iter().for_each(|word| sip.word(*word));
@@ -68,52 +69,4 @@ fn pair(low: u32, high: u32) -> u64 {
 #[inline]
 fn halves(addr: &Addr) -> [u64; 2] {
     [pair(addr.0[0], addr.0[1]), pair(addr.0[2], addr.0[3])]
-}
-
-/// SipHash-1-3, word by word (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
-struct Sip([u64; 4]);
-
-impl Sip {
-    #[inline]
-    fn new(key: &HashKey) -> Sip {
-        Sip([
-            key.k0 ^ 0x736f_6d65_7073_6575,
-            key.k1 ^ 0x646f_7261_6e64_6f6d,
-            key.k0 ^ 0x6c79_6765_6e65_7261,
-            key.k1 ^ 0x7465_6462_7974_6573,
-        ])
-    }
-
-    #[inline(always)]
-    fn round(&mut self) {
-        let [mut a, mut b, mut c, mut d] = self.0;
-        a = a.wrapping_add(b);
-        b = b.rotate_left(13) ^ a;
-        a = a.rotate_left(32);
-        c = c.wrapping_add(d);
-        d = d.rotate_left(16) ^ c;
-        a = a.wrapping_add(d);
-        d = d.rotate_left(21) ^ a;
-        c = c.wrapping_add(b);
-        b = b.rotate_left(17) ^ c;
-        c = c.rotate_left(32);
-        self.0 = [a, b, c, d];
-    }
-
-    #[inline]
-    fn word(&mut self, word: u64) {
-        self.0[3] ^= word;
-        self.round();
-        self.0[0] ^= word;
-    }
-
-    /// After the last word, which has the message's length in bytes in its highest byte.
-    #[inline]
-    fn finish(mut self) -> u64 {
-        self.0[2] ^= 0xff;
-        for _ in 0..3 {
-            self.round();
-        }
-        self.0[0] ^ self.0[1] ^ self.0[2] ^ self.0[3]
-    }
 }

@@ -85,8 +85,9 @@ impl Server {
             rings.questions[i] = Question::read(rings.device.bytes(i), offload);
         }
         let Rings { device, questions, .. } = &*rings;
-        let messages = (0..count).map(|i| questions[i].map_or(&[][..], |q| &device.bytes(i)[q.message()]));
-        self.ahead.look(&served.snapshot, messages);
+        let message = |i: usize| questions[i].map_or(&[][..], |question| &device.bytes(i)[question.message()]);
+        let from = |i: usize| questions[i].map(|question| question.client());
+        self.ahead.look(&served.snapshot, count, message, from);
         let now_ms = self.shared.start.elapsed().as_millis() as u64;
         let unix_ms = unix_ms();
         let longest = usize::from(served.snapshot.settings().udp_size).min(ROOM);
@@ -100,9 +101,16 @@ impl Server {
             let Frame { buf, start, .. } = rings.device.frame(i);
             let (frame, message) = (&mut buf[start..], question.message());
             let room = longest.min(frame.len() - message.start);
-            let (from, to) = (question.client(), question.asked());
-            let asked =
-                Asked { message: &frame[message.clone()], from, to, transport: Transport::Udp, now_ms, unix_ms };
+            let (from, to, foreseen) = (question.client(), question.asked(), self.ahead.foreseen(i));
+            let asked = Asked {
+                message: &frame[message.clone()],
+                from,
+                to,
+                transport: Transport::Udp,
+                now_ms,
+                unix_ms,
+                foreseen,
+            };
             let out = &mut rings.answer[..room];
             let Response::Answer(length) = respond(&asked, &served, &mut self.scratch, &self.tally, out) else {
                 continue;

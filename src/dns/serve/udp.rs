@@ -115,12 +115,15 @@ impl Server {
         let now_ms = self.shared.start.elapsed().as_millis() as u64;
         let unix_ms = unix_ms();
         let room = usize::from(served.snapshot.settings().udp_size);
-        self.ahead.look(&served.snapshot, (0..count).map(|i| self.batch.message(i)));
+        let batch = &self.batch;
+        let from = |i| batch.datagram(i).map(|(_, sender)| sender.ip());
+        self.ahead.look(&served.snapshot, count, |i| batch.message(i), from);
         for i in 0..count {
             let Some((_, sender)) = self.batch.datagram(i) else { continue };
             let (message, answer) = self.batch.exchange(i);
             let room = room.min(answer.len());
-            let asked = Asked { message, from: sender.ip(), to, transport: Transport::Udp, now_ms, unix_ms };
+            let (from, foreseen) = (sender.ip(), self.ahead.foreseen(i));
+            let asked = Asked { message, from, to, transport: Transport::Udp, now_ms, unix_ms, foreseen };
             // A transfer is a matter of TCP: the pure half answers who asks for one here.
             if let Response::Answer(length) =
                 respond(&asked, &served, &mut self.scratch, &self.tally, &mut answer[..room])

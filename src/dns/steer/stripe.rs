@@ -26,7 +26,7 @@ impl Stripe {
             return None;
         }
         match self {
-            Stripe::Modulus => Some((asker.number % up.len() as u128) as usize),
+            Stripe::Modulus => Some((asker.number() % up.len() as u128) as usize),
             Stripe::Rendezvous => {
                 let who = same_hash(&asker.who.0);
                 let mut best = (0, 0);

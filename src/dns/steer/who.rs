@@ -53,9 +53,8 @@ impl Groups {
 pub(in super::super) struct Asker {
     /// Whose site is remembered.
     pub who: Who,
-    /// What stripes by modulus divide: the address, or of a network the bits that its addresses have in common (the others are 0, and would
-    /// leave no remainder), or of a group the hash of its name.
-    pub number: u128,
+    /// Bits that its addresses have in common; None: it is a group.
+    common: Option<u8>,
     /// Where it asks from, whatever it counts as: what topology goes by.
     pub network: Prefix,
     /// For how many of the client's address's bits the answer holds (RFC 7871 7.2.1); 0: for all that the resolver asks for.
@@ -64,6 +63,7 @@ pub(in super::super) struct Asker {
 
 impl Asker {
     /// A resolver.
+    #[inline]
     pub fn of(address: IpAddr, groups: &Groups) -> Asker {
         Asker::at(Prefix::of(address, 128), 0, groups)
     }
@@ -74,20 +74,27 @@ impl Asker {
         Some(Asker::at(Prefix::of(subnet.address, subnet.length), subnet.length, groups))
     }
 
+    #[inline]
     fn at(network: Prefix, scope: u8, groups: &Groups) -> Asker {
-        if let Some((_, at)) = groups.table.find(network)
+        if !groups.table.is_empty()
+            && let Some((_, at)) = groups.table.find(network)
             && let Some(who) = groups.whos.get(at as usize)
         {
-            let Who([.., a, b, c, d, e, f, g, h]) = *who;
-            let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]).into();
-            return Asker { who: *who, number, network, scope };
+            return Asker { who: *who, common: None, network, scope };
         }
         let mask = if network.address().is_ipv4() { groups.mask_v4 } else { groups.mask_v6 };
-        let one = Prefix::of(network.address(), mask.min(network.length()));
-        let number = match one.address() {
-            IpAddr::V4(address) => u32::from(address).checked_shr(32 - u32::from(one.length())).unwrap_or(0).into(),
-            IpAddr::V6(address) => u128::from(address).checked_shr(128 - u32::from(one.length())).unwrap_or(0),
-        };
-        Asker { who: Who::from(one.address()), number, network, scope }
+        let one = if mask < network.length() { Prefix::of(network.address(), mask) } else { network };
+        Asker { who: Who::from(one.address()), common: Some(one.length()), network, scope }
+    }
+
+    /// What stripes by modulus divide: the address, or of a network the bits that its addresses have in common (the others are 0, and would
+    /// leave no remainder), or of a group the hash of its name.
+    pub fn number(&self) -> u128 {
+        let number = u128::from_be_bytes(self.who.0);
+        match (self.common, self.network.address()) {
+            (None, _) => (number as u64).into(),
+            (Some(common), IpAddr::V4(_)) => (number as u32).checked_shr(32 - u32::from(common)).unwrap_or(0).into(),
+            (Some(common), IpAddr::V6(_)) => number.checked_shr(128 - u32::from(common)).unwrap_or(0),
+        }
     }
 }

@@ -529,6 +529,7 @@ fn signatures_are_renewed_long_before_they_end() {
             transport: Transport::Tcp,
             now_ms: 0,
             unix_ms: u64::from(unix_s) * 1000,
+            foreseen: None,
         };
         let lab = &mut signed.lab;
         let Outcome::Answer(reply) = answer(&asked, &lab.snapshot, &mut lab.scratch, &mut out) else { panic!() };

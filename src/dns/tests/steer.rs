@@ -4,7 +4,7 @@ mod metrics;
 mod model;
 
 use super::*;
-use crate::affinity::{Share, Store};
+use crate::affinity::{Share, Store, Who};
 use crate::config::dns::Prefix;
 use crate::dns::explain::{Wanted, explain};
 use crate::dns::steer::prefixes::Prefixes;
@@ -273,6 +273,62 @@ fn few_are_up_and_when_down_decides_without_touching_records() {
     lab.states(&[0b011]);
     assert_eq!(lab.asks("10.0.0.1", "A").len(), 2);
     assert_eq!(store.counts().records, 1);
+}
+
+/// Of a batch the records are asked for ahead, each under who counts as asking; what comes of that is time, and no other answer.
+#[test]
+fn what_is_foreseen_changes_no_answer() {
+    const MANY: u8 = 40;
+    let groups = [Group { name: "isp".into(), resolvers: vec![prefix("10.0.0.0/29"), prefix("10.2.0.0/16")] }];
+    let groups = Arc::new(Groups::new(&groups, 31, 64).unwrap());
+    let plan = Plan { client_subnet: true, ..DYNAMIC };
+    let memory = [store(), store()].map(Memory::Kept);
+    let [mut plain, mut foreseen] = memory.map(|memory| {
+        lab(&pool(&TWO, plan.clone()), Steering { memory, groups: groups.clone(), ..Steering::default() })
+    });
+    let message = |n: usize| match n % 4 {
+        0 => query("alias.company.example.", "A"),
+        1 => edns(query(NAME, "A"), 1232, 0, &[(8, &[0, 1, 24, 0, 10, 2, n as u8])]),
+        _ => query(NAME, ["A", "AAAA"][n % 2]),
+    };
+    let batch: Vec<(IpAddr, Vec<u8>)> =
+        (0..MANY).map(|n| ([10, 0, n / 20, n].into(), message(usize::from(n)))).collect();
+    let (mut ahead, mut strange) = (Ahead::default(), Ahead::default());
+    // Another store has other places.
+    let memory = Memory::Kept(Arc::new(Store::new(100_000, (1, 2))));
+    let other = lab(&pool(&TWO, plan), Steering { memory, groups, ..Steering::default() });
+    strange.look(&other.snapshot, batch.len(), |i| &batch[i].1, |i| Some(batch[i].0));
+    for round in 0..3 {
+        ahead.look(&foreseen.snapshot, batch.len(), |i| &batch[i].1, |i| Some(batch[i].0));
+        for (i, (from, message)) in batch.iter().enumerate() {
+            (plain.from, foreseen.from) = (*from, *from);
+            foreseen.foreseen = ahead.foreseen(i).copied();
+            let who = match (i % 4, i) {
+                (0, _) => None,
+                (1, _) | (_, ..8) => Some(Who::group("isp")),
+                (..) => Some(Who::from(IpAddr::from([10, 0, i as u8 / 20, i as u8 & !1]))),
+            };
+            assert_eq!(foreseen.foreseen.is_some(), who.is_some(), "{i}");
+            assert!(foreseen.foreseen.is_none_or(|of| of.hint(who.unwrap()).is_some()), "{i}");
+            if round == 2 {
+                foreseen.foreseen = strange.foreseen(i).copied();
+            }
+            assert_eq!(foreseen.reply(message), plain.reply(message), "{i}");
+        }
+        (plain.unix_ms, foreseen.unix_ms) = (plain.unix_ms + 50_000, foreseen.unix_ms + 50_000);
+    }
+    let counts = [&plain, &foreseen].map(|lab| {
+        let Memory::Kept(store) = &lab.snapshot.steering().memory else { panic!("it has a store") };
+        let mut all = Vec::new();
+        store.scan(0, usize::MAX, |record| all.push((record.who, record.site, record.stamp_ms, record.hits)));
+        all.sort_unstable();
+        all
+    });
+    assert_eq!(counts[0], counts[1]);
+    // The group, and pairs of resolvers.
+    assert!(counts[0].len() > 15, "{}", counts[0].len());
+    ahead.look(&foreseen.snapshot, 2, |i| &batch[i].1, |i| Some(batch[i].0));
+    assert!((0..65).all(|i| ahead.foreseen(i).is_none()), "what was foreseen of the last batch is over");
 }
 
 #[test]

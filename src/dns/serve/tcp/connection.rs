@@ -146,6 +146,7 @@ impl Connection {
             transport: desk.transport,
             now_ms: desk.now_ms,
             unix_ms: desk.unix_ms,
+            foreseen: None,
         };
         match respond(&asked, desk.served, desk.scratch, desk.tally, desk.room) {
             Response::Answer(length) => {
