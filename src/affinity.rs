@@ -180,7 +180,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// For `most` records, at most [`MAX_RECORDS`]; 96 bytes for each are taken at once. `seed`: random, so that nobody
+    /// For `most` records, at most [`MAX_RECORDS`]; 128 bytes for each are taken at once. `seed`: random, so that nobody
     /// can choose addresses that crowd one bucket.
     pub fn new(most: u32, seed: (u64, u64)) -> Store {
         let most = most.clamp(1, MAX_RECORDS);

@@ -1,6 +1,6 @@
 //! Looking ahead: where a resolver's record most likely lies is worked out, and its memory asked for, before it is needed.
 
-use super::place::{Key, Place};
+use super::place::Key;
 use super::{BUCKET, Share, Store, Who};
 use crate::sites::SiteNumber;
 use crate::sys::prefetch::prefetch;
@@ -36,7 +36,7 @@ impl Store {
     pub fn fetch(&self, hint: &Hint) {
         let (bucket, first) = hint.home();
         if let Some(places) = self.buckets.get(bucket) {
-            fetch(&places[first % BUCKET]);
+            prefetch(&places[first % BUCKET]);
         }
     }
 
@@ -46,8 +46,8 @@ impl Store {
         let (bucket, first) = hint.home();
         let Some(places) = self.buckets.get(bucket) else { return };
         if !places[first % BUCKET].may_be(&Key::new(who, hint.share)) {
-            fetch(&places[(first + 1) % BUCKET]);
-            fetch(&places[(first + 2) % BUCKET]);
+            prefetch(&places[(first + 1) % BUCKET]);
+            prefetch(&places[(first + 2) % BUCKET]);
         }
     }
 
@@ -64,12 +64,4 @@ impl Store {
         let good = hint.store == self.number && hint.share == share;
         self.follow_from(if good { hint.home() } else { self.home(&key) }, &key, now_ms, up_sites)
     }
-}
-
-/// A place may lie across two lines.
-#[inline]
-fn fetch(place: &Place) {
-    let (start, end) = place.ends();
-    prefetch(start);
-    prefetch(end);
 }

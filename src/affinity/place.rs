@@ -56,8 +56,10 @@ impl Key {
     }
 }
 
+/// A line of memory of its own: less would now and then cost two.
 #[derive(Default)]
 #[repr(C)]
+#[cfg_attr(not(loom), repr(align(64)))]
 pub(super) struct Place {
     head: AtomicU64,
     tally: AtomicU64,
@@ -113,12 +115,6 @@ fn has_moved(was: u64, is: u64) -> bool {
 }
 
 impl Place {
-    /// Its first word and its last.
-    #[inline]
-    pub fn ends(&self) -> (&AtomicU64, &AtomicU64) {
-        (&self.head, &self.what)
-    }
-
     /// Worth reading? What is being written may be missed: then the record was not there a moment ago.
     #[inline]
     pub fn may_be(&self, key: &Key) -> bool {
