@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 const LINE: usize = 64;
 const PLAYER: &str = "FARSIDE_TEST_PLAYER";
@@ -107,6 +108,7 @@ impl Watched {
         let mut watched = Watched { child, orders, answers, stack: 0 };
         let address = watched.answer("player 0x");
         watched.stack = usize::from_str_radix(&address, 16).expect("an address");
+        watched.settle();
         watched
     }
 
@@ -122,11 +124,28 @@ impl Watched {
         panic!("the player has gone");
     }
 
+    /// Waits until it does nothing but wait for an order: having said that it is done it still has to let go of its output.
+    fn settle(&self) {
+        let rests = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("its threads");
+            tasks
+                .map(|task| fs::read_to_string(task.expect("a thread").path().join("stat")).expect("a thread's state"))
+                .all(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S')))
+        };
+        let end = Instant::now() + Duration::from_secs(30);
+        while !rests() {
+            assert!(Instant::now() < end, "the player does not rest");
+            std::thread::yield_now();
+        }
+    }
+
     /// Lines of its memory that an order changes.
     fn changed_by(&mut self, order: char) -> BTreeSet<usize> {
         let before = self.memory();
-        writeln!(self.orders, "{order}").expect("an order");
+        // In one piece: how it comes in is written, too.
+        self.orders.write_all(format!("{order}\n").as_bytes()).expect("an order");
         self.answer("done");
+        self.settle();
         let after = self.memory();
         let mut changed = BTreeSet::new();
         assert_eq!(before.len(), after.len(), "no memory comes or goes on a hit");
@@ -138,11 +157,15 @@ impl Watched {
         changed
     }
 
+    fn maps(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("its mappings")
+    }
+
     /// All that it can write but its stack, by address.
     fn memory(&self) -> Vec<(usize, Vec<u8>)> {
         let process = format!("/proc/{}", self.child.id());
         let memory = File::open(format!("{process}/mem")).expect("its memory");
-        let maps = fs::read_to_string(format!("{process}/maps")).expect("its mappings");
+        let maps = self.maps();
         let mut all = Vec::new();
         for map in maps.lines() {
             let (range, rest) = map.split_once(' ').expect("a range");
@@ -179,9 +202,13 @@ fn hits_of_two_workers_write_no_common_cache_line() {
     let orders: BTreeSet<usize> = "nn".chars().flat_map(|order| watched.changed_by(order)).collect();
     let records = Way::ALL.len() * FLOWS as usize;
     assert!(a.len() >= records && b.len() >= records, "each connection's record is written: {} {}", a.len(), b.len());
-    let common = |a: &BTreeSet<usize>, b| a.intersection(b).filter(|line| !orders.contains(line)).count();
-    assert_eq!(common(&a, &b), 0, "cache lines that hits of both workers write");
+    let common = |a: &BTreeSet<usize>, b| -> Vec<usize> {
+        a.intersection(b).filter(|line| !orders.contains(line)).copied().collect()
+    };
+    let shared = common(&a, &b);
+    assert!(shared.is_empty(), "cache lines that hits of both workers write: {shared:x?}\n{}", watched.maps());
 
     let [a, b] = ['A', 'B'].map(|order| watched.changed_by(order));
-    assert_eq!(common(&a, &b), 1, "a counter that both write is found");
+    let shared = common(&a, &b);
+    assert_eq!(shared.len(), 1, "a counter that both write is found: {shared:x?}\n{}", watched.maps());
 }
