@@ -167,9 +167,11 @@ fn a_resolver_is_sent_to_the_site_that_it_is_nearest_to_and_follows_when_ways_ch
         for at in 1..=3 {
             until("an answer of the nearest", || stage.ask(at, family, &[]) == 2);
         }
-        // Ways change, and who goes on asking follows. South has the questions, and so more load: it is out of this.
+        // Ways change, and who goes on asking follows. South is out of this, far away.
         let asking = || stage.keep_asking(1, family);
         let at_least = |least: f64| move |way: &Value| way["round_trip_ms"].as_f64().is_some_and(|ms| ms >= least);
+        stage.set(1, family, 450, (0, 64));
+        stage.wait_way(3, 1, family, "far", at_least(450.0));
         stage.set(2, family, 240, (0, 64));
         stage.wait_way(3, 2, family, "long", at_least(240.0));
         stage.wait_sent(3, 3, family, TO_RESOLVER, asking);
