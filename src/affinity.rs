@@ -45,16 +45,16 @@ use crate::sys::atomic::{AtomicU64, Ordering::*};
 use crate::sys::huge;
 pub use digest::{RANGES, Ranges};
 pub use foresee::Hint;
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::{Mutex, MutexGuard};
 use place::{Key, Place, Seen};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::PoisonError;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::{Mutex, MutexGuard};
 
 /// Places of a bucket; loom tries all that can happen in one.
-const BUCKET: usize = if cfg!(loom) { 1 } else { 16 };
+const BUCKET: usize = if cfg!(feature = "loom") { 1 } else { 16 };
 
 /// A stamp further ahead than this is no other node's clock being a little fast but a clock that was wrong.
 pub const AHEAD_MOST_MS: u64 = 3_600_000;
@@ -184,7 +184,7 @@ impl Store {
     /// can choose addresses that crowd one bucket.
     pub fn new(most: u32, seed: (u64, u64)) -> Store {
         let most = most.clamp(1, MAX_RECORDS);
-        let buckets = if cfg!(loom) { 1 } else { (most as usize * 2).div_ceil(BUCKET) };
+        let buckets = if cfg!(feature = "loom") { 1 } else { (most as usize * 2).div_ceil(BUCKET) };
         let summary = || (0..buckets.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         Store {
             buckets: huge::boxed(buckets, |_| std::array::from_fn(|_| Place::default())),
@@ -432,7 +432,7 @@ fn counts_more(new: &Record, old: &Record, sites: &Registry) -> bool {
     order.then(new.ttl_s.cmp(&old.ttl_s)).then(new.hits.cmp(&old.hits)).is_gt()
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;

@@ -156,10 +156,10 @@
 //! [`Worker::burst`]: worker::Worker::burst
 //! [`World`]: worker::World
 #![deny(unsafe_code)]
-#![cfg_attr(loom, allow(dead_code, unused_imports))]
+#![cfg_attr(feature = "loom", allow(dead_code, unused_imports))]
 
-// The models of what threads share (`--cfg loom`) are of these rooms, and are built in a fraction of the time without the others, for
-// whom there is more in them.
+// The models of what threads share (the feature `loom`) are of these rooms, and are built in a fraction of the time without the others,
+// for whom there is more in them.
 pub mod affinity;
 pub mod config;
 pub mod counters;
@@ -170,41 +170,41 @@ pub mod sys;
 mod testing;
 pub mod wire;
 
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod admin;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod announce;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod certificate;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod cli;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod decap;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod device;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod dns;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod forward;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod health;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod link;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod netlink;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod redis;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod replay;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod route;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod run;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod service;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod setup;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod survey;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub mod worker;

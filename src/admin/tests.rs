@@ -433,8 +433,8 @@ fn prometheus_is_served_and_nothing_else() {
 #[test]
 fn an_address_that_is_taken_is_a_sentence() {
     let room = Room::new();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let other = std::net::TcpListener::bind(taken).unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
     let error = Admin::open(&config::Admin { socket: room.socket(), metrics: Some(taken) }).err().unwrap();
     assert_eq!(error, format!("cannot listen for metrics on {taken}: Address already in use"));
     assert!(!room.socket().exists());

@@ -1,5 +1,5 @@
 //! The protocols of one place in every order that the memory model allows. Run with
-//! `RUSTFLAGS="--cfg loom" cargo test --lib --release loom_affinity`.
+//! `cargo test --features loom --lib --release loom_affinity`.
 
 use super::*;
 use loom::sync::Arc;

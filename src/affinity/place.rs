@@ -6,7 +6,7 @@ use crate::sys::atomic::{AtomicU64, Ordering::*, fence};
 use crate::sys::sip::Sip;
 
 /// How often a step is tried again that another thread has come before.
-const TRIES: usize = if cfg!(loom) { 2 } else { 16 };
+const TRIES: usize = if cfg!(feature = "loom") { 2 } else { 16 };
 
 const BUSY: u64 = 1;
 const TURN_BITS: u32 = 21;
@@ -59,7 +59,7 @@ impl Key {
 /// A line of memory of its own: less would now and then cost two.
 #[derive(Default)]
 #[repr(C)]
-#[cfg_attr(not(loom), repr(align(64)))]
+#[cfg_attr(not(feature = "loom"), repr(align(64)))]
 pub(super) struct Place {
     head: AtomicU64,
     tally: AtomicU64,

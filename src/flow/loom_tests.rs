@@ -1,6 +1,6 @@
 //! The protocols of the table in every order that the memory model allows (up to a number of preemptions), on tables
 //! of one bucket and a few records. Where one thread only looks, it is the spawned one: loom begins with the other, and finds the
-//! orders to try where the later thread meets what the earlier one wrote. Run with `RUSTFLAGS="--cfg loom" cargo test --lib --release loom_`.
+//! orders to try where the later thread meets what the earlier one wrote. Run with `cargo test --features loom --lib --release loom_`.
 
 use super::*;
 use crate::wire::ip::{Endpoint, FlowKey, TCP, V4};

@@ -50,11 +50,11 @@ pub(super) const BUCKET: usize = FLOW_BUCKET;
 
 /// While the first bucket of a key has more than this many words used, the emptier of its two is taken; below, the first, so
 /// that a lookup mostly needs one line.
-const CROWDED: usize = if cfg!(loom) { 0 } else { 4 };
+const CROWDED: usize = if cfg!(feature = "loom") { 0 } else { 4 };
 
 /// Looks before a CAS that only save time are left out for loom: it remembers but the last access to an atomic, so that
 /// a thread's own look would hide from it that the CAS races with another thread's earlier load.
-const LOOM_BLIND: bool = cfg!(loom);
+const LOOM_BLIND: bool = cfg!(feature = "loom");
 
 /// The most flows that a table can hold.
 pub const MAX_FLOWS: u32 = 1 << 30;

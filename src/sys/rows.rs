@@ -11,16 +11,16 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Words of a bucket of the flow table's index. With loom's eyes a table must be tiny.
-pub const FLOW_BUCKET: usize = if cfg!(loom) { 4 } else { 8 };
+pub const FLOW_BUCKET: usize = if cfg!(feature = "loom") { 4 } else { 8 };
 
 /// A bucket of the flow table's index; `flow/table.rs` says what a word means.
-#[cfg_attr(not(loom), repr(C, align(64)))]
+#[cfg_attr(not(feature = "loom"), repr(C, align(64)))]
 #[derive(Default)]
 pub struct FlowBucket(pub [tried::AtomicU64; FLOW_BUCKET]);
 
 /// One flow; `flow/record.rs` says what the fields mean and who may change them when.
 #[repr(C)]
-#[cfg_attr(not(loom), repr(align(64)))]
+#[cfg_attr(not(feature = "loom"), repr(align(64)))]
 #[derive(Default)]
 pub struct FlowCell {
     // Line 0.
@@ -47,7 +47,7 @@ pub struct FlowCell {
     pub owner: tried::AtomicU32,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<FlowCell>() == 128 && align_of::<FlowCell>() == 64);

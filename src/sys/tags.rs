@@ -7,7 +7,7 @@ pub const ALL: u32 = (1 << FLOW_BUCKET) - 1;
 
 /// Which words of a bucket have this tag in their highest 16 bits, one bit each, the first word's lowest. What is seen is as
 /// good as a Relaxed load of each word, in no order.
-#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[cfg(all(target_arch = "x86_64", not(feature = "loom")))]
 #[inline(always)]
 pub fn tagged(bucket: &FlowBucket, tag: u16) -> u32 {
     use std::arch::x86_64::*;
@@ -36,7 +36,7 @@ pub fn tagged(bucket: &FlowBucket, tag: u16) -> u32 {
 }
 
 /// As above.
-#[cfg(any(not(target_arch = "x86_64"), loom))]
+#[cfg(any(not(target_arch = "x86_64"), feature = "loom"))]
 #[inline]
 pub fn tagged(bucket: &FlowBucket, tag: u16) -> u32 {
     use super::atomic::Ordering::Relaxed;
@@ -44,7 +44,7 @@ pub fn tagged(bucket: &FlowBucket, tag: u16) -> u32 {
     bucket.0.iter().rev().fold(0, |hits, word| hits << 1 | u32::from(word.load(Relaxed) ^ tag < 1 << 48))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use std::sync::atomic::Ordering::Relaxed;
