@@ -256,8 +256,12 @@ impl<D: Device> Worker<D> {
                 continue;
             }
             parse_to(&frame.buf[frame.start..frame.start + frame.len], parsed);
+        }
+        // Not in the same pass: the hash reads both ports as one word, and has to wait for them where they were written one by one just
+        // before.
+        for (parsed, hint) in self.parsed[..count].iter().zip(&mut self.hints) {
             if let Ok(Parsed::Ip(packet)) = parsed {
-                self.hints[i] = shared.table.prefetch(&packet.key());
+                *hint = shared.table.prefetch(&packet.key());
             }
         }
         // A bit for each frame.

@@ -47,25 +47,23 @@ impl Ways {
 
 /// The next hop towards the side that the packet does not come from: from the record if the routes are still the same, else
 /// looked up and put on record.
-#[inline]
+#[inline(always)]
 pub fn next_hop(flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
     let side = flow.side.other();
     let known = if flow.epoch == ctx.fib.epoch() { flow.hops[side as usize] } else { NO_HOP };
-    match ctx.shared.hops.get(known) {
-        Some(hop) => Ok(hop),
-        None => find_hop(flow, known, ctx),
-    }
+    let id = if ctx.shared.hops.is_valid(known) { known } else { find_hop(flow, known, ctx)? };
+    ctx.shared.hops.get(id).ok_or(Verdict::Hold)
 }
 
 #[inline(never)]
-fn find_hop(flow: &mut Flow, known: HopId, ctx: &Context) -> Result<Hop, Verdict> {
+fn find_hop(flow: &mut Flow, known: HopId, ctx: &Context) -> Result<HopId, Verdict> {
     let side = flow.side.other();
     // A neighbor that was known and has gone silent may come back; meanwhile perhaps there is another way.
     let id = look_up(flow, side, ctx)?;
     if known == NO_HOP {
         ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());
     }
-    ctx.shared.hops.get(id).ok_or(Verdict::Hold)
+    Ok(id)
 }
 
 /// The same for all packets of a flow, so that it stays on one way of a multipath route, and uniform over flows.

@@ -172,6 +172,7 @@ fn tell_client(frame: &mut Frame, packet: &Packet, flow: &Flow, inner: usize, ct
     Verdict::Transmit { span, port: hop.port }
 }
 
+#[inline(always)]
 fn way(frame: &Frame, flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
     let hop = next_hop(flow, ctx)?;
     if flow.mode == Mode::Direct {
