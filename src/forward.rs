@@ -7,7 +7,7 @@
 //! 2. Is its flow on record? Then the record says everything: `carry`.
 //! 3. Else: is it for a service, and does it open a connection? Choose a target, lend a PIP port if the target is a
 //!    remote site, put both sides on record or neither: `open`. Then carry it. For most of a batch's new connections that was looked
-//!    at ahead, before their turn came: [`ahead`].
+//!    at ahead, before their turn came ([`ahead`]), and they go straight too.
 //! 4. Carry: next hop, TTL, size, TCP state, then the rewrite; in direct and tunnel mode `one_sided::carry`.
 //!
 //! A packet that goes no further gets a named [`Refusal`]; some refusals are also answered (RST, ICMP).
@@ -112,12 +112,16 @@ pub fn forward(frame: &mut Frame, parsed: &Result<Parsed, Refusal>, hint: Hint, 
         Err(refusal) => return Verdict::Refuse(*refusal),
     };
     match straight::carry(frame, packet, hint, ctx) {
-        Some(port) => {
-            let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
-            Verdict::Transmit { span, port }
-        }
+        Some(port) => leaves(frame, packet, port),
         None => the_whole_way(frame, packet, hint, ctx),
     }
+}
+
+/// All of the packet, by this port.
+#[inline(always)]
+fn leaves(frame: &Frame, packet: &Packet, port: u8) -> Verdict {
+    let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
+    Verdict::Transmit { span, port }
 }
 
 #[inline(never)]
@@ -136,6 +140,9 @@ fn whole(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &mut Context) -> V
         _ => return stray(frame, packet, ctx),
     }
     if let Some(foreseen) = ahead::foreseen(hint, ctx) {
+        if let Some(port) = straight::open(frame, packet, hint.hash, &foreseen, ctx) {
+            return leaves(frame, packet, port);
+        }
         return connect(frame, packet, hint.hash, foreseen.service, To::Foreseen(&foreseen), ctx);
     }
     match ctx.shared.table.follow(&packet.key(), hint) {
@@ -263,8 +270,7 @@ fn carry_on(
         ctx.counters.add(Count::Cut, 1);
         return Verdict::Cut { cut: Cut::new(frame, packet, 0, hop.mtu), port: hop.port };
     }
-    let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
-    Verdict::Transmit { span, port: hop.port }
+    leaves(frame, packet, hop.port)
 }
 
 /// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.

@@ -60,7 +60,8 @@
 //!    rest is looked up ([`FlowTable::follow`]).
 //! 4. **Miss.** Which service ([`ServiceMap::find`])? TCP must open a connection. Which target ([`Service::pick`])? It has a
 //!    place for the connection from here on. If it is a remote site, a port is lent ([`Ledger::lend`]). Both sides go on record
-//!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit.
+//!    or neither does ([`FlowTable::insert`]), and from here a miss is a hit. Where the target was foreseen, most go straight through
+//!    all of it ([`forward::straight::open`]).
 //! 5. **Hit.** The record says everything. The next hop is on it, or the routes are asked ([`Fib::lookup`],
 //!    [`HopTable::get`]); TTL and size are looked at, the TCP state moves ([`FlowTable::advance`]), the packet is changed in
 //!    place ([`forward::rewrite`]), or goes on as it is to a real server that has the VIP itself ([`forward::one_sided`]).
@@ -115,7 +116,7 @@
 //! | service | a VIP, port and protocol, and the targets behind it ([`Service`]) |
 //! | slot | the place of a target's status word and counts; kept over reloads ([`service::status`], [`service::registry`]) |
 //! | stands | of a flow: no packet moves its state, unless by its flags ([`flow::Standing`]) |
-//! | straight way | what a packet of a flow that stands takes through [`forward`], past all that can only be asked of others ([`forward::straight`]) |
+//! | straight way | what a packet of a flow that stands, or one that opens a foreseen flow, takes through [`forward`], past all that can only be asked of others ([`forward::straight`]) |
 //! | target | a real server or a remote site of a service ([`service::Target`]) |
 //! | tick | the data path's unit of time ([`flow::TICK_MS`]) |
 //! | twin | of a flow: the same one, put on record by another worker at the same moment |

@@ -151,6 +151,7 @@ impl Version {
 }
 
 /// The kind bits of a flow.
+#[inline(always)]
 fn kind(new: &NewFlow) -> u32 {
     let bit = |on: bool, bit: u32| if on { bit } else { 0 };
     let encapsulation = match new.encapsulation {
@@ -259,7 +260,7 @@ impl Record {
     }
 
     /// FREE to OFFERED, by the owner. Returns the version as offered.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, new: &NewFlow, now: Tick) -> Version {
         // The owner took it from a free list: nobody else writes the version now.
         let version = Version(self.version.load(Relaxed)).with_kind(kind(new));

@@ -25,7 +25,7 @@ pub struct Ahead {
 }
 
 /// Bits of [`Ahead::seen`], a power of two.
-const SEEN: usize = 512;
+const SEEN: usize = 2048;
 
 /// About a packet that will open a connection: no flow of its key was on record, it is a stranger's (none of farside's own addresses,
 /// no peer), and this is where it will go if there is a place.

@@ -183,6 +183,7 @@ pub fn open_to(
 }
 
 /// A flow of `key` to `target`, as it would go on record.
+#[inline(always)]
 pub fn flow_to(
     target: &Target,
     mode: Mode,

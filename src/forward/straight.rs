@@ -1,13 +1,19 @@
 //! The straight way: nearly all packets are of flows that stand, and need the addresses changed and nothing else. They take it, and
 //! come out as [`super::forward`] would have them come out; whatever is in the least out of the ordinary goes the whole
 //! way. What it leaves out are questions whose answer is known: the kernel path (`src/bpf/path.h`) asks the same ones.
+//!
+//! So do most packets that open a connection, to a real server that was foreseen ([`super::ahead`]): what is known of them is put on
+//! record from the packet itself, and nothing is handed from room to room.
 
+use super::ahead::Foreseen;
 use super::cut::DONT_FRAGMENT;
-use super::{Context, rewrite};
+use super::open::flow_to;
+use super::{Context, Shared, rewrite};
+use crate::counters::Count;
 use crate::device::Frame;
 use crate::flow::{Hint, Mode, Side};
 use crate::service::build::is_probe;
-use crate::wire::ip::{TCP, UDP, V4, V4_HEADER, V6};
+use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V4_HEADER, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{ETHERNET, Packet, be16, be32};
 
@@ -60,5 +66,68 @@ fn carry_on(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &Context) -> Op
     });
     rewrite::addresses(bytes, packet, &frame.offload, &flow.onward.second, &flow.onward.first);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
+    Some(hop.port)
+}
+
+/// Puts the connection that the packet opens on record, if it goes through farside both ways, and carries the packet. `hash` is of its
+/// key. The port by which it leaves; None: it has to go the whole way, and nothing has been changed or counted.
+#[inline(always)]
+pub fn open(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<u8> {
+    if packet.ttl <= 1 || to.service.mode != Mode::Nat {
+        return None;
+    }
+    if packet.family == V4 { open_v4(frame, packet, hash, to, ctx) } else { open_v6(frame, packet, hash, to, ctx) }
+}
+
+#[inline(never)]
+fn open_v4(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<u8> {
+    // What is known beforehand need not be copied.
+    let short = |addr: Addr| Addr([addr.0[0], 0, 0, 0]);
+    let Endpoint { addr, port } = to.target.endpoint;
+    let (src, dst) = (short(packet.src), short(packet.dst));
+    let packet = Packet { family: V4, l4: V4_PAYLOAD, fragment: None, src, dst, ..*packet };
+    open_on(frame, &packet, hash, to, Endpoint { addr: short(addr), port }, ctx)
+}
+
+#[inline(never)]
+fn open_v6(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<u8> {
+    open_on(frame, &Packet { family: V6, fragment: None, ..*packet }, hash, to, to.target.endpoint, ctx)
+}
+
+/// `target` is the endpoint of the one that was foreseen.
+#[inline(always)]
+fn open_on(
+    frame: &mut Frame,
+    packet: &Packet,
+    hash: u64,
+    to: &Foreseen,
+    target: Endpoint,
+    ctx: &mut Context,
+) -> Option<u8> {
+    let Shared { table, status, hops, .. } = ctx.shared;
+    let id = ctx.ahead.ways.toward(&target.addr, packet.family, ctx.fib);
+    let hop = hops.get(id)?;
+    if rewrite::largest_packet(frame, packet) > hop.mtu || !to.service.place_at(to.target, status) {
+        return None;
+    }
+    let key = packet.key();
+    let mut flow = flow_to(to.target, Mode::Nat, to.service, &key, key.src, None, ctx);
+    (flow.target, flow.target_family, flow.hops[Side::Server as usize]) = (target, packet.family, id);
+    let Ok(at) = table.insert_in_line(&flow, [hash, to.server_hash], ctx.now.tick) else {
+        status.give_up(to.target.slot);
+        return None;
+    };
+    ctx.counters.add(Count::FlowsLocal, 1);
+    table.touch_at(at, Side::Client, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
+    let ports = ctx.fib.ports();
+    if packet.tcp_flags & SYN != 0 {
+        let mtu = hop.mtu.min(ports[usize::from(frame.port)].mtu);
+        if rewrite::clamp_mss(bytes, packet, &frame.offload, mtu) {
+            ctx.counters.add(Count::MssClamped, 1);
+        }
+    }
+    rewrite::addresses(bytes, packet, &frame.offload, &key.src, &target);
+    rewrite::macs(bytes, hop.mac, ports[usize::from(hop.port)].mac);
     Some(hop.port)
 }

@@ -1,12 +1,17 @@
 //! The straight way against the whole one: what goes straight leaves as it would have otherwise, and leaves the same on record.
 
-use super::bench::{CLIENT6, REAL6, REMOTE6, VIP6};
-use super::{Bench, CLIENT, LAN, REAL_A, REMOTE, VIP, WAN};
+use super::bench::{CLIENT6, Left, REAL6, REMOTE6, VIP6, ip, one_sided};
+use super::{Bench, CLIENT, LAN, REAL_A, REAL_B, REMOTE, VIP, WAN};
+use crate::config::{Encapsulation, Mode};
 use crate::counters::Counters;
 use crate::device::{Frame, HEADROOM, Offload};
-use crate::forward::ahead::Ahead;
+use crate::flow::Hint;
+use crate::forward::ahead::{self, Ahead};
 use crate::forward::{Context, straight};
+use crate::route::Hop;
 use crate::testing::Build;
+use crate::wire::Packet;
+use crate::wire::ip::{V4, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
 use crate::wire::{Parsed, parse};
 use proptest::prelude::*;
@@ -62,25 +67,41 @@ impl Stands {
     }
 }
 
-/// Would it go straight? It does so here, with all that follows, but for its leaving.
-fn goes_straight(bench: &mut Bench, port: u8, bytes: &[u8]) -> bool {
+/// Tries something with a frame, and all that is known of its packet.
+fn with<T>(bench: &mut Bench, port: u8, bytes: &[u8], each: impl FnOnce(Frame, &Packet, Hint, &mut Context) -> T) -> T {
     let mut buf = [&[0; HEADROOM], bytes].concat();
     let len = bytes.len();
-    let mut frame = Frame { buf: &mut buf, start: HEADROOM, len, offload: Offload::default(), port, wire_len: len };
+    let frame = Frame { buf: &mut buf, start: HEADROOM, len, offload: Offload::default(), port, wire_len: len };
     let Ok(Parsed::Ip(packet)) = parse(bytes) else { panic!("{bytes:?}") };
     let (hint, counters) = (bench.hint(&packet), Counters::new(1));
-    let ctx = Context {
+    let mut ahead = Ahead::default();
+    ahead.ways.follow(&bench.fib);
+    let mut ctx = Context {
         shared: &bench.shared,
         services: &bench.services,
         fib: &bench.fib,
         counters: counters.worker(0),
         limits: &mut bench.limits,
         fragments: &mut bench.fragments,
-        ahead: &mut Ahead::default(),
+        ahead: &mut ahead,
         worker: 0,
         now: bench.now,
     };
-    straight::carry(&mut frame, &packet, hint, &ctx).is_some()
+    each(frame, &packet, hint, &mut ctx)
+}
+
+/// Would it go straight? It does so here, with all that follows, but for its leaving.
+fn goes_straight(bench: &mut Bench, port: u8, bytes: &[u8]) -> bool {
+    with(bench, port, bytes, |mut frame, packet, hint, ctx| straight::carry(&mut frame, packet, hint, ctx).is_some())
+}
+
+/// The same for one that opens a connection.
+fn opens_straight(bench: &mut Bench, packet: &Build) -> bool {
+    with(bench, WAN, &packet.frame(), |mut frame, packet, hint, ctx| {
+        let hint = ahead::look(packet, hint, ctx);
+        let foreseen = ahead::foreseen(hint, ctx);
+        foreseen.is_some_and(|to| straight::open(&mut frame, packet, hint.hash, &to, ctx).is_some())
+    })
 }
 
 #[test]
@@ -144,6 +165,59 @@ fn divisible(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
+#[test]
+fn a_connection_to_a_real_server_opens_straight_and_what_is_in_its_way_is_seen_to_on_the_whole_one() {
+    let mut bench = Bench::new();
+    let syn = |port: u16| Build::tcp(&format!("198.18.0.7:{port}"), VIP, SYN);
+    assert!(opens_straight(&mut bench, &syn(40000)));
+    assert!(opens_straight(&mut bench, &Build::tcp(CLIENT6, VIP6, SYN)));
+    assert!(opens_straight(&mut bench, &Build::udp(CLIENT, SYSLOG, b"first")));
+    assert!(!opens_straight(&mut bench, &syn(40000)), "it is on record");
+    assert!(!opens_straight(&mut bench, &Build { ttl: 1, ..syn(40001) }));
+    assert!(!opens_straight(&mut bench, &Build { payload: vec![0; 1461], ..syn(40001) }));
+    assert!(!opens_straight(&mut bench, &Build::tcp(CLIENT, VIP, ACK)));
+    for (real, port) in [(REAL_A, 40001), (REAL_B, 40002)] {
+        bench.set_up(&format!("pop3/{real}"), false);
+        assert_eq!(opens_straight(&mut bench, &syn(port)), port == 40001);
+    }
+    assert_eq!([REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}"))).iter().sum::<u32>(), 2);
+    assert_eq!(bench.shared.table.len(), 4, "and nothing is left of those that did not");
+
+    for mode in [Mode::Direct, Mode::Tunnel] {
+        assert!(!opens_straight(&mut Bench::with(one_sided(mode, Encapsulation::Ipip)), &syn(40000)), "{mode:?}");
+    }
+}
+
+#[test]
+fn where_a_connection_cannot_be_put_on_record_its_place_is_given_back() {
+    let mut config = super::bench::config();
+    config.datapath.max_flows = 2;
+    config.services[0].reals[1].max_connections = 1;
+    let mut bench = Bench::with(config);
+    let syn = |port: u16| Build::tcp(&format!("198.18.0.7:{port}"), VIP, SYN);
+    assert!(opens_straight(&mut bench, &syn(40000)) && opens_straight(&mut bench, &syn(40001)));
+    let counted = |bench: &Bench| {
+        let places = [REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}")));
+        (places, bench.shared.status.service_active(bench.services.services()[0].slot))
+    };
+    assert_eq!(counted(&bench), ([1, 1], 2));
+    assert!(!opens_straight(&mut bench, &syn(40002)), "the table is full");
+    assert_eq!(counted(&bench), ([1, 1], 2));
+
+    // Foreseen for a place that is taken before its turn comes.
+    let mut config = super::bench::config();
+    config.services[0].reals[0].max_connections = 1;
+    config.services[0].max_connections = 2;
+    let mut bench = Bench::with(config);
+    let full = with(&mut bench, WAN, &syn(40000).frame(), |mut frame, packet, hint, ctx| {
+        let hint = ahead::look(packet, hint, ctx);
+        let to = ahead::foreseen(hint, ctx).expect("a place");
+        assert!(to.service.place_at(to.target, &ctx.shared.status));
+        straight::open(&mut frame, packet, hint.hash, &to, ctx)
+    });
+    assert_eq!((full, counted(&bench)), (None, ([1, 0], 1)));
+}
+
 prop_compose! {
     /// Flow, side, flags, payload, TTL; may be cut, sum left to the device, joined segments.
     fn any_packet()(
@@ -193,6 +267,120 @@ proptest! {
                 let mut known = Vec::new();
                 bench.shared.table.for_each(|on| known.push(format!("{on:?}")));
                 known
+            });
+            prop_assert_eq!(known, same);
+            let [moved, same] = benches.each_mut().map(Bench::moved);
+            prop_assert_eq!(moved, same);
+        }
+    }
+}
+
+prop_compose! {
+    /// Service, client (few of them), flags, options, payload, TTL; may be cut, sum left to the device.
+    fn any_first()(
+        service in 0..3usize, client in 0..12u8,
+        flags in prop::sample::select(vec![SYN, SYN, SYN, SYN, SYN | 0xc0, ACK, SYN | ACK, RST]),
+        options in prop::sample::select(vec![&[][..], &[2, 4, 5, 180], &[1, 2, 4, 5, 220, 0, 0, 0], &[2, 4, 0, 1], &[3, 3, 7, 0]]),
+        payload in prop::sample::select(vec![0, 0, 1, 99, 1400, 1473]),
+        ttl in prop::sample::select(vec![64, 64, 64, 255, 2, 1]),
+        odd in any::<[bool; 2]>(),
+    ) -> (usize, u8, u8, &'static [u8], usize, u8, [bool; 2]) {
+        (service, client, flags, options, payload, ttl, odd)
+    }
+}
+
+const NEIGHBORS: [&str; 3] = ["10.0.0.11", "10.0.0.12", "fd00::11"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    First((usize, u8, u8, &'static [u8], usize, u8, [bool; 2])),
+    Up(&'static str, bool),
+    Time(u64),
+    /// One of [`NEIGHBORS`] speaks, or is silent.
+    Hop(usize, bool),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let targets = vec!["pop3/10.0.0.11", "pop3/10.0.0.12", "syslog/10.0.0.11", "pop6/[fd00::11]"];
+    prop_oneof![
+        12 => any_first().prop_map(Step::First),
+        1 => (prop::sample::select(targets), any::<bool>()).prop_map(|(target, up)| Step::Up(target, up)),
+        1 => (1..90u64).prop_map(Step::Time),
+        1 => (0..NEIGHBORS.len(), any::<bool>()).prop_map(|(neighbor, speaks)| Step::Hop(neighbor, speaks)),
+    ]
+}
+
+/// What a packet's frame is, and what the device is to do with it.
+fn first(
+    (service, client, flags, options, payload, ttl, [cut, partial]): (usize, u8, u8, &[u8], usize, u8, [bool; 2]),
+) -> (Vec<u8>, Offload) {
+    let (v4, v6) =
+        (format!("198.18.0.{client}:{}", 4000 + u16::from(client) % 2), format!("[2001:db8:c::{client}]:4000"));
+    let payload = vec![7; payload];
+    let packet = match service {
+        0 => Build { payload, options: options.to_vec(), ..Build::tcp(&v4, VIP, flags) },
+        1 => Build::udp(&v4, SYSLOG, &payload),
+        _ => Build { payload, options: options.to_vec(), ..Build::tcp(&v6, VIP6, flags) },
+    };
+    let (partial, header) = (partial && service != 1, 20 + options.len() as u16);
+    let csum_start = if service == 2 { 54 } else { 34 };
+    let frame = Build { ttl, partial, ..packet }.frame();
+    let frame = if cut && service != 2 { divisible(frame) } else { frame };
+    let sums =
+        Offload { needs_csum: true, csum_start, csum_offset: 16, hdr_len: csum_start + header, ..Offload::default() };
+    (frame, if partial { sums } else { Offload::default() })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn both_ways_open_the_same(steps in prop::collection::vec(any_step(), 1..60)) {
+        let mut benches = [true, false].map(|ahead| {
+            let mut config = super::bench::config();
+            config.datapath.max_flows = 12;
+            config.proxy.as_mut().unwrap().ports = 1024..=1024;
+            config.services[0].max_connections = 8;
+            config.services[0].reals[0].max_connections = 3;
+            let mut bench = Bench::with(config);
+            bench.ahead = ahead;
+            bench
+        });
+        let hops = NEIGHBORS.map(|neighbor| {
+            let family = if neighbor.contains(':') { V6 } else { V4 };
+            benches[0].fib.lookup_plain(&ip(neighbor).into(), family).expect("a neighbor")
+        });
+        for step in steps {
+            let [left, other]: [Option<Left>; 2] = benches.each_mut().map(|bench| match &step {
+                Step::First(packet) => {
+                    let (frame, offload) = first(*packet);
+                    Some(bench.run_all(WAN, &frame, offload).map(|(port, frames, offload)| (port, frames.concat(), offload)))
+                }
+                Step::Up(target, up) => {
+                    bench.set_up(target, *up);
+                    None
+                }
+                Step::Time(seconds) => {
+                    bench.wait(std::time::Duration::from_secs(*seconds));
+                    None
+                }
+                Step::Hop(neighbor, speaks) => {
+                    match bench.shared.hops.get(hops[*neighbor]) {
+                        Some(_) if !speaks => bench.shared.hops.clear(hops[*neighbor]),
+                        None if *speaks => {
+                            bench.shared.hops.set(hops[*neighbor], Hop { mac: [9; 6], port: LAN, mtu: 1500 });
+                        }
+                        _ => {}
+                    }
+                    None
+                }
+            });
+            prop_assert_eq!(left, other);
+            let [known, same] = benches.each_ref().map(|bench| {
+                let mut known = Vec::new();
+                bench.shared.table.for_each(|on| known.push(format!("{on:?}")));
+                let places = [REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}")));
+                (known, places, bench.shared.status.service_active(bench.services.services()[0].slot))
             });
             prop_assert_eq!(known, same);
             let [moved, same] = benches.each_mut().map(Bench::moved);
