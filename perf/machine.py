@@ -35,10 +35,26 @@ class Cpu:
 
 
 def kernel_memory():
-    """Bytes that the kernel holds for itself: objects, tables, per-CPU data. Not the packet buffers on their way."""
+    """Bytes that the kernel holds for itself and would not give back: objects, tables, per-CPU data. Not the packet buffers on
+    their way."""
     with open("/proc/meminfo") as lines:
         kib = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
-    return (kib["Slab"] + kib["VmallocUsed"] + kib["Percpu"]) * 1024
+    return (kib["SUnreclaim"] + kib["VmallocUsed"] + kib["Percpu"]) * 1024
+
+
+def settled_kernel_memory(most_s=60, still_s=3, now=kernel_memory, sleep=time.sleep):
+    """The same when it has stopped falling: what a namespace held is freed some time after that is gone."""
+    least, since = now(), 0
+    for _ in range(most_s):
+        sleep(1)
+        held = now()
+        least, since = (held, 0) if held < least - STILL_BYTES else (least, since + 1)
+        if since == still_s:
+            break
+    return now()
+
+
+STILL_BYTES = 1 << 20
 
 
 def install_missing(parts, say):

@@ -24,7 +24,7 @@ class Flows(Case):
         return contender.too_few_flows(self.needs.flows)
 
     def set_up(self, lab):
-        self.before = machine.kernel_memory()
+        self.before = machine.settled_kernel_memory()
 
     def warm_up(self, lab, contender):
         frames.leave_generator_its_cpu(lab)

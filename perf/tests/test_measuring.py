@@ -18,6 +18,7 @@ import blast  # noqa: E402
 import bpf  # noqa: E402
 import cases  # noqa: E402
 import contenders  # noqa: E402
+import machine  # noqa: E402
 import names  # noqa: E402
 from bisection import bisect  # noqa: E402
 from cases.dns import flooded, waited  # noqa: E402
@@ -155,6 +156,21 @@ DNSPERF = """\
   Response codes:       NOERROR 489000 (99.90%), REFUSED 500 (0.10%)
   Queries per second:   122460.392218
 """
+
+
+class KernelMemory(unittest.TestCase):
+    def settled(self, *mib, most_s=60):
+        held = iter([*mib, *[mib[-1]] * 99])
+        return machine.settled_kernel_memory(most_s=most_s, now=lambda: int(next(held) * (1 << 20)), sleep=lambda _: None) >> 20
+
+    def test_what_is_given_back_late_is_waited_for(self):
+        self.assertEqual(self.settled(500, 500, 500, 300, 200, 100), 100)
+
+    def test_small_change_is_not(self):
+        self.assertEqual(self.settled(500.0, 499.9, 500.1, 499.8, 500.5, 100), 500)
+
+    def test_nothing_is_waited_for_forever(self):
+        self.assertEqual(self.settled(*range(900, 100, -2), most_s=10), 878)
 
 
 class Queries(unittest.TestCase):
