@@ -140,10 +140,11 @@ fn whole(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &mut Context) -> V
         _ => return stray(frame, packet, ctx),
     }
     if let Some(foreseen) = ahead::foreseen(hint, ctx) {
-        if let Some(port) = straight::open(frame, packet, hint.hash, &foreseen, ctx) {
-            return leaves(frame, packet, port);
-        }
-        return connect(frame, packet, hint.hash, foreseen.service, To::Foreseen(&foreseen), ctx);
+        return match straight::open(frame, packet, hint.hash, &foreseen, ctx) {
+            Some(Ok(port)) => leaves(frame, packet, port),
+            Some(Err(refusal)) => reply::refuse(frame, packet, refusal, ctx),
+            None => connect(frame, packet, hint.hash, foreseen.service, To::Foreseen(&foreseen), ctx),
+        };
     }
     match ctx.shared.table.follow(&packet.key(), hint) {
         // The flags of what is not TCP are 0.

@@ -58,7 +58,9 @@ pub fn next_hop(flow: &mut Flow, ctx: &Context) -> Result<Hop, Verdict> {
 #[inline(never)]
 fn find_hop(flow: &mut Flow, known: HopId, ctx: &Context) -> Result<HopId, Verdict> {
     let side = flow.side.other();
-    // A neighbor that was known and has gone silent may come back; meanwhile perhaps there is another way.
+    // A neighbor that was known and has gone silent may come back, and by this it is known that somebody waits for it; meanwhile
+    // perhaps there is another way.
+    ctx.shared.hops.get(known);
     let id = look_up(flow, side, ctx)?;
     if known == NO_HOP {
         ctx.shared.table.set_hop(flow, side, id, ctx.fib.epoch());

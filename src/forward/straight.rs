@@ -9,9 +9,9 @@ use super::ahead::Foreseen;
 use super::cut::DONT_FRAGMENT;
 use super::open::flow_to;
 use super::{Context, Shared, rewrite};
-use crate::counters::Count;
+use crate::counters::{Count, Refusal};
 use crate::device::Frame;
-use crate::flow::{Hint, Mode, Side};
+use crate::flow::{Hint, Mode, Refused, Side};
 use crate::service::build::is_probe;
 use crate::wire::ip::{Addr, Endpoint, TCP, UDP, V4, V4_HEADER, V6};
 use crate::wire::l4::{ACK, FIN, RST, SYN};
@@ -69,10 +69,13 @@ fn carry_on(frame: &mut Frame, packet: &Packet, hint: Hint, ctx: &Context) -> Op
     Some(hop.port)
 }
 
+/// The port by which it leaves, or why it does not.
+type Opened = Result<u8, Refusal>;
+
 /// Puts the connection that the packet opens on record, if it goes through farside both ways, and carries the packet. `hash` is of its
-/// key. The port by which it leaves; None: it has to go the whole way, and nothing has been changed or counted.
+/// key. None: it has to go the whole way, neither the packet is changed nor anything counted, and it has no place.
 #[inline(always)]
-pub fn open(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<u8> {
+pub fn open(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<Opened> {
     if packet.ttl <= 1 || to.service.mode != Mode::Nat {
         return None;
     }
@@ -80,7 +83,7 @@ pub fn open(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &
 }
 
 #[inline(never)]
-fn open_v4(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<u8> {
+fn open_v4(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<Opened> {
     // What is known beforehand need not be copied.
     let short = |addr: Addr| Addr([addr.0[0], 0, 0, 0]);
     let Endpoint { addr, port } = to.target.endpoint;
@@ -90,7 +93,7 @@ fn open_v4(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &m
 }
 
 #[inline(never)]
-fn open_v6(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<u8> {
+fn open_v6(frame: &mut Frame, packet: &Packet, hash: u64, to: &Foreseen, ctx: &mut Context) -> Option<Opened> {
     open_on(frame, &Packet { family: V6, fragment: None, ..*packet }, hash, to, to.target.endpoint, ctx)
 }
 
@@ -103,7 +106,7 @@ fn open_on(
     to: &Foreseen,
     target: Endpoint,
     ctx: &mut Context,
-) -> Option<u8> {
+) -> Option<Opened> {
     let Shared { table, status, hops, .. } = ctx.shared;
     let id = ctx.ahead.ways.toward(&target.addr, packet.family, ctx.fib);
     let hop = hops.get(id)?;
@@ -113,9 +116,13 @@ fn open_on(
     let key = packet.key();
     let mut flow = flow_to(to.target, Mode::Nat, to.service, &key, key.src, None, ctx);
     (flow.target, flow.target_family, flow.hops[Side::Server as usize]) = (target, packet.family, id);
-    let Ok(at) = table.insert_in_line(&flow, [hash, to.server_hash], ctx.now.tick) else {
-        status.give_up(to.target.slot);
-        return None;
+    let at = match table.insert_in_line(&flow, [hash, to.server_hash], ctx.now.tick) {
+        Ok(at) => at,
+        Err(refused) => {
+            status.give_up(to.target.slot);
+            let full = matches!(refused, Refused::Full | Refused::NoRoom);
+            return full.then_some(Err(Refusal::TableFull));
+        }
     };
     ctx.counters.add(Count::FlowsLocal, 1);
     table.touch_at(at, Side::Client, ctx.now.tick, 1, packet.end - ETHERNET as u32);
@@ -129,5 +136,5 @@ fn open_on(
     }
     rewrite::addresses(bytes, packet, &frame.offload, &key.src, &target);
     rewrite::macs(bytes, hop.mac, ports[usize::from(hop.port)].mac);
-    Some(hop.port)
+    Some(Ok(hop.port))
 }

@@ -1,9 +1,11 @@
 //! NAT mode to local real servers.
 
-use super::bench::{CLIENT6, REAL6, VIP6, ip};
+use super::bench::{CLIENT6, REAL6, VIP6, ip, one_sided};
 use super::{Bench, CLIENT, CLIENT_MAC, LAN, REAL_A, REAL_B, VIP, WAN};
+use crate::config::{Encapsulation, Mode};
 use crate::counters::Refusal;
 use crate::device::Offload;
+use crate::flow::Side;
 use crate::forward::Verdict;
 use crate::route::{Fib, Neighbor};
 use crate::testing::{Build, Seen};
@@ -184,6 +186,20 @@ fn a_reset_ends_a_connection_soon() {
     bench.moved();
     bench.wait(Duration::from_secs(11));
     assert_eq!(bench.moved(), [("flows_ended", 1)]);
+}
+
+#[test]
+fn a_neighbor_that_has_gone_silent_is_known_to_be_wanted_as_long_as_packets_come_for_it() {
+    let direct = one_sided(Mode::Direct, Encapsulation::Ipip);
+    for (mut bench, flags) in [(Bench::new(), SYN), (Bench::new(), ACK), (Bench::with(direct), ACK)] {
+        bench.pass(WAN, &Build::tcp(CLIENT, VIP, SYN));
+        let mut hop = 0;
+        bench.shared.table.for_each(|on| hop = on.flow.hops[Side::Server as usize]);
+        bench.shared.hops.clear(hop);
+        bench.shared.hops.take_used(hop);
+        assert_eq!(bench.stop(WAN, &Build::tcp(CLIENT, VIP, flags)), Verdict::Hold);
+        assert!(bench.shared.hops.take_used(hop));
+    }
 }
 
 #[test]

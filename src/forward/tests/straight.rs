@@ -100,7 +100,9 @@ fn opens_straight(bench: &mut Bench, packet: &Build) -> bool {
     with(bench, WAN, &packet.frame(), |mut frame, packet, hint, ctx| {
         let hint = ahead::look(packet, hint, ctx);
         let foreseen = ahead::foreseen(hint, ctx);
-        foreseen.is_some_and(|to| straight::open(&mut frame, packet, hint.hash, &to, ctx).is_some())
+        foreseen.is_some_and(|to| {
+            straight::open(&mut frame, packet, hint.hash, &to, ctx).is_some_and(|opened| opened.is_ok())
+        })
     })
 }
 
