@@ -146,8 +146,8 @@ fn crowded_buckets_refuse_and_leave_nothing() {
 /// Keys are looked for in one bucket until one of those that begin there has been put elsewhere, and then in both.
 #[test]
 fn flows_are_found_wherever_their_words_went() {
-    let table = FlowTable::with_buckets(400, 64, 1, KEY);
-    let news: Vec<NewFlow> = (0..300).map(|port| direct(v4(1, port))).collect();
+    let table = FlowTable::with_buckets(60, 8, 1, KEY);
+    let news: Vec<NewFlow> = (0..48).map(|port| direct(v4(1, port))).collect();
     let hint = |new: &NewFlow| {
         let hint = table.prefetch(&new.client_key());
         let first = table.prefetch_record(hint.hash, V4);
