@@ -42,6 +42,9 @@ def kernel_memory():
     return (kib["SUnreclaim"] + kib["VmallocUsed"] + kib["Percpu"]) * 1024
 
 
+STILL_BYTES = 1 << 20  # what comes and goes at all times
+
+
 def settled_kernel_memory(most_s=60, still_s=3, now=kernel_memory, sleep=time.sleep):
     """The same when it has stopped falling: what a namespace held is freed some time after that is gone."""
     least, since = now(), 0
@@ -52,9 +55,6 @@ def settled_kernel_memory(most_s=60, still_s=3, now=kernel_memory, sleep=time.sl
         if since == still_s:
             break
     return now()
-
-
-STILL_BYTES = 1 << 20
 
 
 def install_missing(parts, say):

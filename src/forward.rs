@@ -34,7 +34,7 @@ pub mod straight;
 use crate::counters::{Count, Refusal, WorkerCounters};
 use crate::device::{Frame, Span};
 use crate::flow::{DATA, Flow, FlowDetails, FlowTable, Hint, Ledger, Side, State, is_open};
-use crate::route::{Fib, HopTable, ResolveQueue};
+use crate::route::{Fib, Hop, HopTable, ResolveQueue};
 use crate::service::build::is_probe;
 use crate::service::persistence::Memory;
 use crate::service::status::StatusTable;
@@ -247,13 +247,8 @@ fn carry_on(
     if too_large && !cut::may_fragment(frame, packet) {
         return icmp::too_big(frame, packet, hop.mtu, flow, ctx);
     }
+    fit_mss(frame, packet, &hop, ctx);
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
-    if packet.tcp_flags & SYN != 0 {
-        let mtu = hop.mtu.min(ctx.fib.ports()[usize::from(frame.port)].mtu);
-        if rewrite::clamp_mss(bytes, packet, &frame.offload, mtu) {
-            ctx.counters.add(Count::MssClamped, 1);
-        }
-    }
     let closed = note(bytes, packet, flow, ctx);
     if closed && is_probe(&flow.client.addr, flow.family) {
         // Nobody else uses a check's 4-tuple: its port shall not wait for stragglers for minutes.
@@ -272,6 +267,19 @@ fn carry_on(
         return Verdict::Cut { cut: Cut::new(frame, packet, 0, hop.mtu), port: hop.port };
     }
     leaves(frame, packet, hop.port)
+}
+
+/// A SYN offers no larger segments than both links that it passes here carry.
+#[inline(always)]
+fn fit_mss(frame: &mut Frame, packet: &Packet, hop: &Hop, ctx: &Context) {
+    if packet.tcp_flags & SYN == 0 {
+        return;
+    }
+    let mtu = hop.mtu.min(ctx.fib.ports()[usize::from(frame.port)].mtu);
+    let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
+    if rewrite::clamp_mss(bytes, packet, &frame.offload, mtu) {
+        ctx.counters.add(Count::MssClamped, 1);
+    }
 }
 
 /// Brings the record up to date: counts, last seen, TCP state. True: both sides had closed, and this is what follows.

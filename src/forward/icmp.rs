@@ -1,7 +1,7 @@
 //! ICMP in both versions: echo to a VIP is answered, errors about a flow are translated like the flow's packets, with the
 //! packet that they quote (RFC 5508), and farside's own errors are sent.
 
-use super::{Context, Verdict, next_hop, one_sided, probe, reply, rewrite, stray};
+use super::{Context, Verdict, leaves, next_hop, one_sided, probe, reply, rewrite, stray};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -133,8 +133,7 @@ fn translate(frame: &mut Frame, packet: &Packet, quoted: &icmp::Quoted, ctx: &mu
     rewrite_outer(bytes, packet, src, dst.addr, &mut delta);
     rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     ctx.counters.add(Count::IcmpErrorsTranslated, 1);
-    let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
-    Verdict::Transmit { span, port: hop.port }
+    leaves(frame, packet, hop.port)
 }
 
 /// Towards a client the error comes from the VIP, since what is behind it is nobody's business; towards a remote site from the PIP, since

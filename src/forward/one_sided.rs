@@ -12,7 +12,7 @@
 use super::cut::{self, Cut};
 use super::encap::{self, Outer};
 use super::next_hop::{multipath_hash, next_hop};
-use super::{Context, Verdict, end, fragment, icmp, note, reply, rewrite};
+use super::{Context, Verdict, end, fragment, icmp, leaves, note, reply, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::{Frame, Offload, Span};
 use crate::flow::{Flow, Mode, Side};
@@ -219,8 +219,7 @@ fn direct(frame: &mut Frame, packet: &Packet, hop: &Hop, ctx: &Context) -> Verdi
         ctx.counters.add(Count::Cut, 1);
         return Verdict::Cut { cut: Cut::new(frame, packet, 0, hop.mtu), port: hop.port };
     }
-    let span = Span { start: frame.start, len: packet.end as usize, offload: frame.offload };
-    Verdict::Transmit { span, port: hop.port }
+    leaves(frame, packet, hop.port)
 }
 
 fn tunnel(frame: &mut Frame, packet: &Packet, flow: &Flow, hop: &Hop, ctx: &Context) -> Verdict {

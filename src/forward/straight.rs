@@ -8,7 +8,7 @@
 use super::ahead::Foreseen;
 use super::cut::DONT_FRAGMENT;
 use super::open::flow_to;
-use super::{Context, Shared, rewrite};
+use super::{Context, Shared, fit_mss, rewrite};
 use crate::counters::{Count, Refusal};
 use crate::device::Frame;
 use crate::flow::{Hint, Mode, Refused, Side};
@@ -126,15 +126,9 @@ fn open_on(
     };
     ctx.counters.add(Count::FlowsLocal, 1);
     table.touch_at(at, Side::Client, ctx.now.tick, 1, packet.end - ETHERNET as u32);
+    fit_mss(frame, packet, &hop, ctx);
     let bytes = &mut frame.buf[frame.start..frame.start + frame.len];
-    let ports = ctx.fib.ports();
-    if packet.tcp_flags & SYN != 0 {
-        let mtu = hop.mtu.min(ports[usize::from(frame.port)].mtu);
-        if rewrite::clamp_mss(bytes, packet, &frame.offload, mtu) {
-            ctx.counters.add(Count::MssClamped, 1);
-        }
-    }
     rewrite::addresses(bytes, packet, &frame.offload, &key.src, &target);
-    rewrite::macs(bytes, hop.mac, ports[usize::from(hop.port)].mac);
+    rewrite::macs(bytes, hop.mac, ctx.fib.ports()[usize::from(hop.port)].mac);
     Some(Ok(hop.port))
 }

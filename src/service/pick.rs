@@ -208,14 +208,14 @@ impl Service {
     /// Takes a place at a real server of its own that was foreseen, for a connection. False: there is none.
     #[inline]
     pub fn place_at(&self, real: &Target, status: &StatusTable) -> bool {
-        let entered = status.enter(self.slot, self.terms.max_connections);
-        if entered && status.slot(real.slot).take(real.max_connections, real.life) {
-            return true;
+        if !status.enter(self.slot, self.terms.max_connections) {
+            return false;
         }
-        if entered {
+        let taken = status.slot(real.slot).take(real.max_connections, real.life);
+        if !taken {
             status.leave(self.slot);
         }
-        false
+        taken
     }
 
     /// Chooses for a new connection: a local real server if any takes it, else the best remote site, unless the

@@ -324,21 +324,11 @@ impl Bench {
             _ => Hint::of(0),
         };
         let mut ahead = Ahead::default();
-        ahead.ways.follow(&self.fib);
-        let mut ctx = Context {
-            shared: &self.shared,
-            services: &self.services,
-            fib: &self.fib,
-            counters: self.counters.worker(0),
-            limits: &mut self.limits,
-            fragments: &mut self.fragments,
-            ahead: &mut ahead,
-            worker: 0,
-            now: self.now,
-        };
+        let looks = self.ahead;
+        let mut ctx = self.context(&mut ahead);
         // As in a batch of one.
         if let Ok(Parsed::Ip(packet)) = &parsed
-            && self.ahead
+            && looks
             && !hint.leads_on()
         {
             hint = ahead::look(packet, hint, &mut ctx);
@@ -362,6 +352,22 @@ impl Bench {
                 }
                 Err(verdict)
             }
+        }
+    }
+
+    /// What a packet is forwarded by, now.
+    pub fn context<'a>(&'a mut self, ahead: &'a mut Ahead) -> Context<'a> {
+        ahead.ways.follow(&self.fib);
+        Context {
+            shared: &self.shared,
+            services: &self.services,
+            fib: &self.fib,
+            counters: self.counters.worker(0),
+            limits: &mut self.limits,
+            fragments: &mut self.fragments,
+            ahead,
+            worker: 0,
+            now: self.now,
         }
     }
 
@@ -416,17 +422,7 @@ impl Bench {
         let mut all = Vec::new();
         self.shared.table.for_each(|details| all.push(*details));
         let mut ahead = Ahead::default();
-        let ctx = Context {
-            shared: &self.shared,
-            services: &self.services,
-            fib: &self.fib,
-            counters: self.counters.worker(0),
-            limits: &mut self.limits,
-            fragments: &mut self.fragments,
-            ahead: &mut ahead,
-            worker: 0,
-            now: self.now,
-        };
+        let ctx = self.context(&mut ahead);
         let mut sent = Vec::new();
         all.iter().for_each(|details| reset::both_ends(details, &ctx, |frame, port| sent.push((port, frame.to_vec()))));
         sent

@@ -75,18 +75,7 @@ fn with<T>(bench: &mut Bench, port: u8, bytes: &[u8], each: impl FnOnce(Frame, &
     let Ok(Parsed::Ip(packet)) = parse(bytes) else { panic!("{bytes:?}") };
     let (hint, counters) = (bench.hint(&packet), Counters::new(1));
     let mut ahead = Ahead::default();
-    ahead.ways.follow(&bench.fib);
-    let mut ctx = Context {
-        shared: &bench.shared,
-        services: &bench.services,
-        fib: &bench.fib,
-        counters: counters.worker(0),
-        limits: &mut bench.limits,
-        fragments: &mut bench.fragments,
-        ahead: &mut ahead,
-        worker: 0,
-        now: bench.now,
-    };
+    let mut ctx = Context { counters: counters.worker(0), ..bench.context(&mut ahead) };
     each(frame, &packet, hint, &mut ctx)
 }
 
@@ -104,6 +93,19 @@ fn opens_straight(bench: &mut Bench, packet: &Build) -> bool {
             straight::open(&mut frame, packet, hint.hash, &to, ctx).is_some_and(|opened| opened.is_ok())
         })
     })
+}
+
+/// All flows on record.
+fn on_record(bench: &Bench) -> Vec<String> {
+    let mut known = Vec::new();
+    bench.shared.table.for_each(|on| known.push(format!("{on:?}")));
+    known
+}
+
+/// Connections of each real server of the first service, and of all of it.
+fn counted(bench: &Bench) -> ([u32; 2], u32) {
+    let places = [REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}")));
+    (places, bench.shared.status.service_active(bench.services.services()[0].slot))
 }
 
 #[test]
@@ -182,7 +184,7 @@ fn a_connection_to_a_real_server_opens_straight_and_what_is_in_its_way_is_seen_t
         bench.set_up(&format!("pop3/{real}"), false);
         assert_eq!(opens_straight(&mut bench, &syn(port)), port == 40001);
     }
-    assert_eq!([REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}"))).iter().sum::<u32>(), 2);
+    assert_eq!(counted(&bench).0.iter().sum::<u32>(), 2);
     assert_eq!(bench.shared.table.len(), 4, "and nothing is left of those that did not");
 
     for mode in [Mode::Direct, Mode::Tunnel] {
@@ -198,10 +200,6 @@ fn where_a_connection_cannot_be_put_on_record_its_place_is_given_back() {
     let mut bench = Bench::with(config);
     let syn = |port: u16| Build::tcp(&format!("198.18.0.7:{port}"), VIP, SYN);
     assert!(opens_straight(&mut bench, &syn(40000)) && opens_straight(&mut bench, &syn(40001)));
-    let counted = |bench: &Bench| {
-        let places = [REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}")));
-        (places, bench.shared.status.service_active(bench.services.services()[0].slot))
-    };
     assert_eq!(counted(&bench), ([1, 1], 2));
     assert!(!opens_straight(&mut bench, &syn(40002)), "the table is full");
     assert_eq!(counted(&bench), ([1, 1], 2));
@@ -265,11 +263,7 @@ proptest! {
             };
             let [left, other] = benches.each_mut().map(|bench| bench.run_all(port, &frame, offload));
             prop_assert_eq!(left, other);
-            let [known, same] = benches.each_ref().map(|bench| {
-                let mut known = Vec::new();
-                bench.shared.table.for_each(|on| known.push(format!("{on:?}")));
-                known
-            });
+            let [known, same] = benches.each_ref().map(on_record);
             prop_assert_eq!(known, same);
             let [moved, same] = benches.each_mut().map(Bench::moved);
             prop_assert_eq!(moved, same);
@@ -277,8 +271,11 @@ proptest! {
     }
 }
 
+/// Service, client, flags, options, payload, TTL; may be cut, sum left to the device.
+type First = (usize, u8, u8, &'static [u8], usize, u8, [bool; 2]);
+
 prop_compose! {
-    /// Service, client (few of them), flags, options, payload, TTL; may be cut, sum left to the device.
+    /// Of few clients.
     fn any_first()(
         service in 0..3usize, client in 0..12u8,
         flags in prop::sample::select(vec![SYN, SYN, SYN, SYN, SYN | 0xc0, ACK, SYN | ACK, RST]),
@@ -286,7 +283,7 @@ prop_compose! {
         payload in prop::sample::select(vec![0, 0, 1, 99, 1400, 1473]),
         ttl in prop::sample::select(vec![64, 64, 64, 255, 2, 1]),
         odd in any::<[bool; 2]>(),
-    ) -> (usize, u8, u8, &'static [u8], usize, u8, [bool; 2]) {
+    ) -> First {
         (service, client, flags, options, payload, ttl, odd)
     }
 }
@@ -295,7 +292,7 @@ const NEIGHBORS: [&str; 3] = ["10.0.0.11", "10.0.0.12", "fd00::11"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    First((usize, u8, u8, &'static [u8], usize, u8, [bool; 2])),
+    First(First),
     Up(&'static str, bool),
     Time(u64),
     /// One of [`NEIGHBORS`] speaks, or is silent.
@@ -313,9 +310,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// What a packet's frame is, and what the device is to do with it.
-fn first(
-    (service, client, flags, options, payload, ttl, [cut, partial]): (usize, u8, u8, &[u8], usize, u8, [bool; 2]),
-) -> (Vec<u8>, Offload) {
+fn first((service, client, flags, options, payload, ttl, [cut, partial]): First) -> (Vec<u8>, Offload) {
     let (v4, v6) =
         (format!("198.18.0.{client}:{}", 4000 + u16::from(client) % 2), format!("[2001:db8:c::{client}]:4000"));
     let payload = vec![7; payload];
@@ -379,10 +374,7 @@ proptest! {
             });
             prop_assert_eq!(left, other);
             let [known, same] = benches.each_ref().map(|bench| {
-                let mut known = Vec::new();
-                bench.shared.table.for_each(|on| known.push(format!("{on:?}")));
-                let places = [REAL_A, REAL_B].map(|real| bench.active(&format!("pop3/{real}")));
-                (known, places, bench.shared.status.service_active(bench.services.services()[0].slot))
+                (on_record(bench), counted(bench))
             });
             prop_assert_eq!(known, same);
             let [moved, same] = benches.each_mut().map(Bench::moved);
